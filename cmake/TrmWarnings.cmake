@@ -1,0 +1,14 @@
+# Warnings (errors) and sanitizers for our own code; generated and third-party code is compiled without.
+add_library(trm_warnings INTERFACE)
+target_compile_options(trm_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes -Werror
+  -fno-math-errno -fno-trapping-math)
+if(TRM_CHECKED)
+  add_compile_definitions(TRM_CHECKED=1)
+endif()
+if(TRM_SANITIZE)
+  add_compile_options(-fsanitize=${TRM_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${TRM_SANITIZE})
+  if(TRM_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+endif()

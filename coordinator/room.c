@@ -1,0 +1,2 @@
+/* keeps the room's library from being empty until its first file is there */
+typedef int trmi_coordinator_room;

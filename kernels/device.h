@@ -1,0 +1,143 @@
+/* A device backend: memory, streams, and kernels for operators. The CPU backend is kernels/cpu; a
+ * CUDA backend fills the same table.
+ *
+ * Life of a kernel: `supports` says whether a node can run here; `prepare` chooses an
+ * implementation for concrete shapes, settles layouts, packs weights; `run` enqueues on a stream
+ * and allocates nothing. Kernels know tensors, not graphs.
+ *
+ * Threads: a device has one owner, the executor thread. */
+#ifndef TRM_KERNELS_DEVICE_H
+#define TRM_KERNELS_DEVICE_H
+
+#include "base/op.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_device trm_device;
+typedef struct trm_stream trm_stream; /* NULL: the backend's default stream. The CPU has only that
+                                         one, and is synchronous */
+typedef struct trm_event trm_event;
+typedef struct trm_kernel trm_kernel;
+typedef struct trm_capture trm_capture; /* a captured sequence of launches (a CUDA graph) */
+
+typedef enum trm_memory_kind {
+    TRM_MEMORY_DEVICE, /* where kernels read and write; on the CPU plain host memory, TRM_ALIGN
+                          aligned */
+    TRM_MEMORY_PINNED  /* host memory that copies asynchronously; on the CPU the same */
+} trm_memory_kind;
+
+/* One node with concrete shapes, as a kernel sees it. */
+typedef struct trm_op_desc {
+    trm_op op;
+    const trm_attrs *attrs;
+    const char *name; /* for messages */
+    int input_count, output_count;
+    /* [input_count] dtype NONE: absent. dims concrete. layout: in: how it will arrive; prepare may
+     * set the layout it wants instead (the executor converts, once for all readers). data: plain
+     * host value where it is constant for the kernel's life (weights; shape inputs always), else
+     * NULL. Host data stays valid for the kernel's life. */
+    trm_tensor *inputs;
+    /* [output_count] dtype NONE: not wanted. dtype and dims as inferred (data-dependent dims:
+     * TRM_DIM_UNKNOWN). layout: PLAIN on entry; prepare sets what it will produce. */
+    trm_tensor *outputs;
+    /* [input_count] identity of a constant input, 0 for none: packed weights are cached under it,
+     * so that kernels of several shape buckets share one copy. Unique in the process while the
+     * device lives. */
+    const uint64_t *weight_keys;
+    trm_post posts[TRM_POST_MAX];
+    int post_count;
+} trm_op_desc;
+
+/* Gives memory to outputs whose shape depends on the data: called from run_dynamic once per wanted
+ * output. */
+typedef struct trm_output_sink {
+    trm_status (*alloc)(void *ctx, int output, int rank, const int64_t *dims, void **data_out);
+    void *ctx;
+} trm_output_sink;
+
+typedef struct trm_kernel_ops {
+    const char *name; /* implementation, for traces: "dnnl conv jit:avx512_core" */
+    /* required unless run_dynamic: enqueue. in[i]: device memory in the layout settled by prepare
+     * (NULL: absent, or listed in packed_inputs); out[i]: device memory (NULL: not wanted).
+     * workspace: at least workspace_bytes, TRM_ALIGN aligned. */
+    trm_status (*run)(trm_kernel *k, trm_stream *s, const void *const *in, void *const *out,
+                      void *workspace);
+    /* for operators with TRM_OPF_DATA_SHAPE: asks the sink for each output's memory when its shape
+     * is known; synchronous */
+    trm_status (*run_dynamic)(trm_kernel *k, trm_stream *s, const void *const *in,
+                              const trm_output_sink *sink, void *workspace);
+    void (*destroy)(trm_kernel *k);
+} trm_kernel_ops;
+
+/* Base of every kernel: embed it first. Filled in by prepare. */
+struct trm_kernel {
+    const trm_kernel_ops *ops;
+    size_t workspace_bytes;
+    uint32_t
+        packed_inputs; /* bit i: the kernel keeps constant input i itself; run gets NULL for it */
+    uint32_t
+        in_place; /* bit i: output 0 may lie where input i lies (same dtype, shape and layout) */
+};
+
+typedef struct trm_device_info {
+    char name[128]; /* "AMD EPYC, 2 threads, avx512_core_bf16" */
+    size_t memory_bytes;
+    int threads;
+    bool bf16_fast; /* bf16 matrix instructions: worth using */
+} trm_device_info;
+
+typedef struct trm_device_ops {
+    const char *name; /* "cpu", "cuda" */
+    void (*info)(trm_device *d, trm_device_info *info_out);
+    /* dtypes and attributes only, no shapes needed: decides placement before anything runs. False
+     * sets the message */
+    bool (*supports)(trm_device *d, const trm_op_desc *desc);
+    trm_status (*prepare)(trm_device *d, trm_op_desc *desc, trm_kernel **kernel_out);
+    /* converts between layouts and dtypes of the same logical tensor */
+    trm_status (*prepare_reorder)(trm_device *d, const trm_tensor *from, const trm_tensor *to,
+                                  trm_kernel **kernel_out);
+    trm_status (*alloc)(trm_device *d, trm_memory_kind kind, size_t bytes, void **memory_out);
+    void (*free)(trm_device *d, trm_memory_kind kind, void *memory);
+    trm_status (*copy_in)(trm_device *d, trm_stream *s, void *device_to, const void *host_from,
+                          size_t bytes);
+    trm_status (*copy_out)(trm_device *d, trm_stream *s, void *host_to, const void *device_from,
+                           size_t bytes);
+    trm_status (*fill_zero)(trm_device *d, trm_stream *s, void *device_to, size_t bytes);
+    /* optional from here: NULL means synchronous, one stream, no capture */
+    trm_status (*stream_create)(trm_device *d, trm_stream **stream_out);
+    void (*stream_destroy)(trm_device *d, trm_stream *s);
+    trm_status (*stream_wait)(trm_device *d,
+                              trm_stream *s); /* host waits until the stream is done */
+    trm_status (*event_create)(trm_device *d, trm_event **event_out);
+    void (*event_destroy)(trm_device *d, trm_event *e);
+    trm_status (*event_record)(trm_device *d, trm_event *e, trm_stream *s);
+    trm_status (*event_wait)(trm_device *d, trm_event *e,
+                             trm_stream *s); /* the stream waits for the event */
+    trm_status (*capture_begin)(trm_device *d, trm_stream *s);
+    trm_status (*capture_end)(trm_device *d, trm_stream *s, trm_capture **capture_out);
+    trm_status (*capture_launch)(trm_device *d, trm_capture *c, trm_stream *s);
+    void (*capture_destroy)(trm_device *d, trm_capture *c);
+    void (*destroy)(trm_device *d);
+} trm_device_ops;
+
+/* Base of every device: embed it first. */
+struct trm_device {
+    const trm_device_ops *ops;
+    bool host_memory; /* device memory is host memory: outputs and inputs need no copies */
+};
+
+/* threads: of the executor's team (base/team), 0: all allowed CPUs. */
+TRM_MUST_USE trm_status trm_device_cpu_create(int threads, trm_device **device_out);
+void trm_device_destroy(trm_device *device); /* takes NULL; kernels must be gone */
+static inline void trm_kernel_destroy(trm_kernel *k)
+{
+    if (k != NULL)
+        k->ops->destroy(k);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,54 @@
+/* trireme: finds the subcommand and turns its status into an exit code. */
+#include "base/log.h"
+#include "launch/commands.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    trm_status (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+#define TRM_COMMAND(name, help) {#name, trm_cmd_##name, help},
+#include "launch/commands.def"
+#undef TRM_COMMAND
+};
+enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
+
+static void usage(FILE *to)
+{
+    fprintf(to, "usage: trireme COMMAND ...\n\n");
+    for (int i = 0; i < COMMAND_COUNT; i++)
+        fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].help);
+    fprintf(to, "\n'trireme COMMAND --help' says more.\n");
+}
+
+int main(int argc, char **argv)
+{
+    trm_log_init(0, 1);
+    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+                      strcmp(argv[1], "help") == 0)) {
+        usage(stdout);
+        return 0;
+    }
+    if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
+        printf("trireme %s\n", TRM_VERSION);
+        return 0;
+    }
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    for (int i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            trm_status st = commands[i].run(argc - 2, argv + 2);
+
+            if (st != TRM_OK)
+                fprintf(stderr, "trireme %s: %s\n", argv[1], trm_message());
+            return trm_status_exit_code(st);
+        }
+    }
+    fprintf(stderr, "trireme: unknown command '%s': 'trireme --help' lists them\n", argv[1]);
+    return 2;
+}

@@ -1,0 +1,64 @@
+/* A model as a user hands it over: a file or a folder, with the YAML beside it that says how images
+ * become tensors and outputs become labels.
+ *
+ * MODEL is a .onnx file, or a folder that holds model.onnx. The YAML is <stem>.yaml beside the file
+ * (resnet50.onnx -> resnet50.yaml), else model.yaml or trireme.yaml in its folder; it may be
+ * absent. Keys (docs/model-yaml.md): preprocess: { resize: 256 | [h, w], crop: 224 | [h, w],
+ * interpolation: bilinear|bicubic|nearest, antialias: true, color: rgb|bgr|grey, scale:
+ * 0.00392156862745098, mean: [..], std: [..], layout: nchw|nhwc } labels: labels.txt            one
+ * label a line output: logits                which output holds class scores (default: the first)
+ *   activation: softmax|sigmoid|none
+ *   top_k: 5
+ * Unknown keys are errors with file:line. */
+#ifndef TRM_MODEL_PACKAGE_H
+#define TRM_MODEL_PACKAGE_H
+
+#include "model/graph.h"
+#include "model/image.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum trm_activation {
+    TRM_ACTIVATION_NONE,
+    TRM_ACTIVATION_SOFTMAX,
+    TRM_ACTIVATION_SIGMOID
+} trm_activation;
+
+typedef struct trm_package {
+    char *model_path;
+    trm_graph *graph; /* imported, sorted; not yet through the passes */
+    bool has_yaml;
+    bool has_preprocess;
+    trm_preprocess preprocess;
+    char **labels; /* NULL: none */
+    int label_count;
+    char *output_name; /* NULL: the first output */
+    trm_activation activation;
+    int top_k;
+} trm_package;
+
+/* Opens MODEL. Errors name the path; a .pt/.pth/TorchScript file is UNSUPPORTED with the
+ * torch.onnx.export call to make. */
+TRM_MUST_USE trm_status trm_package_open(const char *path, trm_package **package_out);
+void trm_package_close(trm_package *package);
+/* Where no YAML gives preprocessing: what the graph's image input [N, C, H, W] needs: ImageNet's
+ * resize/crop/mean/std for C == 3, plain 0..1 for C == 1. INVALID_ARG if the graph has no single
+ * image-like input. */
+TRM_MUST_USE trm_status trm_package_default_preprocess(trm_package *package);
+
+typedef struct trm_label {
+    int index;
+    float score;      /* after the activation */
+    const char *text; /* borrowed; NULL without labels */
+} trm_label;
+/* The k best of `scores` [classes] (ties: lower index first), after the package's activation.
+ * Returns how many. */
+int trm_package_top(const trm_package *package, const float *scores, size_t classes, int k,
+                    trm_label *labels_out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

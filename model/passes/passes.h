@@ -1,0 +1,43 @@
+/* Graph passes. Each keeps the graph's inputs and outputs (names, order, meaning) and leaves it
+ * sorted. */
+#ifndef TRM_MODEL_PASSES_PASSES_H
+#define TRM_MODEL_PASSES_PASSES_H
+
+#include "model/graph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Runs one node on the host: given by a caller that has a device (model/ knows none). Inputs are
+ * plain, aligned host tensors (dtype NONE: absent). On success outputs[] are filled in with data
+ * owned by the evaluator, valid until its next call. UNSUPPORTED: the node stays as it is. */
+typedef struct trm_evaluator {
+    trm_status (*run)(void *ctx, const trm_node *node, const trm_tensor *inputs,
+                      trm_tensor *outputs);
+    void *ctx;
+} trm_evaluator;
+
+/* Replaces nodes whose inputs are all constant by constants (results over 64 MiB, or larger than 4
+ * times their inputs and over 1 MiB, stay nodes), Shape/Size of known dims, and identities. Bodies
+ * too. */
+TRM_MUST_USE trm_status trm_pass_fold(trm_graph *g, const trm_evaluator *evaluator);
+
+/* Fusion: conv + batch norm (into weights), conv/gemm/matmul + bias + add + activation (post-ops),
+ * layer norm, gelu, silu, attention patterns, transposes and reshapes that cancel. Needs shapes
+ * (trm_graph_infer). */
+TRM_MUST_USE trm_status trm_pass_fuse(trm_graph *g);
+
+/* Mixed precision: convolutions and matmuls compute in `dtype` (BF16 or F16), with Cast nodes only
+ * where a chain begins or ends; norms, softmax and reductions stay in fp32; inputs and outputs of
+ * the graph keep their dtypes. */
+TRM_MUST_USE trm_status trm_pass_precision(trm_graph *g, trm_dtype dtype);
+
+/* infer, fold, infer, fuse, infer: what every model goes through once after import. evaluator may
+ * be NULL (no folding). */
+TRM_MUST_USE trm_status trm_pass_all(trm_graph *g, const trm_evaluator *evaluator);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

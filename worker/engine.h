@@ -1,0 +1,59 @@
+/* The executor of a graph on one device: binds concrete shapes, prepares kernels, plans buffers by
+ * lifetime, runs.
+ *
+ * A program is bound once per shape bucket (the dims of the inputs, and the values of inputs that
+ * decide shapes) and cached, least recently used ones dropped. A repeated step allocates nothing.
+ * Where a shape depends on data, the program is cut in segments; the next one is bound when the
+ * shape is known. One owner: the executor thread. */
+#ifndef TRM_WORKER_ENGINE_H
+#define TRM_WORKER_ENGINE_H
+
+#include "kernels/device.h"
+#include "model/graph.h"
+#include "model/passes/passes.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_engine trm_engine;
+
+typedef struct trm_engine_options {
+    int programs_max; /* cached shape buckets, 0: 16 */
+    bool profile;     /* collect time per node: trm_engine_profile */
+} trm_engine_options;
+
+/* `graph` has been through trm_pass_all and outlives the engine; `device` too. */
+TRM_MUST_USE trm_status trm_engine_create(trm_graph *graph, trm_device *device,
+                                          const trm_engine_options *options,
+                                          trm_engine **engine_out);
+void trm_engine_destroy(trm_engine *engine);
+
+/* Runs one step. inputs: [graph->input_count] plain host tensors in the graph's input order;
+ * outputs: [graph->output_count], filled with plain host tensors whose data the engine owns until
+ * the next run. Inputs are checked against the graph: dtype, rank, constant dims, equal symbols
+ * (INVALID_ARG names the input and what it wants). */
+TRM_MUST_USE trm_status trm_engine_run(trm_engine *engine, const trm_tensor *inputs,
+                                       trm_tensor *outputs);
+
+/* Checks as above without running. */
+TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
+
+typedef struct trm_engine_stats {
+    size_t weights_bytes, arena_bytes; /* packed and copied weights; largest activation arena */
+    int programs;                      /* bound now */
+    int kernels;                       /* steps of the program last run */
+} trm_engine_stats;
+void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);
+/* Prints time per kernel of the last program to `file`, most expensive first. */
+void trm_engine_profile(const trm_engine *engine, void *file);
+
+/* Evaluator for constant folding on `device` (host memory only). Lives until trm_evaluator_destroy.
+ */
+TRM_MUST_USE trm_status trm_evaluator_create(trm_device *device, trm_evaluator *evaluator_out);
+void trm_evaluator_destroy(trm_evaluator *evaluator);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
