@@ -24,6 +24,26 @@ trm_op trm_op_from_name(const char *name)
     return TRM_OP_NONE;
 }
 
+static const unsigned char onnx_numbers[TRM_DTYPE_COUNT] = {
+    [TRM_DTYPE_F32] = 1,   [TRM_DTYPE_U8] = 2,   [TRM_DTYPE_I8] = 3,   [TRM_DTYPE_U16] = 4,
+    [TRM_DTYPE_I16] = 5,   [TRM_DTYPE_I32] = 6,  [TRM_DTYPE_I64] = 7,  [TRM_DTYPE_BOOL] = 9,
+    [TRM_DTYPE_F16] = 10,  [TRM_DTYPE_F64] = 11, [TRM_DTYPE_U32] = 12, [TRM_DTYPE_U64] = 13,
+    [TRM_DTYPE_BF16] = 16,
+};
+
+trm_dtype trm_dtype_from_onnx(int64_t number)
+{
+    for (int i = 1; i < TRM_DTYPE_COUNT; i++)
+        if (onnx_numbers[i] == number)
+            return (trm_dtype)i;
+    return TRM_DTYPE_NONE;
+}
+
+int trm_dtype_to_onnx(trm_dtype dtype)
+{
+    return (unsigned)dtype < TRM_DTYPE_COUNT ? onnx_numbers[dtype] : 0;
+}
+
 const trm_attr *trm_attr_find(const trm_attrs *attrs, const char *name)
 {
     if (attrs == NULL)
