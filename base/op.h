@@ -46,8 +46,8 @@ typedef struct trm_op_info {
 const trm_op_info *trm_op_get(trm_op op);  /* never NULL; NONE has name "none" */
 trm_op trm_op_from_name(const char *name); /* TRM_OP_NONE if unknown */
 
-/* The dtype for ONNX's TensorProto.DataType number, as attributes (`to`, `output_dtype`, ...) hold it;
- * NONE if Trireme has no such dtype. And back; 0 for NONE. */
+/* The dtype for ONNX's TensorProto.DataType number, as attributes (`to`, `output_dtype`, ...) hold
+ * it; NONE if Trireme has no such dtype. And back; 0 for NONE. */
 trm_dtype trm_dtype_from_onnx(int64_t number);
 int trm_dtype_to_onnx(trm_dtype dtype);
 
