@@ -64,7 +64,7 @@ void trm_log_init(int rank, int size)
     log_rank = rank;
     log_size = size;
     if (gethostname(host, sizeof(host)) != 0)
-        strcpy(host, "?");
+        snprintf(host, sizeof(host), "?");
     host[sizeof(host) - 1] = '\0';
     if (level != NULL && trm_log_set_level(level) != TRM_OK)
         fprintf(stderr, "trireme: TRM_LOG: %s\n", trm_message());

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs the tests. Safe to repeat; asks nothing.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+usage: tests/run.sh [MODE] [--no-install] [--jobs N]
+  (no mode)    preset dev: all tests and checks but the slow ones       under 25 minutes on 2 cores
+  --quick      preset dev: unit tests and the fast checks               under 4 minutes
+  --slow       preset dev: the tests labelled slow (whole networks, fuzzing, clang-tidy on all files)
+  --asan, --ubsan, --tsan     unit and mpi tests in a build with that sanitizer
+  --lint       only the checks of tests/lint
+The build lies in build/PRESET, logs in build/logs. Exit code 0 if everything passed.
+END
+}
+
+mode=full install=1 jobs=$(nproc)
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick | --slow | --asan | --ubsan | --tsan | --lint) mode=${1#--} ;;
+    --no-install) install=0 ;;
+    --jobs)
+        [ $# -ge 2 ] || { usage >&2; exit 2; }
+        jobs=$2
+        shift
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        echo "run.sh: unknown option '$1'" >&2
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+cd "$(dirname "$0")/.."
+exec </dev/null
+preset=dev
+select=()
+case $mode in
+full) select=(-LE slow) ;;
+quick) select=(-L 'unit|lint' -LE 'slow|long') ;;
+slow) select=(-L slow) ;;
+lint) select=(-L lint -LE slow) ;;
+asan | ubsan) preset=$mode select=(-L 'unit|mpi' -LE slow) ;;
+tsan) preset=tsan select=(-L threads -LE slow) ;;
+esac
+
+# Root may run mpirun, and more ranks than cores are fine: a test box is often a container.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+if [ "$preset" != dev ]; then
+    export TRM_DEADLINE_SCALE=${TRM_DEADLINE_SCALE:-10}
+    export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}
+    export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+    # libgomp is not instrumented: one thread, or every barrier looks like a race
+    [ "$preset" != tsan ] || export OMP_NUM_THREADS=1
+fi
+
+mkdir -p build/logs
+start=$SECONDS
+step() { # step NAME COMMAND...: runs it with its output in a log, shows the log's end if it fails
+    local name=$1 log=build/logs/$mode-$1.log from=$SECONDS
+    shift
+    printf '== %-10s ' "$name"
+    if "$@" >"$log" 2>&1; then
+        printf '%4d s\n' $((SECONDS - from))
+    else
+        printf 'FAILED (whole log: %s)\n' "$log"
+        grep -nE 'error:|CMake Error|undefined reference|FAILED:' "$log" | head -n 20 || true
+        tail -n 25 "$log"
+        exit 1
+    fi
+}
+
+echo "Trireme: tests, mode $mode, preset $preset, $jobs jobs"
+[ $install -eq 0 ] || launch/install-packages.sh test
+step configure cmake --preset "$preset"
+step build cmake --build --preset "$preset" -j "$jobs"
+echo "== ctest ${select[*]}"
+status=0
+ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$jobs" "${select[@]}" || status=$?
+echo
+if [ $status -eq 0 ]; then
+    echo "tests/run.sh: all passed, $((SECONDS - start)) s"
+else
+    echo "tests/run.sh: FAILED (ctest's list is above), $((SECONDS - start)) s"
+fi
+exit $status
