@@ -1,0 +1,528 @@
+/* Running programs: inputs checked, segments found or bound, steps executed, outputs handed back.
+ */
+#define _GNU_SOURCE
+#include "worker/engine_impl.h"
+
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static _Atomic uint64_t next_engine_id = 1; /* relaxed: only uniqueness matters */
+
+static trm_status create_last_use(trm_engine *e)
+{
+    const trm_graph *g = e->graph;
+
+    e->last_use = trm_malloc((size_t)g->value_count + 1, sizeof(int));
+    if (e->last_use == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "engine");
+    for (int v = 0; v < g->value_count; v++)
+        e->last_use[v] = -1;
+    for (int n = 0; n < g->node_count; n++)
+        for (int i = 0; i < g->nodes[n].input_count; i++)
+            if (g->nodes[n].inputs[i] != TRM_NO_VALUE)
+                e->last_use[g->nodes[n].inputs[i]] = n;
+    for (int i = 0; i < g->output_count; i++)
+        e->last_use[g->outputs[i]] = TRMI_FOREVER;
+    return TRM_OK;
+}
+
+trm_status trm_engine_create(trm_graph *graph, trm_device *device,
+                             const trm_engine_options *options, trm_engine **engine_out)
+{
+    trm_engine *e = trm_calloc(1, sizeof(*e));
+    trm_status st;
+
+    if (e == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "engine");
+    e->graph = graph;
+    e->device = device;
+    if (options != NULL)
+        e->options = *options;
+    if (e->options.programs_max <= 0)
+        e->options.programs_max = 16;
+    e->id = atomic_fetch_add_explicit(&next_engine_id, 1, memory_order_relaxed);
+    e->root.level = -1;
+    e->constants = trm_calloc((size_t)graph->value_count + 1, sizeof(void *));
+    e->staging =
+        trm_calloc((size_t)(graph->input_count + graph->output_count) + 1, sizeof(trmi_buffer));
+    if (e->constants == NULL || e->staging == NULL) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "engine");
+        goto fail;
+    }
+    TRM_TRY(st, create_last_use(e), fail);
+    if (device->host_memory)
+        TRM_TRY(st, trm_evaluator_create(device, &e->evaluator), fail);
+    *engine_out = e;
+    return TRM_OK;
+fail:
+    trm_engine_destroy(e);
+    return st;
+}
+
+static void buffer_free(trm_engine *e, trmi_buffer *b)
+{
+    if (b->memory != NULL)
+        e->device->ops->free(e->device, TRM_MEMORY_DEVICE, b->memory);
+    b->memory = NULL;
+}
+
+void trm_engine_destroy(trm_engine *e)
+{
+    if (e == NULL)
+        return;
+    while (e->root.children != NULL) {
+        trmi_segment *s = e->root.children;
+
+        e->root.children = s->next;
+        trmi_segment_destroy(e, s);
+    }
+    for (int i = 0; i < e->body_count; i++)
+        trm_engine_destroy(e->bodies[i]);
+    for (int i = 0; i < e->level_count; i++)
+        buffer_free(e, &e->arenas[i]);
+    for (int i = 0; i < e->dynamic_max; i++)
+        buffer_free(e, &e->dynamics[i]);
+    for (int i = 0; e->staging != NULL && i < e->graph->input_count + e->graph->output_count; i++)
+        buffer_free(e, &e->staging[i]);
+    for (int v = 0; e->constants != NULL && v < e->graph->value_count; v++)
+        if (e->constants[v] != NULL)
+            e->device->ops->free(e->device, TRM_MEMORY_DEVICE, e->constants[v]);
+    buffer_free(e, &e->workspace);
+    trm_evaluator_destroy(&e->evaluator);
+    trm_free(e->arenas);
+    trm_free(e->dynamics);
+    trm_free(e->staging);
+    trm_free(e->constants);
+    trm_free(e->last_use);
+    trm_free(e->slot_pointers);
+    trm_free(e->key);
+    trm_free(e->bodies);
+    trm_free(e->body_graphs);
+    trm_free(e);
+}
+
+trm_status trmi_buffer_grow(trm_engine *e, trmi_buffer *b, size_t bytes)
+{
+    void *memory = NULL;
+
+    if (bytes <= b->bytes && b->memory != NULL)
+        return TRM_OK;
+    TRM_CHECK(e->device->ops->alloc(e->device, TRM_MEMORY_DEVICE, bytes, &memory));
+    buffer_free(e, b);
+    b->memory = memory;
+    b->bytes = bytes;
+    return TRM_OK;
+}
+
+trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int rank,
+                              const int64_t *dims, void **data_out)
+{
+    trmi_buffer *b = &e->dynamics[dynamic];
+    size_t bytes;
+
+    b->desc = (trm_tensor){.dtype = dtype, .rank = rank};
+    for (int i = 0; i < rank; i++)
+        b->desc.dims[i] = dims[i];
+    TRM_CHECK(trm_tensor_bytes(&b->desc, &bytes));
+    if (bytes > b->bytes ||
+        b->memory == NULL) /* grow with slack, so that slowly growing results settle */
+        TRM_CHECK(trmi_buffer_grow(e, b, trm_align_up(bytes + bytes / 4, TRM_ALIGN)));
+    b->desc.data = b->memory;
+    *data_out = b->memory;
+    return TRM_OK;
+}
+
+trm_status trmi_body_engine(trm_engine *e, trm_graph *body, trm_engine **engine_out)
+{
+    trm_engine **bodies;
+    const trm_graph **graphs;
+
+    for (int i = 0; i < e->body_count; i++) {
+        if (e->body_graphs[i] == body) {
+            *engine_out = e->bodies[i];
+            return TRM_OK;
+        }
+    }
+    bodies = trm_realloc(e->bodies, (size_t)e->body_count + 1, sizeof(*bodies));
+    if (bodies != NULL)
+        e->bodies = bodies;
+    graphs = trm_realloc(e->body_graphs, (size_t)e->body_count + 1, sizeof(*graphs));
+    if (graphs != NULL)
+        e->body_graphs = graphs;
+    if (bodies == NULL || graphs == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "engine of body '%s'", body->name);
+    TRM_CHECK(trm_engine_create(body, e->device, &e->options, &e->bodies[e->body_count]));
+    e->body_graphs[e->body_count] = body;
+    *engine_out = e->bodies[e->body_count++];
+    return TRM_OK;
+}
+
+/* ---- inputs ---- */
+
+static trm_status dim_mismatch(const trm_engine *e, const trm_value *v, const trm_tensor *got)
+{
+    char want_text[TRM_SHAPE_TEXT_BYTES] = "[", got_text[TRM_SHAPE_TEXT_BYTES];
+    size_t n = 1;
+
+    for (int d = 0; d < v->desc.rank && n + 40 < sizeof(want_text); d++) {
+        const char *name = trm_graph_dim_name(e->graph, v->desc.dims[d]);
+
+        if (name != NULL)
+            n += (size_t)snprintf(want_text + n, sizeof(want_text) - n, "%s%.30s",
+                                  d > 0 ? ", " : "", name);
+        else
+            n += (size_t)snprintf(want_text + n, sizeof(want_text) - n, "%s%" PRId64,
+                                  d > 0 ? ", " : "", v->desc.dims[d]);
+    }
+    snprintf(want_text + n, sizeof(want_text) - n, "]");
+    return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is %s, the model wants %s", v->name,
+                    trm_tensor_shape_text(got, got_text, sizeof(got_text)), want_text);
+}
+
+trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
+{
+    const trm_graph *g = e->graph;
+
+    for (int i = 0; i < g->input_count; i++) {
+        const trm_value *v = &g->values[g->inputs[i]];
+        const trm_tensor *t = &inputs[i];
+        size_t bytes;
+
+        if (v->desc.dtype != TRM_DTYPE_NONE && t->dtype != v->desc.dtype)
+            return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is %s, the model wants %s", v->name,
+                            trm_dtype_name(t->dtype), trm_dtype_name(v->desc.dtype));
+        TRM_CHECK(trm_tensor_bytes(t, &bytes));
+        if (v->desc.rank < 0)
+            continue;
+        if (t->rank != v->desc.rank)
+            return dim_mismatch(e, v, t);
+        for (int d = 0; d < t->rank; d++) {
+            int64_t want = v->desc.dims[d];
+
+            if (want >= 0 && t->dims[d] != want)
+                return dim_mismatch(e, v, t);
+            if (!trm_dim_is_symbol(want))
+                continue;
+            for (int j = 0; j <= i; j++) { /* the same symbol elsewhere must have the same value */
+                const trm_tensor *other = &g->values[g->inputs[j]].desc;
+
+                for (int k = 0; k < other->rank; k++)
+                    if (other->dims[k] == want && (j < i || k < d) &&
+                        inputs[j].dims[k] != t->dims[d])
+                        return trm_fail(TRM_ERR_INVALID_ARG,
+                                        "input '%s': dim %d ('%s') is %" PRId64
+                                        ", but '%s' has %" PRId64 " for it",
+                                        v->name, d, trm_graph_dim_name(g, want), t->dims[d],
+                                        g->values[g->inputs[j]].name, inputs[j].dims[k]);
+            }
+        }
+    }
+    return TRM_OK;
+}
+
+/* ---- keys ---- */
+
+static trm_status key_add(trm_engine *e, const void *bytes, size_t count)
+{
+    if (e->key_bytes + count > e->key_max) {
+        size_t max = (e->key_bytes + count) * 2;
+        unsigned char *grown = trm_realloc(e->key, max, 1);
+
+        if (grown == NULL)
+            return trm_fail(TRM_ERR_NO_MEMORY, "shape key of %zu bytes", max);
+        e->key = grown;
+        e->key_max = max;
+    }
+    if (count > 0)
+        memcpy(e->key + e->key_bytes, bytes, count);
+    e->key_bytes += count;
+    return TRM_OK;
+}
+
+static trm_status key_add_shape(trm_engine *e, const trm_tensor *t)
+{
+    int32_t head[2] = {t->dtype, t->rank};
+
+    TRM_CHECK(key_add(e, head, sizeof(head)));
+    return key_add(e, t->dims, (size_t)t->rank * sizeof(int64_t));
+}
+
+/* What the run of `s` has taught: dims of dynamic values, bytes of fetched ones. */
+static trm_status learn(trm_engine *e, const trmi_segment *s)
+{
+    e->key_bytes = 0;
+    if (s == &e->root) {
+        for (int i = 0; i < e->graph->input_count; i++)
+            TRM_CHECK(key_add_shape(e, &e->inputs[i]));
+        return TRM_OK;
+    }
+    for (int i = 0; i < s->learned_count; i++)
+        TRM_CHECK(key_add_shape(e, &e->dynamics[s->dynamic_begin + i].desc));
+    for (int i = 0; i < s->fetch_count; i++) {
+        const trmi_state *v = &s->state[s->fetch[i]];
+        size_t bytes, at = e->key_bytes;
+
+        /* a fetched value that is itself dynamic has its dims in the buffer's desc */
+        const trm_tensor *desc = &v->desc;
+        for (int k = 0; k < s->learned_count; k++)
+            if (s->learned[k] == s->fetch[i])
+                desc = &e->dynamics[s->dynamic_begin + k].desc;
+        TRM_CHECK(trm_tensor_bytes(desc, &bytes));
+        TRM_CHECK(key_add(e, NULL, 0));
+        if (e->key_bytes + bytes > e->key_max) {
+            unsigned char *grown = trm_realloc(e->key, (e->key_bytes + bytes) * 2, 1);
+
+            if (grown == NULL)
+                return trm_fail(TRM_ERR_NO_MEMORY, "shape key of %zu bytes", bytes);
+            e->key = grown;
+            e->key_max = (at + bytes) * 2;
+        }
+        TRM_CHECK(e->device->ops->copy_out(e->device, NULL, e->key + at, e->slot_pointers[v->slot],
+                                           bytes));
+        if (e->device->ops->stream_wait != NULL)
+            TRM_CHECK(e->device->ops->stream_wait(e->device, NULL));
+        e->key_bytes += bytes;
+    }
+    return TRM_OK;
+}
+
+static void drop_oldest_program(trm_engine *e)
+{
+    trmi_segment **oldest = NULL;
+
+    for (trmi_segment **at = &e->root.children; *at != NULL; at = &(*at)->next)
+        if (oldest == NULL || (*at)->used < (*oldest)->used)
+            oldest = at;
+    if (oldest != NULL) {
+        trmi_segment *s = *oldest;
+
+        *oldest = s->next;
+        trmi_segment_destroy(e, s);
+        e->program_count--;
+    }
+}
+
+static trm_status find_or_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment_out)
+{
+    int siblings = 0;
+
+    for (trmi_segment *s = parent->children; s != NULL; s = s->next, siblings++) {
+        if (s->key_bytes == e->key_bytes && memcmp(s->key, e->key, e->key_bytes) == 0) {
+            s->used = ++e->clock;
+            *segment_out = s;
+            return TRM_OK;
+        }
+    }
+    if (parent == &e->root && e->program_count >= e->options.programs_max)
+        drop_oldest_program(e);
+    if (parent != &e->root &&
+        siblings >= e->options.programs_max) { /* data-dependent tails: start afresh */
+        while (parent->children != NULL) {
+            trmi_segment *s = parent->children;
+
+            parent->children = s->next;
+            trmi_segment_destroy(e, s);
+        }
+    }
+    TRM_CHECK(trmi_bind(e, parent, segment_out));
+    (*segment_out)->used = ++e->clock;
+    if (parent == &e->root)
+        e->program_count++;
+    return TRM_OK;
+}
+
+/* ---- running ---- */
+
+struct sink_context {
+    trm_engine *e;
+    const trmi_step *step;
+};
+
+static trm_status sink_alloc(void *ctx, int output, int rank, const int64_t *dims, void **data_out)
+{
+    struct sink_context *c = ctx;
+    int dynamic = c->step->out_dynamic[output];
+
+    return trmi_dynamic_alloc(c->e, dynamic, c->step->out_dtypes[output], rank, dims, data_out);
+}
+
+static trm_status run_step(trm_engine *e, trmi_step *step)
+{
+    for (int i = 0; i < step->in_count; i++)
+        step->in[i] = step->in_slots[i] < 0 ? NULL : e->slot_pointers[step->in_slots[i]];
+    for (int i = 0; i < step->out_count; i++)
+        step->out[i] = step->out_slots[i] < 0 ? NULL : e->slot_pointers[step->out_slots[i]];
+    if (step->kernel == NULL) {
+        for (int i = 0; i < step->in_count; i++)
+            step->in_descs[i].data = (void *)(uintptr_t)step->in[i];
+        return trmi_control_run(e, &e->graph->nodes[step->node], step->in_descs, step->out_dynamic);
+    }
+    if (step->kernel->ops->run_dynamic != NULL && step->out_dynamic != NULL) {
+        struct sink_context ctx = {.e = e, .step = step};
+        trm_output_sink sink = {.alloc = sink_alloc, .ctx = &ctx};
+
+        return step->kernel->ops->run_dynamic(step->kernel, NULL, step->in, &sink,
+                                              e->workspace.memory);
+    }
+    return step->kernel->ops->run(step->kernel, NULL, step->in, step->out, e->workspace.memory);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void set_pointers(trm_engine *e, const trmi_segment *s)
+{
+    for (int i = 0; i < s->slot_count; i++) {
+        const trmi_slot *slot = &s->slots[i];
+        void **p = &e->slot_pointers[s->slot_begin + i];
+
+        switch (slot->source) {
+        case TRMI_SOURCE_ARENA:
+            *p = (unsigned char *)e->arenas[s->level].memory + s->storages[slot->index].offset;
+            break;
+        case TRMI_SOURCE_INPUT:
+            *p = e->inputs[slot->index].data;
+            break;
+        case TRMI_SOURCE_FIXED:
+            *p = (void *)(uintptr_t)slot->fixed;
+            break;
+        case TRMI_SOURCE_SLOT:
+            *p = e->slot_pointers[slot->index];
+            break;
+        case TRMI_SOURCE_DYNAMIC:
+            *p = NULL; /* set below, when its step has run */
+            break;
+        }
+    }
+}
+
+static trm_status run_segment(trm_engine *e, trmi_segment *s)
+{
+    set_pointers(e, s);
+    for (int i = 0; i < s->step_count; i++) {
+        trmi_step *step = &s->steps[i];
+        uint64_t start = e->options.profile ? now_ns() : 0;
+        trm_status st = run_step(e, step);
+
+        if (st != TRM_OK) {
+            const trm_node *n = step->node >= 0 ? &e->graph->nodes[step->node] : NULL;
+
+            return n == NULL
+                       ? st
+                       : trm_fail_context(st, "node '%s' (%s)", n->name, trm_op_get(n->op)->name);
+        }
+        if (e->options.profile) {
+            step->ns += now_ns() - start;
+            step->runs++;
+        }
+    }
+    for (int i = 0; i < s->slot_count; i++)
+        if (s->slots[i].source == TRMI_SOURCE_DYNAMIC)
+            e->slot_pointers[s->slot_begin + i] = e->dynamics[s->slots[i].index].memory;
+    return TRM_OK;
+}
+
+trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
+                               trm_tensor *device_outputs)
+{
+    trmi_segment *s = &e->root;
+
+    e->inputs = device_inputs;
+    do {
+        TRM_CHECK(learn(e, s));
+        TRM_CHECK(find_or_bind(e, s, &s));
+        TRM_CHECK(run_segment(e, s));
+    } while (!s->last);
+    for (int i = 0; i < e->graph->output_count; i++) {
+        const trmi_state *v = &s->state[e->graph->outputs[i]];
+
+        device_outputs[i] = v->desc;
+        device_outputs[i].layout = TRM_LAYOUT_PLAIN;
+        for (int k = 0; k < s->learned_count; k++)
+            if (s->learned[k] == e->graph->outputs[i])
+                device_outputs[i] = e->dynamics[s->dynamic_begin + k].desc;
+        device_outputs[i].data = e->slot_pointers[s->output_slots[i]];
+    }
+    e->ran = s;
+    return TRM_OK;
+}
+
+trm_status trm_engine_run(trm_engine *e, const trm_tensor *inputs, trm_tensor *outputs)
+{
+    const trm_device_ops *ops = e->device->ops;
+
+    TRM_CHECK(trm_engine_check(e, inputs));
+    if (!e->device->host_memory)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "device '%s' has memory of its own: staging is not built", ops->name);
+    return trmi_engine_execute(e, inputs, outputs);
+}
+
+/* ---- reports ---- */
+
+void trm_engine_get_stats(const trm_engine *e, trm_engine_stats *stats)
+{
+    memset(stats, 0, sizeof(*stats));
+    stats->programs = e->program_count;
+    for (int i = 0; i < e->level_count; i++)
+        stats->arena_bytes += e->arenas[i].bytes;
+    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent)
+        stats->kernels += s->step_count;
+}
+
+struct profile_row {
+    const trmi_step *step;
+};
+
+static int slower_first(const void *a, const void *b)
+{
+    const trmi_step *x = ((const struct profile_row *)a)->step,
+                    *y = ((const struct profile_row *)b)->step;
+
+    return x->ns < y->ns ? 1 : x->ns > y->ns ? -1 : 0;
+}
+
+void trm_engine_profile(const trm_engine *e, void *file)
+{
+    FILE *f = file;
+    struct profile_row *rows;
+    int count = 0, n = 0;
+    uint64_t total = 0;
+
+    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent)
+        count += s->step_count;
+    rows = trm_malloc((size_t)count + 1, sizeof(*rows));
+    if (rows == NULL)
+        return;
+    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent) {
+        for (int i = 0; i < s->step_count; i++) {
+            rows[n++].step = &s->steps[i];
+            total += s->steps[i].ns;
+        }
+    }
+    qsort(rows, (size_t)count, sizeof(*rows), slower_first);
+    fprintf(f, "%10s %6s %6s  %-22s %-28s %s\n", "us/run", "share", "runs", "operator", "kernel",
+            "node");
+    for (int i = 0; i < count; i++) {
+        const trmi_step *s = rows[i].step;
+        const trm_node *node = s->node >= 0 ? &e->graph->nodes[s->node] : NULL;
+
+        fprintf(f, "%10.1f %5.1f%% %6" PRIu64 "  %-22s %-28s %s\n",
+                s->runs == 0 ? 0.0 : (double)s->ns / 1e3 / (double)s->runs,
+                total == 0 ? 0.0 : 100.0 * (double)s->ns / (double)total, s->runs,
+                node == NULL ? "reorder" : trm_op_get(node->op)->name,
+                s->kernel == NULL ? "body" : s->kernel->ops->name, node == NULL ? "" : node->name);
+    }
+    trm_free(rows);
+}

@@ -1,0 +1,152 @@
+/* Inside the executor; engine.h has the contract.
+ *
+ * A run is a chain of segments. A segment is a contiguous range of nodes whose shapes are all known
+ * when it is bound: it ends before a node that needs a tensor's value on the host (fetched, then
+ * part of the next segment's key) and after a node whose output shape depends on data. The dims and
+ * values learned are the key under which the next segment is found among the children, or bound. A
+ * model with static shapes is one segment.
+ *
+ * Slots are buffers of one run: numbered along the chain, so that a segment can read what earlier
+ * ones left. Each slot's pointer is set when its segment starts: an offset in the arena of the
+ * segment's level (levels count along the chain, so segments of one level are never alive together
+ * and share one arena), a graph input, a fixed pointer (constants), or a growable buffer that a
+ * data-dependent node fills. */
+#ifndef TRM_WORKER_ENGINE_IMPL_H
+#define TRM_WORKER_ENGINE_IMPL_H
+
+#include "worker/engine.h"
+
+enum { TRMI_NO_SLOT = -1 };
+#define TRMI_FOREVER INT32_MAX
+
+typedef enum trmi_source {
+    TRMI_SOURCE_ARENA,   /* arena of the segment's level + storage offset */
+    TRMI_SOURCE_INPUT,   /* graph input `index` */
+    TRMI_SOURCE_FIXED,   /* `fixed` */
+    TRMI_SOURCE_DYNAMIC, /* dynamic buffer `index` */
+    TRMI_SOURCE_SLOT     /* same memory as slot `index` of an earlier segment */
+} trmi_source;
+
+typedef struct trmi_slot {
+    trmi_source source;
+    int index; /* input, dynamic buffer or slot; ARENA: storage of this segment */
+    const void *fixed;
+} trmi_slot;
+
+/* A stretch of arena; several slots share one (views, in-place results). Lifetimes are node
+ * indices. */
+typedef struct trmi_storage {
+    size_t bytes, offset;
+    int birth, death;
+} trmi_storage;
+
+typedef struct trmi_state {
+    trm_tensor desc; /* concrete once bound; data: host value where known */
+    int slot;
+} trmi_state;
+
+/* A copy of a value in another layout. */
+typedef struct trmi_alternative {
+    int value, slot;
+    trm_layout layout;
+} trmi_alternative;
+
+typedef struct trmi_step {
+    trm_kernel *kernel; /* NULL: control flow, run by trmi_control_run */
+    int node;           /* TRM_NO_VALUE for reorders */
+    int in_count, out_count;
+    int *in_slots, *out_slots; /* TRMI_NO_SLOT: NULL pointer */
+    const void **in;           /* scratch for the pointers */
+    void **out;
+    trm_tensor *in_descs; /* control flow only */
+    int *out_dynamic; /* dynamic buffers of the outputs: data-dependent nodes and control flow only
+                       */
+    trm_dtype *out_dtypes; /* with out_dynamic */
+    uint64_t ns, runs;     /* profile */
+} trmi_step;
+
+typedef struct trmi_segment {
+    trm_arena *arena; /* holds the segment and all its arrays */
+    struct trmi_segment *parent, *children, *next;
+    int level;
+    unsigned char *key;
+    size_t key_bytes;
+    uint64_t used; /* engine clock */
+    int node_begin, node_end;
+    bool last;
+    trmi_step *steps;
+    int step_count, step_max;
+    trmi_slot *slots; /* slot ids slot_begin.. */
+    int slot_begin, slot_count, slot_max;
+    trmi_storage *storages;
+    int storage_count, storage_max;
+    trmi_alternative *alternatives;
+    int alternative_count, alternative_max;
+    size_t arena_bytes, workspace_bytes;
+    int dynamic_begin, dynamic_count;
+    int *learned; /* values whose dims are known after the run */
+    int learned_count;
+    int *fetch; /* values whose bytes are fetched to the host after the run */
+    int fetch_count, fetch_max;
+    trmi_state *state; /* [value_count] at the end of the segment */
+    int *output_slots; /* last segment: [graph outputs] */
+} trmi_segment;
+
+typedef struct trmi_buffer {
+    void *memory;
+    size_t bytes;
+    trm_tensor desc; /* dynamic buffers: what the last run put there */
+} trmi_buffer;
+
+struct trm_engine {
+    trm_graph *graph;
+    trm_device *device;
+    trm_engine_options options;
+    uint64_t id; /* high half of weight keys */
+    uint64_t clock;
+    int *last_use; /* [value_count]: last node that reads it; TRMI_FOREVER for outputs; -1 unused */
+    void **constants;  /* [value_count] device memory of constants, where it is not the host's */
+    trmi_segment root; /* no steps; children are the programs */
+    int program_count;
+    trmi_buffer *arenas; /* by level */
+    int level_count;
+    trmi_buffer *dynamics;
+    int dynamic_max;
+    trmi_buffer workspace;
+    void **slot_pointers;
+    int slot_max;
+    unsigned char *key;
+    size_t key_bytes, key_max;
+    trm_evaluator evaluator;
+    trm_engine **bodies; /* engines of body graphs, made at first use */
+    const trm_graph **body_graphs;
+    int body_count;
+    const trm_tensor *inputs; /* of the running step */
+    trmi_buffer
+        *staging; /* device copies of inputs and host copies of outputs, where memory differs */
+    trmi_segment *ran; /* last segment of the last run: for stats */
+};
+
+/* bind.c: binds what follows `parent` (dims of learned values are in `learned_dims`, bytes of
+ * fetched ones in the engine's key). On success the segment is linked as a child of `parent`. */
+trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment_out);
+void trmi_segment_destroy(trm_engine *e, trmi_segment *segment); /* with its children */
+
+/* memory_plan.c: offsets such that storages alive together do not overlap. Returns the arena's
+ * size. */
+size_t trmi_plan_offsets(trmi_storage *storages, int count);
+
+/* engine.c */
+trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
+                               trm_tensor *device_outputs);
+trm_status trmi_buffer_grow(trm_engine *e, trmi_buffer *b, size_t bytes);
+trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int rank,
+                              const int64_t *dims, void **data_out);
+trm_status trmi_body_engine(trm_engine *e, trm_graph *body, trm_engine **engine_out);
+
+/* control.c: runs If, Loop or Scan. in: plain device tensors of the node's inputs; outputs go to
+ * the step's dynamic buffers. */
+trm_status trmi_control_run(trm_engine *e, const trm_node *node, const trm_tensor *in,
+                            const int *out_dynamic);
+
+#endif
