@@ -79,7 +79,7 @@ static int last_use(const struct binder *b, int value)
 static trm_status new_buffer(struct binder *b, const trm_tensor *desc, int death, int *slot_out)
 {
     size_t bytes;
-    int storage;
+    int storage = 0;
 
     TRM_CHECK(trm_tensor_bytes(desc, &bytes));
     TRM_CHECK(add_storage(b, bytes, death, &storage));
