@@ -8,8 +8,9 @@
 #include <string.h>
 
 #define ARGS_MAX 256
-#define HOST_VALUE_ELEMS_MAX 65536 /* larger results are computed in the step, not while binding   \
-                                    */
+#define HOST_VALUE_ELEMS_MAX                                                                       \
+    65536 /* larger results are computed in the step, not while binding                            \
+           */
 
 struct binder {
     trm_engine *e;
