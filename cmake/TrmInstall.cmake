@@ -1,2 +1,19 @@
+# cmake --install, and packages: cpack -G DEB (or TGZ) in the build tree.
 include(GNUInstallDirs)
 install(TARGETS trireme RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(FILES ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/CHANGELOG.md
+  DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/trireme/configs OPTIONAL)
+
+set(CPACK_PACKAGE_NAME trireme)
+set(CPACK_PACKAGE_VENDOR "The Trireme authors")
+set(CPACK_PACKAGE_CONTACT "The Trireme authors <trireme@example.invalid>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(CPACK_RESOURCE_FILE_LICENSE ${CMAKE_SOURCE_DIR}/LICENSE)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_GENERATOR "DEB;TGZ")
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON) # the libraries, with the versions it was built against
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS openmpi-bin) # mpirun; one rank needs none
+include(CPack)

@@ -1,0 +1,37 @@
+/* One ONNX backend test case: run it, compare it. Used by runner.c. */
+#ifndef TRM_TESTS_CONFORMANCE_CONFORMANCE_H
+#define TRM_TESTS_CONFORMANCE_CONFORMANCE_H
+
+#include "base/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum conf_verdict { CONF_PASSED, CONF_FAILED, CONF_UNSUPPORTED } conf_verdict;
+
+typedef struct conf_options {
+    int threads;
+    bool no_fold; /* constants are computed by kernels at run time instead of once before */
+} conf_options;
+
+typedef struct conf_result {
+    conf_verdict verdict;
+    char operator_name[120]; /* unsupported: the operator that stands in the way; else all of the
+                                model */
+    char reason[500];
+} conf_result;
+
+/* Runs every data set of the case in folder `path`. Makes and destroys a device of its own. */
+void conf_run_case(const char *path, const conf_options *options, conf_result *result_out);
+
+/* Operators of the model in folder `path`, "Conv,Relu"; a static buffer. */
+const char *conf_operators(const char *path);
+
+/* NULL if `got` is near `want`; else what differs, in a static buffer. */
+const char *conf_compare(const trm_tensor *got, const trm_tensor *want);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
