@@ -1,0 +1,93 @@
+/* Command-line options: each command has a table of rows; the parser checks kinds and ranges and
+ * writes to the targets. */
+#ifndef TRM_LAUNCH_OPTIONS_H
+#define TRM_LAUNCH_OPTIONS_H
+
+#include "base/tensor.h"
+
+typedef enum trm_option_kind {
+    TRM_OPTION_FLAG,   /* --name                target: bool */
+    TRM_OPTION_INT,    /* --name N              target: int64_t, min..max */
+    TRM_OPTION_FLOAT,  /* --name X              target: double */
+    TRM_OPTION_STRING, /* --name TEXT           target: const char *; choices: "a|b|c" or NULL */
+    TRM_OPTION_BYTES,  /* --name 4GiB           target: int64_t */
+    TRM_OPTION_LIST    /* --name A B ..., again target: trm_option_list */
+} trm_option_kind;
+
+typedef struct trm_option_list {
+    const char **items; /* into argv; array from trm_malloc: trm_options_free_list */
+    int count;
+} trm_option_list;
+
+typedef struct trm_option {
+    const char *name; /* without dashes */
+    trm_option_kind kind;
+    const char *value_name; /* for help: "N", "FILE" */
+    int64_t min, max;       /* INT, BYTES; both 0: any non-negative */
+    const char *choices;    /* STRING */
+    const char *help;
+    void *target; /* already holds the default */
+} trm_option;
+
+typedef struct trm_arguments {
+    const char *command, *usage; /* "score", "MODEL --input FILE ..." */
+    const trm_option *options;
+    int option_count;
+    int positional_min, positional_max; /* at most 8 */
+    const char *positionals[8];
+    int positional_count;
+    bool help; /* --help was given and printed: return TRM_OK without doing anything */
+} trm_arguments;
+
+/* INVALID_ARG names the option, what was given and what would be right (with a near name for a
+ * misspelt one). */
+TRM_MUST_USE trm_status trm_options_parse(trm_arguments *args, int argc, char **argv);
+void trm_options_free_list(trm_option_list *list);
+
+/* Options every command shares; add TRM_COMMON_OPTIONS(c) to a table. */
+typedef struct trm_common_options {
+    int64_t threads;    /* 0: this rank's share of the node's cores */
+    const char *device; /* auto|cpu|cuda */
+    const char *bind;   /* share|keep */
+    const char *dtype;  /* fp32|bf16 */
+    const char *log;    /* NULL: TRM_LOG */
+} trm_common_options;
+#define TRM_COMMON_DEFAULTS                                                                        \
+    {                                                                                              \
+        .threads = 0, .device = "auto", .bind = "share", .dtype = "fp32", .log = NULL              \
+    }
+#define TRM_COMMON_OPTIONS(c)                                                                       \
+    {"threads",                                                                                     \
+     TRM_OPTION_INT,                                                                                \
+     "N",                                                                                           \
+     0,                                                                                             \
+     1024,                                                                                          \
+     NULL,                                                                                          \
+     "threads of this rank (0: its share of the cores)",                                            \
+     &(c).threads},                                                                                 \
+        {"device", TRM_OPTION_STRING, "D", 0, 0, "auto|cpu|cuda", "where to compute", &(c).device}, \
+        {"bind",                                                                                    \
+         TRM_OPTION_STRING,                                                                         \
+         "B",                                                                                       \
+         0,                                                                                         \
+         0,                                                                                         \
+         "share|keep",                                                                              \
+         "widen to a share of the node's cores, or keep the mask",                                  \
+         &(c).bind},                                                                                \
+        {"dtype",                                                                                   \
+         TRM_OPTION_STRING,                                                                         \
+         "T",                                                                                       \
+         0,                                                                                         \
+         0,                                                                                         \
+         "fp32|bf16",                                                                               \
+         "precision of convolutions and matmuls",                                                   \
+         &(c).dtype},                                                                               \
+    {                                                                                               \
+        "log", TRM_OPTION_STRING, "LEVEL", 0, 0, "error|warn|info|debug|trace", "what to log",      \
+            &(c).log                                                                                \
+    }
+
+/* Applies log level; checks the device name (cuda is UNSUPPORTED in this build). */
+TRM_MUST_USE trm_status trm_common_apply(const trm_common_options *c);
+
+#endif

@@ -1,0 +1,123 @@
+/* From a path to an engine. */
+#include "worker/tensor_model.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Every operator must have a kernel: said before anything runs, all missing ones at once. */
+static trm_status check_operators(const trm_graph *g, trm_device *device, char *missing,
+                                  size_t bytes)
+{
+    for (int n = 0; n < g->node_count; n++) {
+        const trm_node *node = &g->nodes[n];
+        trm_op_desc desc = {.op = node->op, .attrs = &node->attrs, .name = node->name};
+        const char *name = trm_op_get(node->op)->name;
+
+        for (int i = 0; i < node->attrs.count; i++)
+            if (node->attrs.items[i].kind == TRM_ATTR_GRAPH)
+                TRM_CHECK(check_operators(node->attrs.items[i].v.graph, device, missing, bytes));
+        if ((trm_op_get(node->op)->flags & TRM_OPF_CONTROL) != 0 ||
+            device->ops->supports(device, &desc))
+            continue;
+        if (strstr(missing, name) == NULL && strlen(missing) + strlen(name) + 4 < bytes) {
+            if (missing[0] != '\0')
+                strcat(missing, ", ");
+            strcat(missing, name);
+        }
+    }
+    return TRM_OK;
+}
+
+trm_status trm_tensor_model_open(const char *path, trm_device *device,
+                                 const trm_tensor_model_options *options,
+                                 trm_tensor_model **model_out)
+{
+    trm_tensor_model *m = trm_calloc(1, sizeof(*m));
+    trm_engine_options engine_options = {.profile = options != NULL && options->profile};
+    trm_evaluator evaluator = {0};
+    char missing[512] = "";
+    trm_status st = TRM_OK;
+
+    if (m == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "model '%s'", path);
+    m->device = device;
+    TRM_TRY(st, trm_package_open(path, &m->package), fail);
+    m->graph = m->package->graph;
+    if (device->host_memory)
+        TRM_TRY(st, trm_evaluator_create(device, &evaluator), fail);
+    st = trm_pass_all(m->graph, device->host_memory ? &evaluator : NULL);
+    if (st == TRM_OK && options != NULL &&
+        (options->dtype == TRM_DTYPE_BF16 || options->dtype == TRM_DTYPE_F16))
+        st = trm_pass_precision(m->graph, options->dtype);
+    if (st != TRM_OK) {
+        st = trm_fail_context(st, "%s", path);
+        goto fail;
+    }
+    TRM_TRY(st, check_operators(m->graph, device, missing, sizeof(missing)), fail);
+    if (missing[0] != '\0') {
+        st = trm_fail(TRM_ERR_UNSUPPORTED,
+                      "%s: device '%s' has no kernel for %s (docs/operators.md lists what it has)",
+                      path, device->ops->name, missing);
+        goto fail;
+    }
+    TRM_TRY(st, trm_engine_create(m->graph, device, &engine_options, &m->engine), fail);
+    trm_evaluator_destroy(&evaluator);
+    *model_out = m;
+    return TRM_OK;
+fail:
+    trm_evaluator_destroy(&evaluator);
+    trm_tensor_model_close(m);
+    return st;
+}
+
+void trm_tensor_model_close(trm_tensor_model *m)
+{
+    if (m == NULL)
+        return;
+    trm_engine_destroy(m->engine);
+    trm_package_close(m->package);
+    trm_free(m);
+}
+
+trm_status trm_tensor_model_scores(const trm_tensor_model *m, int *output_out)
+{
+    const char *want = m->package->output_name;
+
+    *output_out = 0;
+    if (want == NULL)
+        return TRM_OK;
+    for (int i = 0; i < m->graph->output_count; i++) {
+        if (strcmp(m->graph->values[m->graph->outputs[i]].name, want) == 0) {
+            *output_out = i;
+            return TRM_OK;
+        }
+    }
+    return trm_fail(TRM_ERR_CONFIG,
+                    "the YAML beside '%s' names output '%s'; the model's first output is '%s'",
+                    m->package->model_path, want, m->graph->values[m->graph->outputs[0]].name);
+}
+
+bool trm_tensor_model_batches(const trm_tensor_model *m)
+{
+    const trm_graph *g = m->graph;
+    int64_t batch = 0;
+
+    if (g->input_count == 0)
+        return false;
+    for (int i = 0; i < g->input_count; i++) {
+        const trm_tensor *d = &g->values[g->inputs[i]].desc;
+
+        if (d->rank < 1 || d->dims[0] >= 0 || (i > 0 && d->dims[0] != batch))
+            return false;
+        batch = d->dims[0];
+    }
+    for (int i = 0; i < g->output_count; i++) {
+        const trm_tensor *d = &g->values[g->outputs[i]].desc;
+
+        if (d->rank < 1 || d->dims[0] >= 0)
+            return false;
+    }
+    return true;
+}
