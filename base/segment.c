@@ -63,8 +63,8 @@ trm_status trm_segment_create(size_t bytes, trm_segment **segment_out)
              (unsigned long long)random);
     fd = shm_open(s->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
-        st = trm_fail(TRM_ERR_IO, "shared segment %s: cannot make it: %s", s->name,
-                      strerror(errno));
+        st =
+            trm_fail(TRM_ERR_IO, "shared segment %s: cannot make it: %s", s->name, strerror(errno));
         goto fail;
     }
     s->linked = true;
@@ -112,8 +112,7 @@ trm_status trm_segment_attach(const char *name, size_t bytes, trm_segment **segm
                       name, strerror(errno));
         goto fail;
     }
-    if (fstat(fd, &info) != 0 || info.st_size < 0 ||
-        (size_t)info.st_size != HEADER_BYTES + bytes) {
+    if (fstat(fd, &info) != 0 || info.st_size < 0 || (size_t)info.st_size != HEADER_BYTES + bytes) {
         st = trm_fail(TRM_ERR_COMM, "shared segment %s is not of %zu bytes", name, bytes);
         goto fail;
     }

@@ -15,10 +15,10 @@ extern "C" {
 #define TRM_WIRE_VERSION 1
 
 /* Limits a decoder holds a message to, whatever it claims. */
-#define TRM_WIRE_RECORDS_MAX 4096    /* of one batch or result message */
-#define TRM_WIRE_TENSORS_MAX 256     /* of one record or result */
-#define TRM_WIRE_LABELS_MAX 65536    /* of one result */
-#define TRM_WIRE_TEXT_MAX 4096       /* bytes of a name, label or message */
+#define TRM_WIRE_RECORDS_MAX 4096 /* of one batch or result message */
+#define TRM_WIRE_TENSORS_MAX 256  /* of one record or result */
+#define TRM_WIRE_LABELS_MAX 65536 /* of one result */
+#define TRM_WIRE_TEXT_MAX 4096    /* bytes of a name, label or message */
 #define TRM_WIRE_FRAME_MAX ((size_t)1 << 31)
 
 typedef enum trm_wire_kind {

@@ -9,11 +9,9 @@
 #include <string.h>
 
 static const char *const kind_names[TRM_WIRE_KIND_COUNT] = {
-    [TRM_WIRE_HELLO] = "hello",   [TRM_WIRE_READY] = "ready",
-    [TRM_WIRE_CREDIT] = "credit", [TRM_WIRE_BATCH] = "batch",
-    [TRM_WIRE_RESULT] = "result", [TRM_WIRE_HEARTBEAT] = "heartbeat",
-    [TRM_WIRE_ERROR] = "error",   [TRM_WIRE_DRAIN] = "drain",
-    [TRM_WIRE_STOP] = "stop",
+    [TRM_WIRE_HELLO] = "hello", [TRM_WIRE_READY] = "ready",   [TRM_WIRE_CREDIT] = "credit",
+    [TRM_WIRE_BATCH] = "batch", [TRM_WIRE_RESULT] = "result", [TRM_WIRE_HEARTBEAT] = "heartbeat",
+    [TRM_WIRE_ERROR] = "error", [TRM_WIRE_DRAIN] = "drain",   [TRM_WIRE_STOP] = "stop",
 };
 static const char *const phase_names[TRM_PHASE_COUNT] = {"loading", "idle", "first step", "steady"};
 
@@ -194,8 +192,8 @@ static const unsigned char *get_bin(struct reader *r, size_t *bytes_out, const c
 
 static void *get_room(struct reader *r, int count, size_t size)
 {
-    void *room = count > 0 && r->st == TRM_OK ? trm_arena_alloc(r->arena, (size_t)count, size)
-                                              : NULL;
+    void *room =
+        count > 0 && r->st == TRM_OK ? trm_arena_alloc(r->arena, (size_t)count, size) : NULL;
 
     if (count > 0 && r->st == TRM_OK && room == NULL)
         r->st = trm_fail(TRM_ERR_NO_MEMORY, "wire: no memory for %d elements", count);

@@ -87,7 +87,7 @@ START_TEST(segment_across_forks)
     struct shared {
         trm_wait done;
         uint32_t sum;
-    } *shared;
+    } * shared;
     int64_t deadline = trm_deadline_us(20000);
 
     ck_assert_int_eq(trm_segment_create(10000, &s), TRM_OK);

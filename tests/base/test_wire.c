@@ -28,12 +28,21 @@ static const trm_wire_tensor tensors[] = {
 };
 static const trm_wire_record records[] = {
     {.id = 7, .kind = TRM_RECORD_IMAGE_PATH, .name = "a/b.png"},
-    {.id = UINT64_MAX, .kind = TRM_RECORD_IMAGE_BYTES, .name = "x", .bytes = "\0\1\2", .byte_count = 3},
+    {.id = UINT64_MAX,
+     .kind = TRM_RECORD_IMAGE_BYTES,
+     .name = "x",
+     .bytes = "\0\1\2",
+     .byte_count = 3},
     {.id = 0, .kind = TRM_RECORD_TENSORS, .name = "0", .tensors = tensors, .tensor_count = 3},
 };
 static const trm_wire_label labels[] = {{3, 0.75f, "three"}, {-1, 0.25f, ""}};
 static const trm_wire_result results[] = {
-    {.id = 7, .message = "", .outputs = tensors, .output_count = 2, .labels = labels, .label_count = 2},
+    {.id = 7,
+     .message = "",
+     .outputs = tensors,
+     .output_count = 2,
+     .labels = labels,
+     .label_count = 2},
     {.id = 300, .status = TRM_ERR_BAD_FILE, .message = "x.png: not an image"},
 };
 static const trm_wire_message messages[] = {
@@ -256,7 +265,8 @@ END_TEST
 START_TEST(encoder_refuses_and_takes_back)
 {
     trm_wire_tensor open = {"x", {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {-1}}};
-    trm_wire_record r = {.kind = TRM_RECORD_TENSORS, .name = "r", .tensors = &open, .tensor_count = 1};
+    trm_wire_record r = {
+        .kind = TRM_RECORD_TENSORS, .name = "r", .tensors = &open, .tensor_count = 1};
     trm_wire_buffer b = {0};
 
     ck_assert_int_eq(trm_wire_encode(&messages[0], &b), TRM_OK);
