@@ -38,8 +38,8 @@ static void move_bytes(void *ctx, size_t begin, size_t end)
         n = p->start[i + 1] - at;
         n = n < left ? n : left;
         if (job->to == NULL)
-            memcpy(whole,
-                   (const unsigned char *)job->from[i] + outer * piece + (at - p->start[i]), n);
+            memcpy(whole, (const unsigned char *)job->from[i] + outer * piece + (at - p->start[i]),
+                   n);
         else if (job->to[i] != NULL)
             memcpy((unsigned char *)job->to[i] + outer * piece + (at - p->start[i]), whole, n);
         whole += n;
@@ -112,8 +112,7 @@ static trm_status pieces_new(const trm_op_desc *desc, const trm_tensor *whole,
 
     for (int i = 0; i < count; i++) {
         for (int d = 0; d < whole->rank; d++)
-            if (pieces[i].rank != whole->rank ||
-                (d != axis && pieces[i].dims[d] != whole->dims[d]))
+            if (pieces[i].rank != whole->rank || (d != axis && pieces[i].dims[d] != whole->dims[d]))
                 return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': piece %d does not fit the whole",
                                 trm_op_get(desc->op)->name, desc->name, i);
         total += pieces[i].dims[axis];

@@ -127,8 +127,8 @@ trm_status trmi_index_load(const trmi_where *w, const void *indices, trm_dtype d
 
         if (v < -limit || v >= limit)
             return trm_fail(TRM_ERR_INVALID_ARG,
-                            "%s '%s': index %" PRId64 " (element %zu) is out of range, want %" PRId64
-                            " to %" PRId64,
+                            "%s '%s': index %" PRId64
+                            " (element %zu) is out of range, want %" PRId64 " to %" PRId64,
                             trm_op_get(w->op)->name, w->name, v, i, -limit, limit - 1);
         out[i] = v < 0 ? v + limit : v;
     }

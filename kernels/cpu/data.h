@@ -11,19 +11,19 @@
 /* An N-dimensional copy between two strided views. Made by trmi_copy_init, which drops dims of 1,
  * merges what is contiguous on both sides and picks how the innermost work is done. */
 typedef struct trmi_copy {
-    int rank;                       /* outer dims that an odometer walks */
-    size_t dims[TRMI_COPY_RANK];    /* of the outer dims */
-    ptrdiff_t in[TRMI_COPY_RANK];   /* byte steps of the outer dims */
+    int rank;                     /* outer dims that an odometer walks */
+    size_t dims[TRMI_COPY_RANK];  /* of the outer dims */
+    ptrdiff_t in[TRMI_COPY_RANK]; /* byte steps of the outer dims */
     ptrdiff_t out[TRMI_COPY_RANK];
-    size_t units;                   /* product of dims; one unit is the work below */
-    size_t unit_bytes;              /* written by a unit, about: decides the grain */
-    size_t run;                     /* bytes that lie together on both sides */
-    size_t count;                   /* runs in a row */
-    ptrdiff_t in_step, out_step;    /* between the runs of a row */
-    size_t tile_rows;               /* > 0: a unit is up to this many rows, transposed in tiles */
-    ptrdiff_t row_in, row_out;      /* between those rows (row_in is the run) */
-    size_t split_dim;               /* length of the dim that units cut in pieces; 0: none cut */
-    size_t split_piece;             /* the pieces' length; the last outer dim counts pieces */
+    size_t units;                /* product of dims; one unit is the work below */
+    size_t unit_bytes;           /* written by a unit, about: decides the grain */
+    size_t run;                  /* bytes that lie together on both sides */
+    size_t count;                /* runs in a row */
+    ptrdiff_t in_step, out_step; /* between the runs of a row */
+    size_t tile_rows;            /* > 0: a unit is up to this many rows, transposed in tiles */
+    ptrdiff_t row_in, row_out;   /* between those rows (row_in is the run) */
+    size_t split_dim;            /* length of the dim that units cut in pieces; 0: none cut */
+    size_t split_piece;          /* the pieces' length; the last outer dim counts pieces */
 } trmi_copy;
 
 /* Copies dims[0..rank) elements of `elem` bytes; steps are in elements, may be 0 or negative. rank

@@ -37,8 +37,7 @@ static void gather_rows(void *ctx, size_t begin, size_t end)
     unsigned char *out = job->out + begin * n;
 
     for (size_t i = begin; i < end; i++, out += n) {
-        const unsigned char *in =
-            job->in + (o * (size_t)g->limit + (size_t)job->index[k]) * n;
+        const unsigned char *in = job->in + (o * (size_t)g->limit + (size_t)job->index[k]) * n;
 
         if (n == 4)
             memcpy(out, in, 4);
@@ -60,8 +59,7 @@ static trm_status gather_run(trm_kernel *k, trm_stream *s, const void *const *in
     struct gather_job job = {.g = g, .in = in[0], .out = out[0], .index = workspace};
 
     (void)s;
-    TRM_CHECK(
-        trmi_index_load(&g->where, in[1], g->index_dtype, g->indices, g->limit, workspace));
+    TRM_CHECK(trmi_index_load(&g->where, in[1], g->index_dtype, g->indices, g->limit, workspace));
     if (g->inner_bytes > 0)
         trm_team_for(g->outer * g->indices, 32768 / (g->inner_bytes + 8) + 1, gather_rows, &job);
     return TRM_OK;
@@ -101,8 +99,7 @@ static trm_status gather_elements_run(trm_kernel *k, trm_stream *s, const void *
     struct gather_job job = {.g = g, .in = in[0], .out = out[0], .index = workspace};
 
     (void)s;
-    TRM_CHECK(
-        trmi_index_load(&g->where, in[1], g->index_dtype, g->indices, g->limit, workspace));
+    TRM_CHECK(trmi_index_load(&g->where, in[1], g->index_dtype, g->indices, g->limit, workspace));
     if (g->indices > 0)
         trm_team_for(g->outer, 16384 / (size_t)g->dims[g->rank - 1] + 1, gather_elements_rows,
                      &job);

@@ -136,9 +136,8 @@ static trm_status range_run(trm_kernel *k, trm_stream *s, const void *const *in,
         if (trm_dtype_is_float(r->dtype))
             trm_tensor_set_f64(&y, i, r->start + (double)i * r->delta);
         else /* wraps like the integers it makes */
-            trm_tensor_set_i64(&y, i,
-                               (int64_t)((uint64_t)r->start_int +
-                                         (uint64_t)i * (uint64_t)r->delta_int));
+            trm_tensor_set_i64(
+                &y, i, (int64_t)((uint64_t)r->start_int + (uint64_t)i * (uint64_t)r->delta_int));
     }
     return TRM_OK;
 }

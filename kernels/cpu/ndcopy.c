@@ -12,9 +12,9 @@
 #include <emmintrin.h>
 #endif
 
-#define TILE 32             /* rows of a transposed tile: 2 cache lines of f32 */
-#define PIECE_BYTES 16384   /* long rows are cut at about this many bytes */
-#define GRAIN_BYTES 32768   /* less work a thread than this is not worth a region */
+#define TILE 32           /* rows of a transposed tile: 2 cache lines of f32 */
+#define PIECE_BYTES 16384 /* long rows are cut at about this many bytes */
+#define GRAIN_BYTES 32768 /* less work a thread than this is not worth a region */
 
 void trmi_steps(int rank, const int64_t *dims, ptrdiff_t *steps)
 {
@@ -83,7 +83,8 @@ void trmi_copy_init(trmi_copy *c, size_t elem, int rank, const size_t *dims,
         c->in_step = si[n];
         c->out_step = so[n];
     }
-    if ((c->run == 1 || c->run == 2 || c->run == 4 || c->run == 8) && c->out_step == (ptrdiff_t)c->run && c->count >= 4)
+    if ((c->run == 1 || c->run == 2 || c->run == 4 || c->run == 8) &&
+        c->out_step == (ptrdiff_t)c->run && c->count >= 4)
         for (int i = 0; i < n; i++)
             if (si[i] == (ptrdiff_t)c->run && d[i] >= 4)
                 tile = i;

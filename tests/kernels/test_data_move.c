@@ -88,10 +88,17 @@ END_TEST
 static const struct slice_case {
     int64_t start, end, step, first, n; /* of axis 1, length 10 */
 } slices[] = {
-    {2, 7, 1, 2, 5},        {0, 10, 3, 0, 4},          {-3, INT64_MAX, 1, 7, 3},
-    {9, -11, -1, 9, 10},    {8, 1, -3, 8, 3},          {-1, INT64_MIN, -4, 9, 3},
-    {5, 5, 1, 0, 0},        {7, 2, 1, 0, 0},           {-100, 3, 2, 0, 2},
-    {100, 0, -1, 9, 9},     {INT64_MIN, INT64_MAX, INT64_MAX, 0, 1},
+    {2, 7, 1, 2, 5},
+    {0, 10, 3, 0, 4},
+    {-3, INT64_MAX, 1, 7, 3},
+    {9, -11, -1, 9, 10},
+    {8, 1, -3, 8, 3},
+    {-1, INT64_MIN, -4, 9, 3},
+    {5, 5, 1, 0, 0},
+    {7, 2, 1, 0, 0},
+    {-100, 3, 2, 0, 2},
+    {100, 0, -1, 9, 9},
+    {INT64_MIN, INT64_MAX, INT64_MAX, 0, 1},
 };
 
 START_TEST(slice)
@@ -265,8 +272,8 @@ START_TEST(depth_to_space_round_trip)
 
                     ck_assert_float_eq(
                         ((float *)k.out[0].data)[((n * 3 + c) * 6 + y) * 8 + x],
-                        ((const float *)k.in_data[0])[((n * 12 + channel) * 3 + y / 2) * 4 +
-                                                      x / 2]);
+                        ((const float *)
+                             k.in_data[0])[((n * 12 + channel) * 3 + y / 2) * 4 + x / 2]);
                 }
     if (_i == 0) {
         kit_open(&back, TRM_OP_SpaceToDepth);
