@@ -50,13 +50,12 @@ static trm_status weights_md(const trm_op_desc *desc, const conv_shape *c, trm_d
         dims[at++] = w->dims[i + 2];
     }
     if (any)
-        return trmi_dnnl_status(dnnl_memory_desc_init_by_tag(md_out, at, dims,
-                                                             trmi_dnnl_dtype(dtype),
-                                                             dnnl_format_tag_any),
+        return trmi_dnnl_status(dnnl_memory_desc_init_by_tag(
+                                    md_out, at, dims, trmi_dnnl_dtype(dtype), dnnl_format_tag_any),
                                 "weights");
-    return trmi_dnnl_status(dnnl_memory_desc_init_by_strides(md_out, at, dims,
-                                                             trmi_dnnl_dtype(dtype), strides),
-                            "weights");
+    return trmi_dnnl_status(
+        dnnl_memory_desc_init_by_strides(md_out, at, dims, trmi_dnnl_dtype(dtype), strides),
+        "weights");
 }
 
 static trm_status activation_md(const trm_tensor *t, int layout, dnnl_memory_desc_t *md_out)
@@ -65,8 +64,9 @@ static trm_status activation_md(const trm_tensor *t, int layout, dnnl_memory_des
                                 : trmi_dnnl_md(t, (trm_layout)layout, md_out);
 }
 
-static trm_status conv_pd(trm_cpu *cpu, const trm_op_desc *desc, const conv_shape *c, int src_layout,
-                          int dst_layout, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *pd_out)
+static trm_status conv_pd(trm_cpu *cpu, const trm_op_desc *desc, const conv_shape *c,
+                          int src_layout, int dst_layout, dnnl_primitive_attr_t attr,
+                          dnnl_primitive_desc_t *pd_out)
 {
     dnnl_memory_desc_t src, dst;
     dnnl_convolution_desc_t d; /* also the type of deconvolutions */
@@ -195,8 +195,8 @@ static trm_status conv_build(trm_cpu *cpu, trm_op_desc *desc, const conv_shape *
         TRM_TRY(st, trmi_dnnl_posts_steps(k, desc, &posts, dst), done);
     if (!trmi_layout_same_bytes(x, x->layout, src_layout))
         x->layout = src_layout;
-    y->layout = trmi_layout_same_bytes(y, dst_layout, TRM_LAYOUT_PLAIN) ? TRM_LAYOUT_PLAIN
-                                                                       : dst_layout;
+    y->layout =
+        trmi_layout_same_bytes(y, dst_layout, TRM_LAYOUT_PLAIN) ? TRM_LAYOUT_PLAIN : dst_layout;
 done:
     dnnl_primitive_desc_destroy(pd);
     dnnl_primitive_attr_destroy(plain);
@@ -250,15 +250,17 @@ trm_status trmi_cpu_conv(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_ou
     if (w->rank != x->rank || c.group < 1 || x->dims[1] % c.group != 0 ||
         y->dims[1] % c.group != 0 ||
         (c.transposed ? w->dims[0] != x->dims[1] : w->dims[1] * c.group != x->dims[1]))
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s: group %lld does not fit %lld input and %lld "
-                                             "output channels",
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "%s: group %lld does not fit %lld input and %lld "
+                        "output channels",
                         trm_op_get(desc->op)->name, (long long)c.group, (long long)x->dims[1],
                         (long long)y->dims[1]);
     TRM_CHECK(trm_window_parse(desc->attrs, w->dims + 2, x, y, c.transposed, &c.window));
     st = conv_dnnl(cpu, desc, &c, kernel_out);
     if (st != TRM_ERR_UNSUPPORTED)
         return st;
-    TRM_CHECK(trmi_scalar_new(desc, c.transposed ? trm_conv_transpose_reference : trm_conv_reference,
+    TRM_CHECK(trmi_scalar_new(desc,
+                              c.transposed ? trm_conv_transpose_reference : trm_conv_reference,
                               trm_tensor_numel(y), trm_tensor_count(w, 1, w->rank), &k));
     k->ref.window = c.window;
     k->ref.group = c.group;

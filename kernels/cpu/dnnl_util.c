@@ -159,8 +159,8 @@ trm_status trmi_dnnl_attr(dnnl_primitive_attr_t *attr_out)
     trm_status st;
 
     TRM_CHECK(trmi_dnnl_status(dnnl_primitive_attr_create(&attr), "attributes"));
-    st = trmi_dnnl_status(
-        dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user), "scratchpad");
+    st = trmi_dnnl_status(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user),
+                          "scratchpad");
     if (st == TRM_OK)
         *attr_out = attr;
     else
@@ -199,10 +199,10 @@ static trm_status dnnl_run(trm_kernel *base, trm_stream *s, const void *const *i
             if (p == step->handles[a])
                 continue;
             /* oneDNN's memory objects know no const: inputs are only read */
-            TRM_CHECK(trmi_dnnl_status(
-                dnnl_memory_set_data_handle_v2(step->args[a].memory, (void *)(uintptr_t)p,
-                                               trmi_cpu_stream(k->cpu)),
-                "memory handle"));
+            TRM_CHECK(trmi_dnnl_status(dnnl_memory_set_data_handle_v2(step->args[a].memory,
+                                                                      (void *)(uintptr_t)p,
+                                                                      trmi_cpu_stream(k->cpu)),
+                                       "memory handle"));
             step->handles[a] = p;
         }
         TRM_CHECK(trmi_dnnl_status(dnnl_primitive_execute(step->primitive, trmi_cpu_stream(k->cpu),
@@ -325,10 +325,10 @@ trm_status trmi_dnnl_reorder_now(trm_cpu *cpu, const dnnl_memory_desc_t *from,
     trm_status st;
 
     TRM_CHECK(trmi_dnnl_kernel_new(cpu, &k));
-    TRM_TRY(st,
-            trmi_dnnl_step_reorder(k, from, trmi_bind_fixed(from_data), to,
-                                   trmi_bind_fixed(to_data)),
-            done);
+    TRM_TRY(
+        st,
+        trmi_dnnl_step_reorder(k, from, trmi_bind_fixed(from_data), to, trmi_bind_fixed(to_data)),
+        done);
     workspace = trm_aligned_malloc(k->base.workspace_bytes);
     if (workspace == NULL) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "workspace of %zu bytes", k->base.workspace_bytes);

@@ -90,8 +90,8 @@ static inline trmi_bind trmi_bind_fixed(const void *p)
 }
 
 TRM_MUST_USE trm_status trmi_dnnl_kernel_new(trm_cpu *cpu, trmi_dnnl_kernel **kernel_out);
-/* Appends a primitive (pd stays the caller's) and binds its user scratchpad to workspace. `index` 0:
- * before the steps there are, e.g. a reorder of an input. */
+/* Appends a primitive (pd stays the caller's) and binds its user scratchpad to workspace. `index`
+ * 0: before the steps there are, e.g. a reorder of an input. */
 TRM_MUST_USE trm_status trmi_dnnl_step_add(trmi_dnnl_kernel *k, const_dnnl_primitive_desc_t pd,
                                            trmi_dnnl_step **step_out);
 TRM_MUST_USE trm_status trmi_dnnl_step_arg(trmi_dnnl_kernel *k, trmi_dnnl_step *step, int arg,

@@ -57,8 +57,8 @@ static void matmul_shape(const trm_tensor *a, const trm_tensor *b, product *p)
 }
 
 /* Row-major, or with the last two dims swapped in memory. */
-static trm_status operand_md(const product *p, const int64_t *dims, trm_dtype dtype, bool transposed,
-                             dnnl_memory_desc_t *md_out)
+static trm_status operand_md(const product *p, const int64_t *dims, trm_dtype dtype,
+                             bool transposed, dnnl_memory_desc_t *md_out)
 {
     dnnl_dims_t strides, copy;
     int64_t stride = 1;
@@ -82,8 +82,8 @@ static trm_status operand_md(const product *p, const int64_t *dims, trm_dtype dt
 
 typedef struct matmul_mds {
     dnnl_memory_desc_t a, b, b_any, y, bias;
-    bool has_bias;           /* as the primitive's bias */
-    bool has_addend;         /* C as a post-op */
+    bool has_bias;   /* as the primitive's bias */
+    bool has_addend; /* C as a post-op */
     dnnl_memory_desc_t addend;
 } matmul_mds;
 
@@ -124,9 +124,9 @@ static trm_status scales(const product *p, const matmul_mds *m, dnnl_primitive_a
             done);
     if (p->beta != 1.0f)
         TRM_TRY(st,
-                trmi_dnnl_status(dnnl_post_ops_append_eltwise(ops, 1.0f, dnnl_eltwise_linear,
-                                                              p->beta, 0.0f),
-                                 "scale"),
+                trmi_dnnl_status(
+                    dnnl_post_ops_append_eltwise(ops, 1.0f, dnnl_eltwise_linear, p->beta, 0.0f),
+                    "scale"),
                 done);
     st = trmi_dnnl_status(dnnl_primitive_attr_set_post_ops(attr, ops), "post-ops");
 done:
@@ -142,8 +142,8 @@ static trm_status matmul_pd(trm_cpu *cpu, const matmul_mds *m, bool any, dnnl_pr
     TRM_CHECK(trmi_dnnl_status(dnnl_matmul_desc_init(&d, &m->a, any ? &m->b_any : &m->b,
                                                      m->has_bias ? &m->bias : NULL, &m->y),
                                "matmul"));
-    return trmi_dnnl_status(dnnl_primitive_desc_create(pd_out, &d, attr, trmi_cpu_engine(cpu), NULL),
-                            "matmul");
+    return trmi_dnnl_status(
+        dnnl_primitive_desc_create(pd_out, &d, attr, trmi_cpu_engine(cpu), NULL), "matmul");
 }
 
 static trm_status matmul_build(trm_cpu *cpu, trm_op_desc *desc, const product *p, matmul_mds *m,
@@ -216,11 +216,10 @@ static trm_status matmul_dnnl(trm_cpu *cpu, trm_op_desc *desc, const product *p,
 
         for (int i = 0; i < p->rank; i++)
             dims[i] = p->b[i];
-        TRM_CHECK(trmi_dnnl_status(
-            dnnl_memory_desc_init_by_tag(&m.b_any, p->rank, dims,
-                                         trmi_dnnl_dtype(desc->inputs[0].dtype),
-                                         dnnl_format_tag_any),
-            "matmul weights"));
+        TRM_CHECK(trmi_dnnl_status(dnnl_memory_desc_init_by_tag(
+                                       &m.b_any, p->rank, dims,
+                                       trmi_dnnl_dtype(desc->inputs[0].dtype), dnnl_format_tag_any),
+                                   "matmul weights"));
     }
     TRM_CHECK(describe_c(desc, p, &m));
     TRM_CHECK(trmi_dnnl_kernel_new(cpu, &k));

@@ -15,8 +15,7 @@ typedef struct pool_shape {
  * leaves out what ceil_mode adds beyond the given pads. */
 static bool needs_reference(const trm_op_desc *desc, const pool_shape *p)
 {
-    bool wants_indices =
-        desc->output_count > 1 && desc->outputs[1].dtype != TRM_DTYPE_NONE;
+    bool wants_indices = desc->output_count > 1 && desc->outputs[1].dtype != TRM_DTYPE_NONE;
 
     if (wants_indices || p->window.spatial > 3 || trm_tensor_numel(&desc->outputs[0]) == 0 ||
         trm_tensor_numel(&desc->inputs[0]) == 0)
@@ -37,7 +36,7 @@ static trm_status pool_build(trm_cpu *cpu, trm_op_desc *desc, const pool_shape *
                              trmi_dnnl_kernel *k)
 {
     trm_tensor *x = &desc->inputs[0], *y = &desc->outputs[0];
-    dnnl_alg_kind_t alg = !p->average       ? dnnl_pooling_max
+    dnnl_alg_kind_t alg = !p->average      ? dnnl_pooling_max
                           : p->include_pad ? dnnl_pooling_avg_include_padding
                                            : dnnl_pooling_avg_exclude_padding;
     dnnl_memory_desc_t src, dst;
@@ -71,11 +70,11 @@ static trm_status pool_build(trm_cpu *cpu, trm_op_desc *desc, const pool_shape *
         dnnl_primitive_attr_destroy(attr);
         attr = NULL;
         TRM_TRY(st, trmi_dnnl_attr(&attr), done);
-        TRM_TRY(st,
-                trmi_dnnl_status(
-                    dnnl_primitive_desc_create(&pd, &d, attr, trmi_cpu_engine(cpu), NULL),
-                    "pooling"),
-                done);
+        TRM_TRY(
+            st,
+            trmi_dnnl_status(dnnl_primitive_desc_create(&pd, &d, attr, trmi_cpu_engine(cpu), NULL),
+                             "pooling"),
+            done);
     }
     TRM_TRY(st, trmi_dnnl_step_add(k, pd, &step), done);
     TRM_TRY(st, trmi_dnnl_step_arg(k, step, DNNL_ARG_SRC, &src, trmi_bind_input(0)), done);
@@ -142,7 +141,7 @@ trm_status trmi_cpu_pool(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_ou
     for (int i = 0; i < p.window.spatial; i++)
         taps *= (size_t)p.window.kernel[i];
     TRM_CHECK(trmi_scalar_new(desc,
-                              is_max   ? trm_max_pool_reference
+                              is_max  ? trm_max_pool_reference
                               : is_lp ? trm_lp_pool_reference
                                       : trm_average_pool_reference,
                               trm_tensor_numel(&desc->outputs[0]), taps, &k));

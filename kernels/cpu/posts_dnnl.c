@@ -57,7 +57,8 @@ static int eltwise_of(const trm_post *p, dnnl_alg_kind_t alg[2], float alpha[2],
 }
 
 /* Dims of the input right-aligned to the output's real rank; then, where the primitive sees fewer
- * dims, the leading ones multiplied together, which needs them all equal to the output's or all 1. */
+ * dims, the leading ones multiplied together, which needs them all equal to the output's or all 1.
+ */
 static trm_status collapsed_dims(const trm_tensor *in, const trm_tensor *out, int rank,
                                  const int64_t *dims, int64_t *dims_out)
 {
@@ -131,12 +132,13 @@ trm_status trmi_dnnl_posts_attr(const trm_op_desc *desc, const trmi_dnnl_posts *
         int n;
 
         if (is_binary(p)) {
-            TRM_TRY(st,
-                    trmi_dnnl_status(dnnl_post_ops_append_binary(
-                                         ops, p->op == TRM_OP_Add ? dnnl_binary_add : dnnl_binary_mul,
-                                         &posts->mds[i]),
-                                     "post-op"),
-                    done);
+            TRM_TRY(
+                st,
+                trmi_dnnl_status(dnnl_post_ops_append_binary(
+                                     ops, p->op == TRM_OP_Add ? dnnl_binary_add : dnnl_binary_mul,
+                                     &posts->mds[i]),
+                                 "post-op"),
+                done);
             continue;
         }
         n = eltwise_of(p, alg, alpha, beta);
@@ -145,11 +147,11 @@ trm_status trmi_dnnl_posts_attr(const trm_op_desc *desc, const trmi_dnnl_posts *
             goto done;
         }
         for (int j = 0; j < n; j++)
-            TRM_TRY(st,
-                    trmi_dnnl_status(
-                        dnnl_post_ops_append_eltwise(ops, 1.0f, alg[j], alpha[j], beta[j]),
-                        "post-op"),
-                    done);
+            TRM_TRY(
+                st,
+                trmi_dnnl_status(dnnl_post_ops_append_eltwise(ops, 1.0f, alg[j], alpha[j], beta[j]),
+                                 "post-op"),
+                done);
     }
     st = trmi_dnnl_status(dnnl_primitive_attr_set_post_ops(attr, ops), "post-ops");
 done:
@@ -166,9 +168,9 @@ trm_status trmi_dnnl_posts_bind(trmi_dnnl_kernel *k, trmi_dnnl_step *step, const
         const trm_post *p = &desc->posts[i];
 
         if (is_binary(p))
-            TRM_CHECK(trmi_dnnl_step_arg(
-                k, step, DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1, &posts->mds[i],
-                trmi_bind_input(p->input)));
+            TRM_CHECK(trmi_dnnl_step_arg(k, step,
+                                         DNNL_ARG_ATTR_MULTIPLE_POST_OP(at) | DNNL_ARG_SRC_1,
+                                         &posts->mds[i], trmi_bind_input(p->input)));
         at += p->op == TRM_OP_HardSigmoid ? 2 : 1;
     }
     return TRM_OK;

@@ -130,8 +130,8 @@ void trm_lp_pool_reference(const trm_ref *r, size_t begin, size_t end)
 
         for (size_t t = 0; t < p.taps; t++)
             if (tap_at(&r->window, &p, t, at, &padded))
-                sum += pow(
-                    fabs(trm_tensor_get_f64(&r->in[0], p.plane + flat(&r->window, at))), power);
+                sum +=
+                    pow(fabs(trm_tensor_get_f64(&r->in[0], p.plane + flat(&r->window, at))), power);
         trm_ref_store(r, i, pow(sum, 1.0 / power));
     }
 }

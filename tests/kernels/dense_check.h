@@ -163,24 +163,39 @@ static inline void case_check(trm_device *d, const op_case *c, bool constants)
 
 /* shorthands for tables */
 #define T_F32(layout_, ...)                                                                        \
-    {.dtype = TRM_DTYPE_F32,                                                                       \
-     .layout = TRM_LAYOUT_##layout_,                                                               \
-     .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                            \
-     .dims = {__VA_ARGS__}}
+    {                                                                                              \
+        .dtype = TRM_DTYPE_F32, .layout = TRM_LAYOUT_##layout_,                                    \
+        .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dims = {               \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    }
 #define T_OF(dtype_, layout_, ...)                                                                 \
-    {.dtype = TRM_DTYPE_##dtype_,                                                                  \
-     .layout = TRM_LAYOUT_##layout_,                                                               \
-     .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                            \
-     .dims = {__VA_ARGS__}}
+    {                                                                                              \
+        .dtype = TRM_DTYPE_##dtype_, .layout = TRM_LAYOUT_##layout_,                               \
+        .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dims = {               \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    }
 #define A_INTS(name_, ...)                                                                         \
-    {.name = name_,                                                                                \
-     .kind = TRM_ATTR_INTS,                                                                        \
-     .count = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t),                                  \
-     .v.ints = (const int64_t[]){__VA_ARGS__}}
-#define A_INT(name_, value_) {.name = name_, .kind = TRM_ATTR_INT, .count = 1, .v.i = (value_)}
-#define A_FLOAT(name_, value_) {.name = name_, .kind = TRM_ATTR_FLOAT, .count = 1, .v.f = (value_)}
+    {                                                                                              \
+        .name = name_, .kind = TRM_ATTR_INTS,                                                      \
+        .count = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .v.ints = (const int64_t[])   \
+        {                                                                                          \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    }
+#define A_INT(name_, value_)                                                                       \
+    {                                                                                              \
+        .name = name_, .kind = TRM_ATTR_INT, .count = 1, .v.i = (value_)                           \
+    }
+#define A_FLOAT(name_, value_)                                                                     \
+    {                                                                                              \
+        .name = name_, .kind = TRM_ATTR_FLOAT, .count = 1, .v.f = (value_)                         \
+    }
 #define A_STRING(name_, value_)                                                                    \
-    {.name = name_, .kind = TRM_ATTR_STRING, .count = 1, .v.s = (value_)}
+    {                                                                                              \
+        .name = name_, .kind = TRM_ATTR_STRING, .count = 1, .v.s = (value_)                        \
+    }
 
 static inline int case_main(TCase *t, const char *suite_name)
 {
