@@ -109,9 +109,9 @@ class Csp(nn.Module):
 class Yolo(nn.Module):
     """A YOLOv5-like detector: CSP backbone, SPPF, feature pyramid with nearest resize, decoding, suppression."""
 
-    def __init__(self, w, classes, size, n=1):
+    def __init__(self, w, classes, size, n=1, threshold=0.25):
         super().__init__()
-        self.size, self.classes = size, classes
+        self.size, self.classes, self.threshold = size, classes, threshold
         self.stem = nn.Sequential(Conv(3, w, 6 - 1, 2), Conv(w, 2 * w, 3, 2), Csp(2 * w, 2 * w, n))
         self.p3 = nn.Sequential(Conv(2 * w, 4 * w, 3, 2), Csp(4 * w, 4 * w, n))
         self.p4 = nn.Sequential(Conv(4 * w, 8 * w, 3, 2), Csp(8 * w, 8 * w, n))
@@ -148,7 +148,7 @@ class Yolo(nn.Module):
         centre, half = one[:, 0:2], one[:, 2:4] / 2
         boxes = torch.cat([centre - half, centre + half], 1)
         score, label = (one[:, 4:5] * one[:, 5:]).max(1)
-        keep = (score > 0.25).nonzero().squeeze(1)
+        keep = (score > self.threshold).nonzero().squeeze(1)
         boxes, score, label = boxes[keep], score[keep], label[keep]
         keep = torchvision.ops.nms(boxes, score, 0.45)
         return raw, boxes[keep], score[keep], label[keep]
@@ -234,9 +234,9 @@ def image_net(module, seed, shape, keep_bn=False, opset=13, outputs=("logits",))
     return randomise(module, seed), (pixels(*shape),), ["image"], list(outputs), axes, dict(keep_bn=keep_bn, opset=opset)
 
 
-def yolo(w, classes, size, n, seed):
+def yolo(w, classes, size, n, threshold, seed):
     torch.manual_seed(seed)
-    module = randomise(Yolo(w, classes, size, n), seed)
+    module = randomise(Yolo(w, classes, size, n, threshold), seed)
     return (module, (pixels(1, 3, size, size),), ["image"], ["raw", "boxes", "scores", "labels"],
             {"boxes": {0: "kept"}, "scores": {0: "kept"}, "labels": {0: "kept"}}, dict(opset=13))
 
@@ -280,7 +280,7 @@ NETS = {
                     lambda: image_net(M.densenet121(), 4, (1, 3, 224, 224))),
     "unet": (lambda: image_net(UNet(8), 5, (1, 3, 48, 64), outputs=("mask",)),
              lambda: image_net(UNet(32, 4), 5, (1, 3, 256, 256), outputs=("mask",))),
-    "yolo": (lambda: yolo(4, 3, 64, 1, 6), lambda: yolo(32, 80, 640, 3, 6)),
+    "yolo": (lambda: yolo(4, 3, 64, 1, 0.25, 6), lambda: yolo(32, 80, 640, 3, 0.9, 6)),
     "vit": (lambda: vit(7, (1, 3, 32, 32), image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=48,
                         mlp_dim=96, num_classes=10),
             lambda: vit(7, (1, 3, 224, 224), image_size=224, patch_size=16, num_layers=12, num_heads=12,
