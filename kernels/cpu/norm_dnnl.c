@@ -69,7 +69,8 @@ static trm_status norm_run(trm_kernel *base, trm_stream *s, const void *const *i
         k->scale[c] = scale[c] / sqrtf(variance[c] + k->epsilon);
         k->shift[c] = bias[c] - mean[c] * k->scale[c];
     }
-    trm_team_for((size_t)k->x.dims[0] * blocks, 1 + 16384 / (1 + k->space * k->block), norm_rows, k);
+    trm_team_for((size_t)k->x.dims[0] * blocks, 1 + 16384 / (1 + k->space * k->block), norm_rows,
+                 k);
     return TRM_OK;
 }
 
@@ -111,9 +112,7 @@ trm_status trmi_cpu_batch_norm(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ker
         k->x = *x;
         k->channels = (size_t)channels;
         k->space = x->rank > 2 ? trm_tensor_count(x, 2, x->rank) : 1;
-        k->block = x->layout == TRM_LAYOUT_BLOCK8    ? 8
-                   : x->layout == TRM_LAYOUT_BLOCK16 ? 16
-                                                     : 1;
+        k->block = x->layout == TRM_LAYOUT_BLOCK8 ? 8 : x->layout == TRM_LAYOUT_BLOCK16 ? 16 : 1;
         if (x->layout == TRM_LAYOUT_CHANNELS_LAST && channels > 0)
             k->block = (size_t)channels;
         k->epsilon = epsilon;
@@ -182,8 +181,9 @@ trm_status trmi_cpu_lrn(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out
 
     TRM_CHECK(trmi_want_dtype(desc, 0, trmi_floats));
     if (size < 1 || x->rank < 2)
-        return trm_fail(TRM_ERR_INVALID_ARG, "LRN: size %lld on rank %d: want 1 or more on [N, C, "
-                                             "...]",
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "LRN: size %lld on rank %d: want 1 or more on [N, C, "
+                        "...]",
                         (long long)size, x->rank);
     st = lrn_dnnl(cpu, desc, size, f, kernel_out);
     if (st != TRM_ERR_UNSUPPORTED)

@@ -44,7 +44,8 @@ trm_status trmi_cpu_conv_integer(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **k
         TRM_CHECK(want_count(desc, 7, 1));
         TRM_CHECK(want_count(desc, 8, (size_t)w->dims[0]));
     }
-    TRM_CHECK(trmi_scalar_new(desc, linear ? trm_qlinear_conv_reference : trm_conv_integer_reference,
+    TRM_CHECK(trmi_scalar_new(desc,
+                              linear ? trm_qlinear_conv_reference : trm_conv_integer_reference,
                               trm_tensor_numel(y), trm_tensor_count(w, 1, w->rank), &k));
     k->ref.window = window;
     k->ref.group = group;

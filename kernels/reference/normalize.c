@@ -63,7 +63,7 @@ void trm_lrn_reference(const trm_ref *r, size_t begin, size_t end)
 
             sum += v * v;
         }
-        trm_ref_store(r, i, trm_tensor_get_f64(x, i) /
-                                pow(r->f[2] + r->f[0] / (double)size * sum, r->f[1]));
+        trm_ref_store(
+            r, i, trm_tensor_get_f64(x, i) / pow(r->f[2] + r->f[0] / (double)size * sum, r->f[1]));
     }
 }

@@ -44,7 +44,8 @@ static double scale_of(const trm_ref *r, int at, size_t i)
 }
 
 /* Rounds half to even (the default rounding mode) and saturates. */
-static void store(const trm_ref *r, const places *p, size_t i, int32_t sum, size_t x_at, size_t w_at)
+static void store(const trm_ref *r, const places *p, size_t i, int32_t sum, size_t x_at,
+                  size_t w_at)
 {
     trm_tensor y = r->out[0];
     double v, lo, hi;
@@ -138,15 +139,15 @@ static void multiply(const trm_ref *r, const places *p, size_t begin, size_t end
         size_t n = i % ns, m = i / ns % ms, at = i / ns / ms;
         size_t ab = batch_of(a, &batch, at), bb = batch_of(b, &batch, at);
         /* parameters of a row or column: one list for all matrices, or one a matrix */
-        size_t ai = present(r, p->x_zero) && trm_tensor_numel(&r->in[p->x_zero]) > ms ? ab * ms + m
-                                                                                    : m;
-        size_t bi = present(r, p->w_zero) && trm_tensor_numel(&r->in[p->w_zero]) > ns ? bb * ns + n
-                                                                                    : n;
+        size_t ai =
+            present(r, p->x_zero) && trm_tensor_numel(&r->in[p->x_zero]) > ms ? ab * ms + m : m;
+        size_t bi =
+            present(r, p->w_zero) && trm_tensor_numel(&r->in[p->w_zero]) > ns ? bb * ns + n : n;
         int32_t az = zero_of(r, p->x_zero, ai), bz = zero_of(r, p->w_zero, bi), sum = 0;
 
         for (size_t k = 0; k < ks; k++)
-            sum += (small(a, (ab * ms + m) * ks + k) - az) *
-                   (small(b, (bb * ks + k) * ns + n) - bz);
+            sum +=
+                (small(a, (ab * ms + m) * ks + k) - az) * (small(b, (bb * ks + k) * ns + n) - bz);
         store(r, p, i, sum, ai, bi);
     }
 }
