@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Float to integer without undefined behaviour: NaN is 0, values out of range saturate. The limits are
- * exact doubles; (double)INT64_MAX rounds up to 2^63, hence >=. */
+/* Float to integer without undefined behaviour: NaN is 0, values out of range saturate. The limits
+ * are exact doubles; (double)INT64_MAX rounds up to 2^63, hence >=. */
 static inline int64_t to_signed(double x, double lo, double hi, int64_t min, int64_t max)
 {
     return x >= hi ? max : x <= lo ? min : x != x ? 0 : (int64_t)x;
@@ -35,7 +35,8 @@ static inline uint64_t to_unsigned(double x, double hi, uint64_t max)
 #define SAT_u8(x) (uint8_t) to_unsigned((double)(x), 255.0, 255)
 #define SAT_i16(x) (int16_t) to_signed((double)(x), -32768.0, 32767.0, -32768, 32767)
 #define SAT_u16(x) (uint16_t) to_unsigned((double)(x), 65535.0, 65535)
-#define SAT_i32(x) (int32_t) to_signed((double)(x), -2147483648.0, 2147483647.0, INT32_MIN, INT32_MAX)
+#define SAT_i32(x)                                                                                 \
+    (int32_t) to_signed((double)(x), -2147483648.0, 2147483647.0, INT32_MIN, INT32_MAX)
 #define SAT_u32(x) (uint32_t) to_unsigned((double)(x), 4294967295.0, UINT32_MAX)
 #define SAT_i64(x) to_signed((double)(x), -0x1p63, 0x1p63, INT64_MIN, INT64_MAX)
 #define SAT_u64(x) to_unsigned((double)(x), 0x1p64, UINT64_MAX)
@@ -63,7 +64,7 @@ typedef void (*convert_fn)(void *to, const void *from, size_t n);
 #define CONVERT_ALL(to)                                                                            \
     CONVERT(to, f32, SAT)                                                                          \
     CONVERT(to, f64, SAT)                                                                          \
-    CONVERT(to, b8, AS)                                                                          \
+    CONVERT(to, b8, AS)                                                                            \
     CONVERT(to, i8, AS)                                                                            \
     CONVERT(to, u8, AS)                                                                            \
     CONVERT(to, i16, AS)                                                                           \
@@ -86,18 +87,17 @@ CONVERT_ALL(i64)
 CONVERT_ALL(u64)
 
 #define ROW(to, name)                                                                              \
-    [TRM_DTYPE_##name] = {                                                                         \
-        [TRM_DTYPE_F32] = to##_from_f32,   [TRM_DTYPE_F64] = to##_from_f64,                        \
-        [TRM_DTYPE_BOOL] = to##_from_b8, [TRM_DTYPE_I8] = to##_from_i8,                          \
-        [TRM_DTYPE_U8] = to##_from_u8,     [TRM_DTYPE_I16] = to##_from_i16,                        \
-        [TRM_DTYPE_U16] = to##_from_u16,   [TRM_DTYPE_I32] = to##_from_i32,                        \
-        [TRM_DTYPE_U32] = to##_from_u32,   [TRM_DTYPE_I64] = to##_from_i64,                        \
-        [TRM_DTYPE_U64] = to##_from_u64}
+    [TRM_DTYPE_##name] = {[TRM_DTYPE_F32] = to##_from_f32, [TRM_DTYPE_F64] = to##_from_f64,        \
+                          [TRM_DTYPE_BOOL] = to##_from_b8, [TRM_DTYPE_I8] = to##_from_i8,          \
+                          [TRM_DTYPE_U8] = to##_from_u8,   [TRM_DTYPE_I16] = to##_from_i16,        \
+                          [TRM_DTYPE_U16] = to##_from_u16, [TRM_DTYPE_I32] = to##_from_i32,        \
+                          [TRM_DTYPE_U32] = to##_from_u32, [TRM_DTYPE_I64] = to##_from_i64,        \
+                          [TRM_DTYPE_U64] = to##_from_u64}
 
 /* NULL where a side is 16-bit float: those go through fp32 (from) or double (to). */
 static const convert_fn table[TRM_DTYPE_COUNT][TRM_DTYPE_COUNT] = {
     ROW(f32, F32), ROW(f64, F64), ROW(b8, BOOL), ROW(i8, I8),   ROW(u8, U8),   ROW(i16, I16),
-    ROW(u16, U16), ROW(i32, I32), ROW(u32, U32),   ROW(i64, I64), ROW(u64, U64),
+    ROW(u16, U16), ROW(i32, I32), ROW(u32, U32), ROW(i64, I64), ROW(u64, U64),
 };
 
 static void half_to_f32(trm_dtype from_dtype, float *to, const uint16_t *from, size_t n)
@@ -165,8 +165,8 @@ void trmi_convert(trm_dtype to_dtype, void *to, trm_dtype from_dtype, const void
                 trmi_vec_get()->f32_to_bf16((uint16_t *)dst, wide, count);
         } else {
             for (size_t i = 0; i < count; i++)
-                ((uint16_t *)dst)[i] = to_dtype == TRM_DTYPE_F16 ? trm_f64_to_f16(f64[i])
-                                                                 : bf16_of_double(f64[i]);
+                ((uint16_t *)dst)[i] =
+                    to_dtype == TRM_DTYPE_F16 ? trm_f64_to_f16(f64[i]) : bf16_of_double(f64[i]);
         }
     }
 }

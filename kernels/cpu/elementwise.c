@@ -1,8 +1,9 @@
 /* Elementwise operators: which row for which dtype, which layout, which broadcast.
  *
- * A kernel is a chain of maps: one for unary, binary and ternary operators, several for the variadic
- * ones. Inputs that share a blocked or channels-last layout and the output's shape are taken as flat
- * arrays and the layout is kept; blocked ones only where no channel is padding, for f(0) need not be 0. */
+ * A kernel is a chain of maps: one for unary, binary and ternary operators, several for the
+ * variadic ones. Inputs that share a blocked or channels-last layout and the output's shape are
+ * taken as flat arrays and the layout is kept; blocked ones only where no channel is padding, for
+ * f(0) need not be 0. */
 #include "kernels/cpu/elementwise.h"
 
 #include <inttypes.h>
@@ -88,9 +89,10 @@ static trm_status elementwise_run(trm_kernel *base, trm_stream *s, const void *c
     return TRM_OK;
 }
 
-/* Clip's optional inputs may be missing from the end of the list: run sees three pointers always. */
-static trm_status clip_run(trm_kernel *base, trm_stream *s, const void *const *in,
-                           void *const *out, void *workspace)
+/* Clip's optional inputs may be missing from the end of the list: run sees three pointers always.
+ */
+static trm_status clip_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
+                           void *workspace)
 {
     elementwise_kernel *k = (elementwise_kernel *)base;
     const void *three[3] = {NULL, NULL, NULL};
@@ -105,8 +107,8 @@ static const trm_kernel_ops elementwise_ops = {
 static const trm_kernel_ops clip_ops = {
     .name = "elementwise clip", .run = clip_run, .destroy = elementwise_destroy};
 
-/* The layout all inputs can be taken in as flat arrays, PLAIN where there is none (the inputs are then
- * asked for in PLAIN). */
+/* The layout all inputs can be taken in as flat arrays, PLAIN where there is none (the inputs are
+ * then asked for in PLAIN). */
 static trm_layout settle_layout(trm_op_desc *desc, int inputs)
 {
     const trm_tensor *out = &desc->outputs[0];
@@ -327,8 +329,9 @@ static trm_status binary_setup(const trm_op_desc *desc, trmi_map *m, int right)
     }
     m->stage = work != l || work != r ? work : TRM_DTYPE_NONE;
     m->row = binary_row(desc->op, work, &m->params);
-    return m->row != NULL ? TRM_OK
-                          : trmi_bad_dtype(desc, 0, "another type: the operator is not defined for it");
+    return m->row != NULL
+               ? TRM_OK
+               : trmi_bad_dtype(desc, 0, "another type: the operator is not defined for it");
 }
 
 trm_status trmi_prepare_binary(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)

@@ -75,11 +75,11 @@ static int64_t signed_power(int64_t x, int64_t y)
     BINARY(min_##t, T, T, x < y ? x : y)                                                           \
     BINARY(fmod_##t, T, T, y == 0 || IS_MINUS_ONE_##K(y) ? 0 : x % y)                              \
     BINARY(mod_##t, T, T,                                                                          \
-           y == 0 || IS_MINUS_ONE_##K(y) ? 0                                                       \
+           y == 0 || IS_MINUS_ONE_##K(y)                      ? 0                                  \
            : x % y != 0 && NEGATIVE_##K(x) != NEGATIVE_##K(y) ? x % y + y                          \
                                                               : x % y)                             \
     BINARY(pow_##t, T, T, POWER_##K(x, y))                                                         \
-    BINARY(prelu_##t, T, T, NEGATIVE_##K(x) ? (U)x * (U)y : (U)x)                                  \
+    BINARY(prelu_##t, T, T, NEGATIVE_##K(x) ? (U)x *(U)y : (U)x)                                   \
     BINARY(and_##t, T, T, x &y)                                                                    \
     BINARY(or_##t, T, T, x | y)                                                                    \
     BINARY(xor_##t, T, T, x ^ y)                                                                   \
@@ -94,15 +94,15 @@ static int64_t signed_power(int64_t x, int64_t y)
     UNARY(relu_##t, T, NEGATIVE_##K(x) ? 0 : x)                                                    \
     UNARY(not_##t, T, ~x)                                                                          \
     static const trmi_row binary_##t[TRM_OP_COUNT] = {                                             \
-        [TRM_OP_Add] = add_##t,         [TRM_OP_Sum] = add_##t,                                    \
-        [TRM_OP_Sub] = sub_##t,         [TRM_OP_Mul] = mul_##t,                                    \
-        [TRM_OP_Div] = div_##t,         [TRM_OP_Max] = max_##t,                                    \
-        [TRM_OP_Min] = min_##t,         [TRM_OP_Pow] = pow_##t,                                    \
-        [TRM_OP_PRelu] = prelu_##t,     [TRM_OP_BitwiseAnd] = and_##t,                             \
-        [TRM_OP_BitwiseOr] = or_##t,    [TRM_OP_BitwiseXor] = xor_##t,                             \
-        [TRM_OP_Equal] = equal_##t,     [TRM_OP_Greater] = greater_##t,                            \
-        [TRM_OP_Less] = less_##t,       [TRM_OP_GreaterOrEqual] = greater_equal_##t,               \
-        [TRM_OP_Mod] = mod_##t,         [TRM_OP_LessOrEqual] = less_equal_##t,                     \
+        [TRM_OP_Add] = add_##t,      [TRM_OP_Sum] = add_##t,                                       \
+        [TRM_OP_Sub] = sub_##t,      [TRM_OP_Mul] = mul_##t,                                       \
+        [TRM_OP_Div] = div_##t,      [TRM_OP_Max] = max_##t,                                       \
+        [TRM_OP_Min] = min_##t,      [TRM_OP_Pow] = pow_##t,                                       \
+        [TRM_OP_PRelu] = prelu_##t,  [TRM_OP_BitwiseAnd] = and_##t,                                \
+        [TRM_OP_BitwiseOr] = or_##t, [TRM_OP_BitwiseXor] = xor_##t,                                \
+        [TRM_OP_Equal] = equal_##t,  [TRM_OP_Greater] = greater_##t,                               \
+        [TRM_OP_Less] = less_##t,    [TRM_OP_GreaterOrEqual] = greater_equal_##t,                  \
+        [TRM_OP_Mod] = mod_##t,      [TRM_OP_LessOrEqual] = less_equal_##t,                        \
     };                                                                                             \
     static const trmi_row unary_##t[TRM_OP_COUNT] = {                                              \
         [TRM_OP_Abs] = abs_##t,   [TRM_OP_Neg] = neg_##t,        [TRM_OP_Sign] = sign_##t,         \

@@ -29,10 +29,12 @@
             o[i] = (float)f((double)v[i], (double)p->alpha, (double)p->beta, (double)p->gamma);    \
     }
 #define EACH_UNARY(X)                                                                              \
-    X(Abs) X(Acos) X(Acosh) X(Asin) X(Asinh) X(Atan) X(Atanh) X(Ceil) X(Celu) X(Cos) X(Cosh)       \
-    X(Elu) X(Erf) X(Exp) X(Floor) X(Gelu) X(HardSigmoid) X(HardSwish) X(LeakyRelu) X(Log) X(Mish)  \
-    X(Neg) X(Reciprocal) X(Relu) X(Round) X(Selu) X(Shrink) X(Sigmoid) X(Sign) X(Sin) X(Sinh)      \
-    X(Softplus) X(Softsign) X(Sqrt) X(Swish) X(Tan) X(Tanh) X(ThresholdedRelu) X(TrmSilu)
+    X(Abs)                                                                                         \
+    X(Acos) X(Acosh) X(Asin) X(Asinh) X(Atan) X(Atanh) X(Ceil) X(Celu) X(Cos) X(Cosh) X(Elu)       \
+        X(Erf) X(Exp) X(Floor) X(Gelu) X(HardSigmoid) X(HardSwish) X(LeakyRelu) X(Log) X(Mish)     \
+            X(Neg) X(Reciprocal) X(Relu) X(Round) X(Selu) X(Shrink) X(Sigmoid) X(Sign) X(Sin)      \
+                X(Sinh) X(Softplus) X(Softsign) X(Sqrt) X(Swish) X(Tan) X(Tanh) X(ThresholdedRelu) \
+                    X(TrmSilu)
 EACH_UNARY(UNARY_ROWS)
 
 #define ENTRY(op) [TRM_OP_##op] = {op##_f32, op##_f64},
@@ -41,7 +43,9 @@ static const trmi_row unary_rows[TRM_OP_COUNT][2] = {EACH_UNARY(ENTRY)};
 trmi_row trmi_row_reference_unary(trm_op op, trm_dtype dtype, bool gelu_tanh)
 {
     (void)gelu_tanh; /* travels in the parameters' mode */
-    return dtype == TRM_DTYPE_F32 ? unary_rows[op][0] : dtype == TRM_DTYPE_F64 ? unary_rows[op][1] : NULL;
+    return dtype == TRM_DTYPE_F32   ? unary_rows[op][0]
+           : dtype == TRM_DTYPE_F64 ? unary_rows[op][1]
+                                    : NULL;
 }
 
 #define BINARY_ROW(name, op, T, O)                                                                 \
@@ -86,8 +90,8 @@ static void Pow_f32(const trmi_row_params *p, size_t n, void *out, const void *c
     }
 }
 
-static const trmi_row binary_rows[TRM_OP_COUNT][2] = {
-    EACH_BINARY(ENTRY) EACH_COMPARE(ENTRY) ENTRY(Pow)};
+static const trmi_row binary_rows[TRM_OP_COUNT][2] = {EACH_BINARY(ENTRY) EACH_COMPARE(ENTRY)
+                                                          ENTRY(Pow)};
 
 trmi_row trmi_row_reference_binary(trm_op op, trm_dtype dtype, int mode)
 {

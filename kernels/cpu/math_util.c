@@ -71,7 +71,8 @@ trm_status trmi_broadcast_init(trmi_broadcast *b, const trm_op_desc *desc, const
         char from[TRM_SHAPE_TEXT_BYTES], to[TRM_SHAPE_TEXT_BYTES];
 
         if (!input_strides(out, in[i], strides[i]))
-            return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': input %d is %s, does not broadcast to %s",
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "%s '%s': input %d is %s, does not broadcast to %s",
                             trm_op_get(desc->op)->name, desc->name, i,
                             trm_tensor_shape_text(in[i], from, sizeof(from)),
                             trm_tensor_shape_text(out, to, sizeof(to)));

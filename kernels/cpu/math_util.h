@@ -18,8 +18,8 @@ typedef struct trmi_row_params {
     int mode;
 } trmi_row_params;
 
-/* out[i] = f(in[0][i * step[0]], ...) for i < n; steps are 0 (one value for the row) or 1. `out` may be
- * one of the inputs. */
+/* out[i] = f(in[0][i * step[0]], ...) for i < n; steps are 0 (one value for the row) or 1. `out`
+ * may be one of the inputs. */
 typedef void (*trmi_row)(const trmi_row_params *p, size_t n, void *out, const void *const *in,
                          const size_t *step);
 
@@ -57,15 +57,16 @@ typedef struct trmi_vec {
 const trmi_vec *trmi_vec_get(void);
 extern const trmi_vec trmi_vec_base, trmi_vec_avx2, trmi_vec_avx512;
 
-/* Converts n plain elements. Float to integer truncates, saturates, and takes NaN as 0; to bool: not
- * equal to 0. */
+/* Converts n plain elements. Float to integer truncates, saturates, and takes NaN as 0; to bool:
+ * not equal to 0. */
 void trmi_convert(trm_dtype to_dtype, void *to, trm_dtype from_dtype, const void *from, size_t n);
 static inline bool trmi_is_half(trm_dtype d)
 {
     return d == TRM_DTYPE_F16 || d == TRM_DTYPE_BF16;
 }
 
-/* Asks for plain inputs; UNSUPPORTED where post-ops are attached (none of these families takes them). */
+/* Asks for plain inputs; UNSUPPORTED where post-ops are attached (none of these families takes
+ * them). */
 TRM_MUST_USE trm_status trmi_math_begin(trm_op_desc *desc);
 /* "Relu 'name': input 0 is u8: want ..." */
 trm_status trmi_bad_dtype(const trm_op_desc *desc, int input, const char *want);
@@ -77,7 +78,8 @@ static inline bool trmi_has_output(const trm_op_desc *desc, int i)
 {
     return i < desc->output_count && desc->outputs[i].dtype != TRM_DTYPE_NONE;
 }
-/* `axis` of a tensor of `rank` dims made non-negative; INVALID_ARG with the node's name otherwise. */
+/* `axis` of a tensor of `rank` dims made non-negative; INVALID_ARG with the node's name otherwise.
+ */
 TRM_MUST_USE trm_status trmi_axis(const trm_op_desc *desc, int64_t axis, int rank, int *axis_out);
 
 /* Broadcasting: output dims merged as far as all inputs allow. */
@@ -97,8 +99,8 @@ typedef struct trmi_map {
     trmi_row row;
     trmi_row_params params;
     trm_dtype in_dtype[TRMI_ROW_INPUTS], out_dtype;
-    trm_dtype stage; /* NONE: rows take the data as it is; else inputs and output are converted to this
-                        dtype chunk by chunk (f32 or f64) */
+    trm_dtype stage; /* NONE: rows take the data as it is; else inputs and output are converted to
+                        this dtype chunk by chunk (f32 or f64) */
     size_t grain;
 } trmi_map;
 void trmi_map_run(const trmi_map *m, void *out, const void *const *in);

@@ -1,9 +1,9 @@
 /* Reductions over any set of axes.
  *
  * Neighbouring dims of one kind (kept or reduced) are merged, so that a tensor is a short list of
- * alternating groups. If the last group is reduced, every output folds contiguous rows; if it is kept,
- * rows are folded column by column into a block of accumulators. Accumulation runs in f32 (floats up to
- * 32 bits), f64, or 64-bit integers; other dtypes are converted chunk by chunk. */
+ * alternating groups. If the last group is reduced, every output folds contiguous rows; if it is
+ * kept, rows are folded column by column into a block of accumulators. Accumulation runs in f32
+ * (floats up to 32 bits), f64, or 64-bit integers; other dtypes are converted chunk by chunk. */
 #include "kernels/cpu/math_util.h"
 
 #include <math.h>
@@ -21,7 +21,8 @@ typedef struct reduce_kernel {
     size_t reduced_dims[TRM_RANK_MAX], reduced_strides[TRM_RANK_MAX];
     bool last_reduced;
     size_t last; /* length of the last group */
-    size_t outer, rows, count; /* outputs without the last group, rows an output, elements an output */
+    size_t outer, rows,
+        count; /* outputs without the last group, rows an output, elements an output */
 } reduce_kernel;
 
 /* ---- accumulators ---- */
@@ -139,7 +140,8 @@ static void finish(const reduce_kernel *k, void *acc, size_t n, const void *shif
     }
 }
 
-/* The shift of log-sum-exp is the maximum; an infinite one shifts by 0, which gives the right infinity */
+/* The shift of log-sum-exp is the maximum; an infinite one shifts by 0, which gives the right
+ * infinity */
 static void make_finite(trm_dtype work, void *shift, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -227,14 +229,14 @@ static void reduce_range(void *ctx, size_t begin, size_t end)
         } else {
             size_t n = k->last - column < COLUMNS ? k->last - column : COLUMNS;
 
-            reduce_block(k, job->in, job->out + (outer * k->last + column) * out_size, base + column,
-                         n, n);
+            reduce_block(k, job->in, job->out + (outer * k->last + column) * out_size,
+                         base + column, n, n);
         }
     }
 }
 
-static trm_status reduce_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                             void *workspace)
+static trm_status reduce_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
 {
     reduce_kernel *k = (reduce_kernel *)base;
     reduce_job job = {k, in[0], out[0]};
@@ -352,11 +354,11 @@ trm_status trmi_prepare_reduce(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ker
     k->fold = fold_of(desc->op);
     k->in = in;
     k->out = desc->outputs[0].dtype;
-    k->work = in == TRM_DTYPE_F64                          ? TRM_DTYPE_F64
-              : trm_dtype_is_float(in)                     ? TRM_DTYPE_F32
-              : in_doubles                                 ? TRM_DTYPE_F64
-              : trm_dtype_is_signed_int(in)                ? TRM_DTYPE_I64
-                                                           : TRM_DTYPE_U64;
+    k->work = in == TRM_DTYPE_F64           ? TRM_DTYPE_F64
+              : trm_dtype_is_float(in)      ? TRM_DTYPE_F32
+              : in_doubles                  ? TRM_DTYPE_F64
+              : trm_dtype_is_signed_int(in) ? TRM_DTYPE_I64
+                                            : TRM_DTYPE_U64;
     make_groups(k, &desc->inputs[0], mask);
     if (k->outer * (k->last_reduced ? 1 : k->last) != trm_tensor_numel(&desc->outputs[0])) {
         trmi_kernel_free(&k->base);

@@ -1,8 +1,8 @@
 /* Softmax, LogSoftmax, Hardmax along one axis: input seen as [outer, axis, inner].
  *
- * Attribute flatten = 1 (the semantics before opset 13): all dims from the axis on are one. Along the
- * last axis rows go through the vector kernel; otherwise blocks of neighbouring columns share three
- * passes over the axis. 16-bit floats are computed in an fp32 copy, doubles in doubles. */
+ * Attribute flatten = 1 (the semantics before opset 13): all dims from the axis on are one. Along
+ * the last axis rows go through the vector kernel; otherwise blocks of neighbouring columns share
+ * three passes over the axis. 16-bit floats are computed in an fp32 copy, doubles in doubles. */
 #include "kernels/cpu/math_util.h"
 
 #include "kernels/reference/rows.h"

@@ -3,7 +3,8 @@
  *
  * Method: argument reduction plus polynomials fitted by us (reweighted Chebyshev least squares in
  * double precision); errors against libm in double, over the whole range: exp 1.5 ulp, log 1.5 ulp,
- * erf and tanh 1.5e-7 absolute. NaN comes out as NaN: clamps are written `x > limit ? limit : x`. */
+ * erf and tanh 1.5e-7 absolute. NaN comes out as NaN: clamps are written `x > limit ? limit : x`.
+ */
 #ifndef TRM_KERNELS_CPU_VECTOR_MATH_H
 #define TRM_KERNELS_CPU_VECTOR_MATH_H
 
@@ -83,7 +84,7 @@ static inline float trmi_expm1(float x)
 static inline float trmi_log(float x)
 {
     const float tiny = 1.17549435e-38f;
-    float y = x < tiny ? x * 8388608.0f : x; /* subnormals */
+    float y = x < tiny ? x * 8388608.0f : x;    /* subnormals */
     uint32_t u = trmi_bits_of(y) - 0x3f3504f3u; /* sqrt(1/2) */
     float e = (float)((int32_t)u >> 23) - (x < tiny ? 23.0f : 0.0f);
     float f = trmi_float_of((u & 0x007fffffu) + 0x3f3504f3u) - 1.0f;

@@ -39,7 +39,7 @@ UNARY(row_erf, trmi_erf(x))
 UNARY(row_tanh, trmi_tanh(x))
 UNARY(row_sigmoid, trmi_sigmoid(x))
 UNARY(row_hard_sigmoid, (a * x + b < 0.0f ? 0.0f : (a * x + b > 1.0f ? 1.0f : a * x + b)))
-UNARY(row_hard_swish, x * (a * x + b < 0.0f ? 0.0f : (a * x + b > 1.0f ? 1.0f : a * x + b)))
+UNARY(row_hard_swish, x *(a *x + b < 0.0f ? 0.0f : (a * x + b > 1.0f ? 1.0f : a * x + b)))
 UNARY(row_silu, x / (1.0f + trmi_exp(-x)))
 UNARY(row_swish, x / (1.0f + trmi_exp(-a * x)))
 UNARY(row_softplus, trmi_softplus(x))
@@ -294,7 +294,8 @@ static void normalise(float *out, const float *x, size_t n, float mean, float sc
         _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) out[i] =
             (x[i] - mean) * scale * gain[i] + bias[i];
     } else if (gain != NULL) {
-        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * gain[i];
+        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) out[i] =
+            (x[i] - mean) * scale * gain[i];
     } else {
         _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) out[i] = (x[i] - mean) * scale;
     }

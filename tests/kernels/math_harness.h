@@ -1,4 +1,5 @@
-/* Runs one operator on the CPU device with host tensors: for the tests of the arithmetic kernels. */
+/* Runs one operator on the CPU device with host tensors: for the tests of the arithmetic kernels.
+ */
 #ifndef TRM_TESTS_KERNELS_MATH_HARNESS_H
 #define TRM_TESTS_KERNELS_MATH_HARNESS_H
 
@@ -64,9 +65,10 @@ static inline trm_tensor h_random(trm_tensor t, double lo, double hi)
     return t;
 }
 
-/* Prepares and runs; outputs are given memory if they have none. Returns what prepare or run said. */
-static inline trm_status h_run(trm_op op, const trm_attrs *attrs, const trm_tensor *in, int in_count,
-                               trm_tensor *out, int out_count)
+/* Prepares and runs; outputs are given memory if they have none. Returns what prepare or run said.
+ */
+static inline trm_status h_run(trm_op op, const trm_attrs *attrs, const trm_tensor *in,
+                               int in_count, trm_tensor *out, int out_count)
 {
     trm_tensor inputs[H_ARGS];
     uint64_t keys[H_ARGS] = {0};
@@ -123,8 +125,8 @@ static inline void h_near(const trm_tensor *got, size_t i, double want, double a
 
     if ((isnan(g) && isnan(want)) || g == want)
         return;
-    ck_assert_msg(fabs(g - want) <= atol + rtol * fabs(want), "%s[%zu]: got %.9g, want %.9g", what, i,
-                  g, want);
+    ck_assert_msg(fabs(g - want) <= atol + rtol * fabs(want), "%s[%zu]: got %.9g, want %.9g", what,
+                  i, g, want);
 }
 
 static inline void h_all_near(const trm_tensor *got, const double *want, double atol, double rtol,

@@ -85,7 +85,8 @@ END_TEST
 
 START_TEST(special_values)
 {
-    trm_tensor x = H_FILL(H_TENSOR(TRM_DTYPE_F32, 8), NAN, INFINITY, -INFINITY, 0, 1e-40, 100, -100, -0.0);
+    trm_tensor x =
+        H_FILL(H_TENSOR(TRM_DTYPE_F32, 8), NAN, INFINITY, -INFINITY, 0, 1e-40, 100, -100, -0.0);
     trm_tensor y = x;
 
 #define SPECIAL(op, ...)                                                                           \
@@ -93,7 +94,8 @@ START_TEST(special_values)
     h_ok(op, NULL, &x, 1, &y, 1);                                                                  \
     H_WANT(y, 3e-7, __VA_ARGS__)
     SPECIAL(TRM_OP_Exp, NAN, INFINITY, 0, 1, 1, INFINITY, 3.7835e-44, 1);
-    SPECIAL(TRM_OP_Log, NAN, INFINITY, NAN, -INFINITY, log((double)1e-40f), log(100), NAN, -INFINITY);
+    SPECIAL(TRM_OP_Log, NAN, INFINITY, NAN, -INFINITY, log((double)1e-40f), log(100), NAN,
+            -INFINITY);
     SPECIAL(TRM_OP_Tanh, NAN, 1, -1, 0, 1e-40, 1, -1, 0);
     SPECIAL(TRM_OP_Erf, NAN, 1, -1, 0, 1.128e-40, 1, -1, 0);
     SPECIAL(TRM_OP_Sigmoid, NAN, 1, 0, 0.5, 0.5, 1, 3.7835e-44, 0.5);
@@ -111,10 +113,11 @@ START_TEST(special_values)
 }
 END_TEST
 
-static const trm_op binaries[] = {TRM_OP_Add, TRM_OP_Sub, TRM_OP_Mul, TRM_OP_Div, TRM_OP_Max,
-                                  TRM_OP_Min, TRM_OP_PRelu, TRM_OP_Pow, TRM_OP_Mod, TRM_OP_Equal,
-                                  TRM_OP_Greater, TRM_OP_GreaterOrEqual, TRM_OP_Less,
-                                  TRM_OP_LessOrEqual};
+static const trm_op binaries[] = {TRM_OP_Add,   TRM_OP_Sub,        TRM_OP_Mul,
+                                  TRM_OP_Div,   TRM_OP_Max,        TRM_OP_Min,
+                                  TRM_OP_PRelu, TRM_OP_Pow,        TRM_OP_Mod,
+                                  TRM_OP_Equal, TRM_OP_Greater,    TRM_OP_GreaterOrEqual,
+                                  TRM_OP_Less,  TRM_OP_LessOrEqual};
 
 /* index into an operand of the element that output element `i` reads */
 static size_t source(const trm_tensor *out, const trm_tensor *t, size_t i)
@@ -150,7 +153,7 @@ START_TEST(binary_broadcasts)
         {{-1}, {-1}, {-1}},
     };
     static const trm_dtype dtypes[] = {TRM_DTYPE_F32, TRM_DTYPE_F64, TRM_DTYPE_F16, TRM_DTYPE_BF16,
-                                       TRM_DTYPE_I32, TRM_DTYPE_I64, TRM_DTYPE_U8, TRM_DTYPE_I8};
+                                       TRM_DTYPE_I32, TRM_DTYPE_I64, TRM_DTYPE_U8,  TRM_DTYPE_I8};
     trm_op op = binaries[_i];
     trm_reference_binary f = trm_reference_binary_get(op, op == TRM_OP_Mod);
     bool compare = _i >= 9;
@@ -240,8 +243,8 @@ START_TEST(clip_pow_variadic)
 {
     trm_tensor c[3] = {H_FILL(H_TENSOR(TRM_DTYPE_F32, 4), -3, 0.5, 7, NAN),
                        H_FILL(H_SCALAR(TRM_DTYPE_F32), -1), H_FILL(H_SCALAR(TRM_DTYPE_F32), 2)};
-    trm_tensor u[3] = {H_FILL(H_TENSOR(TRM_DTYPE_U8, 3), 1, 100, 255), {0},
-                       H_FILL(H_SCALAR(TRM_DTYPE_U8), 200)};
+    trm_tensor u[3] = {
+        H_FILL(H_TENSOR(TRM_DTYPE_U8, 3), 1, 100, 255), {0}, H_FILL(H_SCALAR(TRM_DTYPE_U8), 200)};
     trm_tensor p[2] = {H_FILL(H_TENSOR(TRM_DTYPE_F32, 3), 1, 2, 3),
                        H_FILL(H_TENSOR(TRM_DTYPE_I64, 3), 4, -1, 3)};
     trm_tensor q[2] = {H_FILL(H_TENSOR(TRM_DTYPE_I32, 3), 1, 2, 3),
@@ -280,8 +283,12 @@ START_TEST(blocked_layouts)
 {
     trm_tensor in[2] = {H_TENSOR(TRM_DTYPE_F32, 1, 16, 3, 3), H_TENSOR(TRM_DTYPE_F32, 1, 16, 3, 3)};
     trm_tensor out = in[0];
-    trm_op_desc desc = {.op = TRM_OP_Exp, .name = "t", .input_count = 1, .output_count = 1,
-                        .inputs = in, .outputs = &out};
+    trm_op_desc desc = {.op = TRM_OP_Exp,
+                        .name = "t",
+                        .input_count = 1,
+                        .output_count = 1,
+                        .inputs = in,
+                        .outputs = &out};
     trm_kernel *k;
 
     h_random(in[0], -1, 1);
@@ -291,7 +298,8 @@ START_TEST(blocked_layouts)
     h_ok(TRM_OP_Add, NULL, in, 2, &out, 1);
     ck_assert_int_eq(out.layout, TRM_LAYOUT_BLOCK8);
     for (size_t i = 0; i < 144; i++)
-        h_near(&out, i, trm_tensor_get_f64(&in[0], i) + trm_tensor_get_f64(&in[1], i), 1e-6, 0, "add");
+        h_near(&out, i, trm_tensor_get_f64(&in[0], i) + trm_tensor_get_f64(&in[1], i), 1e-6, 0,
+               "add");
     /* padding channels: asks for plain */
     in[0].dims[1] = out.dims[1] = 12;
     out.layout = TRM_LAYOUT_PLAIN;
@@ -305,7 +313,8 @@ END_TEST
 START_TEST(casts)
 {
     trm_tensor f = H_FILL(H_TENSOR(TRM_DTYPE_F32, 6), -1.9, 2.9, 300, -300, NAN, 1e30);
-    trm_tensor d = H_FILL(H_TENSOR(TRM_DTYPE_F64, 2), 1.0 + 0x1p-11 + 0x1p-40, 1.0 + 0x1p-8 + 0x1p-30);
+    trm_tensor d =
+        H_FILL(H_TENSOR(TRM_DTYPE_F64, 2), 1.0 + 0x1p-11 + 0x1p-40, 1.0 + 0x1p-8 + 0x1p-30);
     trm_tensor out = {.dtype = TRM_DTYPE_I32, .rank = 1, .dims = {6}};
 
     h_ok(TRM_OP_Cast, NULL, &f, 1, &out, 1);
@@ -330,7 +339,8 @@ START_TEST(cast_pairs)
 {
     for (int a = 1; a < TRM_DTYPE_COUNT; a++)
         for (int b = 1; b < TRM_DTYPE_COUNT; b++) {
-            trm_tensor x = H_TENSOR((trm_dtype)a, 700), y = {.dtype = (trm_dtype)b, .rank = 1, .dims = {700}};
+            trm_tensor x = H_TENSOR((trm_dtype)a, 700),
+                       y = {.dtype = (trm_dtype)b, .rank = 1, .dims = {700}};
 
             for (size_t i = 0; i < 700; i++)
                 trm_tensor_set_i64(&x, i, (int64_t)(i % 120));
