@@ -12,7 +12,8 @@
  * Bodies of If, Loop and Scan are closed graphs: what an ONNX body takes from outside is passed
  * explicitly. Node inputs are the operator's own inputs followed by the captures; attribute
  * "captures" counts them; every body graph of the node has those captures as its last inputs, in
- * the same order (If: they are its only inputs). */
+ * the same order (If: they are its only inputs). Constants from outside are no captures: the body
+ * has a constant of its own over the same bytes. */
 #ifndef TRM_MODEL_GRAPH_H
 #define TRM_MODEL_GRAPH_H
 

@@ -1,10 +1,13 @@
 /* ONNX files.
  *
- * The shell (ModelProto, GraphProto, TensorProto) is walked with the byte cursor, depth-limited; a
- * weight is an offset and a length in the mapped file and never copied. Nodes, attributes and value
- * infos are unpacked by protobuf-c after the depth check. Opsets 7 to the newest; older forms are
- * rewritten to the newest (attributes that became inputs, Upsample to Resize,
- * ...), so the rest of Trireme sees one form only. */
+ * Everything is read straight from the mapped bytes with the byte cursor (protobuf.h); graphs nest
+ * to a limit. A weight is an offset and a length in the file and never copied. Opsets 1 to the
+ * newest: older forms are rewritten to the newest (attributes that became inputs, Upsample to
+ * Resize, ...), so the rest of Trireme sees one form only; model-local functions are inlined.
+ *
+ * What newer semantics cannot say is an attribute of our own: Softmax, LogSoftmax and Hardmax of
+ * opset < 13 have "flatten" = 1 (rows are all dims from `axis` on); GroupNormalization of opset 18
+ * has "per_group" = 1 (scale and bias are [num_groups]); If, Loop and Scan have "captures". */
 #ifndef TRM_MODEL_ONNX_ONNX_H
 #define TRM_MODEL_ONNX_ONNX_H
 
