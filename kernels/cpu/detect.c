@@ -72,8 +72,8 @@ static void nms_class(const struct nms_job *job, size_t line, trmi_keyed *sorted
 
     for (size_t i = 0; i < n->boxes; i++)
         if (!job->has_score || scores[i] > job->score)
-            sorted[candidates++] = (trmi_keyed){.key = trmi_sort_key(TRM_DTYPE_F32, &scores[i]),
-                                                .index = (int64_t)i};
+            sorted[candidates++] =
+                (trmi_keyed){.key = trmi_sort_key(TRM_DTYPE_F32, &scores[i]), .index = (int64_t)i};
     trmi_keyed_sort(sorted, candidates);
     for (size_t i = 0; i < candidates && count < job->limit; i++) {
         box b = box_of(n, boxes + sorted[i].index * 4);
@@ -151,8 +151,9 @@ trm_status trmi_cpu_nms(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out
 
     TRM_CHECK(trmi_data_plain(desc));
     if (b->dtype != TRM_DTYPE_F32 || sc->dtype != TRM_DTYPE_F32)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "NonMaxSuppression '%s': boxes %s and scores %s, want "
-                                             "f32",
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "NonMaxSuppression '%s': boxes %s and scores %s, want "
+                        "f32",
                         desc->name, trm_dtype_name(b->dtype), trm_dtype_name(sc->dtype));
     if (b->rank != 3 || sc->rank != 3 || b->dims[2] != 4 || b->dims[0] != sc->dims[0] ||
         b->dims[1] != sc->dims[2] || b->dims[1] > INT32_MAX)
@@ -161,8 +162,8 @@ trm_status trmi_cpu_nms(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out
                         desc->name);
     if (center != 0 && center != 1)
         return trm_fail(TRM_ERR_INVALID_ARG,
-                        "NonMaxSuppression '%s': center_point_box is %lld, want 0 or 1",
-                        desc->name, (long long)center);
+                        "NonMaxSuppression '%s': center_point_box is %lld, want 0 or 1", desc->name,
+                        (long long)center);
     for (int i = 2; i < 5; i++) {
         if (!trmi_has_input(desc, i))
             continue;

@@ -8,11 +8,11 @@
 
 struct pad {
     trm_kernel base;
-    int rank;                 /* axes up to and with the last padded one, at least 1 */
+    int rank; /* axes up to and with the last padded one, at least 1 */
     size_t in_dims[TRM_RANK_MAX], out_dims[TRM_RANK_MAX];
-    size_t elem, unit_bytes;  /* unit: elements behind axis rank - 1 */
-    size_t rows;              /* product of out_dims[0..rank - 1) */
-    bool has_value;           /* input 2 gives the pad value */
+    size_t elem, unit_bytes; /* unit: elements behind axis rank - 1 */
+    size_t rows;             /* product of out_dims[0..rank - 1) */
+    bool has_value;          /* input 2 gives the pad value */
     int64_t *source[TRM_RANK_MAX];
     size_t middle_begin, middle_end; /* of the last axis: source index grows by one here */
     int64_t tables[];
@@ -135,7 +135,8 @@ static trm_status pad_new(trm_op_desc *desc, pad_mode mode, const int64_t *begin
     for (int i = 0; i < x->rank; i++) {
         if (begin[i] < -TRM_DIM_MAX || begin[i] > TRM_DIM_MAX || end[i] < -TRM_DIM_MAX ||
             end[i] > TRM_DIM_MAX)
-            return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': pads %" PRId64 ", %" PRId64 " of axis %d",
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "%s '%s': pads %" PRId64 ", %" PRId64 " of axis %d",
                             trm_op_get(desc->op)->name, desc->name, begin[i], end[i], i);
         want[i] = x->dims[i] + begin[i] + end[i];
         if (begin[i] != 0 || end[i] != 0)
@@ -209,8 +210,8 @@ trm_status trmi_cpu_pad(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out
     if (pad_count != 2 * axis_count)
         return trm_fail(TRM_ERR_INVALID_ARG, "Pad '%s': %d pads for %d axes, want two an axis",
                         desc->name, pad_count, axis_count);
-    if (trmi_has_input(desc, 2) && (desc->inputs[2].dtype != x->dtype ||
-                                    trm_tensor_numel(&desc->inputs[2]) != 1))
+    if (trmi_has_input(desc, 2) &&
+        (desc->inputs[2].dtype != x->dtype || trm_tensor_numel(&desc->inputs[2]) != 1))
         return trm_fail(TRM_ERR_INVALID_ARG, "Pad '%s': the pad value must be one %s", desc->name,
                         trm_dtype_name(x->dtype));
     for (int i = 0; i < axis_count; i++) {

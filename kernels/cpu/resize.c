@@ -36,9 +36,13 @@ typedef struct resize_spec {
 static const char *const mode_names[] = {"nearest", "linear", "cubic", NULL};
 static const char *const nearest_names[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
                                             "ceil", NULL};
-static const char *const coord_names[] = {
-    "half_pixel",    "half_pixel_symmetric", "pytorch_half_pixel",
-    "align_corners", "asymmetric",           "tf_crop_and_resize", NULL};
+static const char *const coord_names[] = {"half_pixel",
+                                          "half_pixel_symmetric",
+                                          "pytorch_half_pixel",
+                                          "align_corners",
+                                          "asymmetric",
+                                          "tf_crop_and_resize",
+                                          NULL};
 
 static trm_status choice(const trm_op_desc *desc, const char *attr, const char *otherwise,
                          const char *const *names, int *choice_out)
@@ -70,7 +74,8 @@ static trm_status read_attrs(const trm_op_desc *desc, resize_spec *s)
     return TRM_OK;
 }
 
-/* Number of elements of parameter input i that is given and known; 0 where it is absent or empty. */
+/* Number of elements of parameter input i that is given and known; 0 where it is absent or empty.
+ */
 static trm_status parameter(const trm_op_desc *desc, int input, size_t want, bool *given_out)
 {
     size_t n;
@@ -128,7 +133,8 @@ static trm_status read_axes(const trm_op_desc *desc, resize_spec *s)
             return trm_fail(TRM_ERR_INVALID_ARG, "Resize '%s': scale %g of axis %d", desc->name,
                             a->scale, axis);
         a->resized = true;
-        if (i == 0 || (policy[0] == 'n' && strcmp(policy, "not_larger") == 0 && a->scale < common) ||
+        if (i == 0 ||
+            (policy[0] == 'n' && strcmp(policy, "not_larger") == 0 && a->scale < common) ||
             (strcmp(policy, "not_smaller") == 0 && a->scale > common))
             common = a->scale;
     }
@@ -137,8 +143,8 @@ static trm_status read_axes(const trm_op_desc *desc, resize_spec *s)
 
         if (has_sizes && a->resized && strcmp(policy, "stretch") != 0)
             a->scale = common;
-        if (a->resized && x->dims[i] == y->dims[i] && fabs(a->scale - 1) < 1e-9 &&
-            a->start == 0 && a->end == 1)
+        if (a->resized && x->dims[i] == y->dims[i] && fabs(a->scale - 1) < 1e-9 && a->start == 0 &&
+            a->end == 1)
             a->resized = false;
         if (!a->resized && x->dims[i] != y->dims[i])
             return trm_fail(TRM_ERR_INVALID_ARG,

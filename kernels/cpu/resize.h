@@ -26,7 +26,7 @@ typedef struct trmi_resize {
     size_t in_dims[TRMI_RESIZE_RANK], out_dims[TRMI_RESIZE_RANK];
     bool resized[TRMI_RESIZE_RANK];
     trmi_resize_axis axis[TRMI_RESIZE_RANK];
-    size_t unit_bytes;                   /* nearest: bytes behind the last resized axis */
+    size_t unit_bytes; /* nearest: bytes behind the last resized axis */
     size_t in_elems, out_elems, scratch_elems;
 } trmi_resize;
 

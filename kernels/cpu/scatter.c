@@ -31,7 +31,8 @@ struct scatter {
     int64_t nd_dims[TRM_RANK_MAX];
     size_t nd_steps[TRM_RANK_MAX]; /* elements */
     size_t inner;
-    /* TensorScatter: cache [batches, middle, limit, inner], update [batches, middle, rows, inner] */
+    /* TensorScatter: cache [batches, middle, limit, inner], update [batches, middle, rows, inner]
+     */
     size_t batches, middle, rows;
     bool circular;
 };
@@ -64,9 +65,9 @@ static void reduce(trm_dtype dtype, scatter_reduction r, void *to, const void *f
     }
     switch (dtype) {
     case TRM_DTYPE_F32:
-        APPLY(float, a + b, a *b)
+        APPLY(float, a + b, a * b)
     case TRM_DTYPE_F64:
-        APPLY(double, a + b, a *b)
+        APPLY(double, a + b, a * b)
     case TRM_DTYPE_F16:
     case TRM_DTYPE_BF16: {
         uint16_t *y = to;
@@ -81,23 +82,23 @@ static void reduce(trm_dtype dtype, scatter_reduction r, void *to, const void *f
         return;
     }
     case TRM_DTYPE_I8:
-        APPLY(int8_t, a + b, a *b)
+        APPLY(int8_t, a + b, a * b)
     case TRM_DTYPE_U8:
-        APPLY(uint8_t, a + b, a *b)
+        APPLY(uint8_t, a + b, a * b)
     case TRM_DTYPE_I16:
-        APPLY(int16_t, a + b, a *b)
+        APPLY(int16_t, a + b, a * b)
     case TRM_DTYPE_U16:
         APPLY(uint16_t, (unsigned)a + b, (unsigned)a * b)
     case TRM_DTYPE_I32:
         APPLY(int32_t, (uint32_t)a + (uint32_t)b, (uint32_t)a * (uint32_t)b)
     case TRM_DTYPE_U32:
-        APPLY(uint32_t, a + b, a *b)
+        APPLY(uint32_t, a + b, a * b)
     case TRM_DTYPE_I64:
         APPLY(int64_t, (uint64_t)a + (uint64_t)b, (uint64_t)a * (uint64_t)b)
     case TRM_DTYPE_U64:
-        APPLY(uint64_t, a + b, a *b)
+        APPLY(uint64_t, a + b, a * b)
     case TRM_DTYPE_BOOL:
-        APPLY(uint8_t, a | b, a &b)
+        APPLY(uint8_t, a | b, a & b)
     case TRM_DTYPE_NONE:
     case TRM_DTYPE_COUNT:
         break;
@@ -114,8 +115,7 @@ static trm_status scatter_elements_run(trm_kernel *k, trm_stream *st, const void
     int last = s->rank - 1;
 
     (void)st;
-    TRM_CHECK(
-        trmi_index_load(&s->where, in[1], s->index_dtype, s->indices, s->limit, workspace));
+    TRM_CHECK(trmi_index_load(&s->where, in[1], s->index_dtype, s->indices, s->limit, workspace));
     trmi_copy_flat(in[0], y, s->data_bytes);
     for (size_t i = 0; i < s->indices; i++) {
         size_t rest = i;
@@ -276,8 +276,8 @@ trm_status trmi_cpu_scatter_nd(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ker
                         (long long)depth, x->rank);
     fits = u->rank == idx->rank - 1 + x->rank - (int)depth;
     for (int i = 0; i < u->rank && fits; i++)
-        fits = u->dims[i] == (i < idx->rank - 1 ? idx->dims[i]
-                                                : x->dims[i - (idx->rank - 1) + (int)depth]);
+        fits = u->dims[i] ==
+               (i < idx->rank - 1 ? idx->dims[i] : x->dims[i - (idx->rank - 1) + (int)depth]);
     if (!fits)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "ScatterND '%s': updates must be the indices' outer dims, then the data's "

@@ -44,8 +44,8 @@ static void topk_line(const struct topk_job *job, size_t line, trmi_keyed *heap)
         size_t at = o * t->k * t->inner + j * t->inner + i;
 
         if (job->values != NULL)
-            memcpy(job->values + at * t->elem,
-                   in + (size_t)heap[j].index * t->inner * t->elem, t->elem);
+            memcpy(job->values + at * t->elem, in + (size_t)heap[j].index * t->inner * t->elem,
+                   t->elem);
         if (job->indices != NULL)
             job->indices[at] = heap[j].index;
     }

@@ -256,8 +256,7 @@ START_TEST(reverse_sequence)
         kit_in(&k, TRM_DTYPE_F32, x, false, KIT_DIMS(4, 2));
         kit_in(&k, TRM_DTYPE_I64, round ? bad : lengths, false, KIT_DIMS(2));
         kit_out(&k, TRM_DTYPE_F32, KIT_DIMS(4, 2));
-        ck_assert_int_eq(kit_run(&k, TRM_OP_ReverseSequence),
-                         round ? TRM_ERR_INVALID_ARG : TRM_OK);
+        ck_assert_int_eq(kit_run(&k, TRM_OP_ReverseSequence), round ? TRM_ERR_INVALID_ARG : TRM_OK);
         if (round == 0)
             kit_expect_bytes(&k, 0, want);
         kit_close(&k);
@@ -295,8 +294,8 @@ START_TEST(topk)
             for (int64_t i = 0; i < dims[axis]; i++) {
                 int32_t v = x[base + i * step];
 
-                if (!taken[i] && (best < 0 || (largest ? v > x[base + best * step]
-                                                       : v < x[base + best * step])))
+                if (!taken[i] &&
+                    (best < 0 || (largest ? v > x[base + best * step] : v < x[base + best * step])))
                     best = i;
             }
             taken[best] = true;
