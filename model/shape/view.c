@@ -23,8 +23,8 @@ static int64_t gcd(int64_t a, int64_t b)
     return a;
 }
 
-/* Product of `from` over product of `by`, cancelling equal symbols and zeros first: the result stays
- * readable (and is often a constant), and an empty batch keeps its other dims. */
+/* Product of `from` over product of `by`, cancelling equal symbols and zeros first: the result
+ * stays readable (and is often a constant), and an empty batch keeps its other dims. */
 static int64_t quotient(trmi_io io, const int64_t *from, int from_count, const int64_t *by,
                         int by_count)
 {
