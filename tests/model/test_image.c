@@ -187,7 +187,8 @@ int main(void)
     SRunner *r;
     int failed;
 
-    ck_assert_int_eq(trm_log_set_level("error"), TRM_OK); /* damaged JPEGs are warnings */
+    if (trm_log_set_level("error") != TRM_OK) /* damaged JPEGs are warnings */
+        return EXIT_FAILURE;
     tcase_set_timeout(t, 30);
     tcase_add_loop_test(t, equals_pil, 0, CASES);
     tcase_add_loop_test(t, cut_short, 0, CASES);
