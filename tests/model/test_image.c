@@ -170,8 +170,8 @@ END_TEST
 /* A header that claims 65000 x 65000 pixels: refused before memory is taken. */
 START_TEST(huge_claim)
 {
-    unsigned char jpeg[] = {0xff, 0xd8, 0xff, 0xc0, 0, 11,   8,    0xff, 0xff, 0xff,
-                            0xff, 1,    1,    0x11, 0, 0xff, 0xda, 0,    8,    1,
+    unsigned char jpeg[] = {0xff, 0xd8, 0xff, 0xc0, 0, 11,   8,    0xfd, 0xe8, 0xfd,
+                            0xe8, 1,    1,    0x11, 0, 0xff, 0xda, 0,    8,    1,
                             1,    0,    0,    63,   0, 0,    0,    0,    0xff, 0xd9};
     trm_image image;
 
