@@ -1,6 +1,6 @@
 /* Every model of ONNX's own test data that imports also infers, and the shapes found are those of
- * the expected outputs. Skipped where the data (Debian package libonnx-testdata, or the folder named by
- * TRM_ONNX_DATA) is not there. */
+ * the expected outputs. Skipped where the data (Debian package libonnx-testdata, or the folder
+ * named by TRM_ONNX_DATA) is not there. */
 #include "model/onnx/onnx.h"
 #include "model/shape/shape.h"
 
