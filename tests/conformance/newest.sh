@@ -23,4 +23,5 @@ dirs=()
 for kind in node simple pytorch-converted pytorch-operator; do
     [ ! -d "$data/$kind" ] || dirs+=(--data "$data/$kind")
 done
-"$program" "${dirs[@]}" --jobs 2 --expect tests/conformance/unsupported.txt "$@"
+"$program" "${dirs[@]}" --jobs 2 --expect tests/conformance/unsupported.txt \
+    --expect tests/conformance/unsupported-newest.txt "$@"

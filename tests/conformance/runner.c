@@ -22,12 +22,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { REASON_BYTES = 600, CASES_MAX = 20000, DIRS_MAX = 64, JOBS_MAX = 64 };
+enum {
+    REASON_BYTES = 600,
+    CASES_MAX = 20000,
+    EXPECTATIONS_MAX = 1000,
+    DIRS_MAX = 64,
+    JOBS_MAX = 64
+};
 
 typedef struct options {
     const char *dirs[DIRS_MAX];
     int dir_count;
-    const char *filter, *expect_path;
+    const char *filter;
+    bool expects;
     int min, timeout_s, jobs;
     bool list, verbose;
     conf_options run;
@@ -105,8 +112,9 @@ static void read_expectations(const char *path)
 
     if (f == NULL)
         die("cannot read", path);
-    expectations = must(calloc(1000, sizeof(*expectations)));
-    while (fgets(line, sizeof(line), f) != NULL && expectation_count < 1000) {
+    if (expectations == NULL)
+        expectations = must(calloc(EXPECTATIONS_MAX, sizeof(*expectations)));
+    while (fgets(line, sizeof(line), f) != NULL && expectation_count < EXPECTATIONS_MAX) {
         expectation *e = &expectations[expectation_count];
         char *space, *colon;
 
@@ -211,7 +219,7 @@ static void settle(const options *o, int i, conf_verdict verdict, const char *op
     c->verdict = verdict;
     c->operator_name = must(strdup(op));
     c->reason = must(strdup(reason));
-    if (verdict == CONF_UNSUPPORTED && o->expect_path != NULL && expected_why(c) == NULL)
+    if (verdict == CONF_UNSUPPORTED && o->expects && expected_why(c) == NULL)
         c->verdict = CONF_FAILED;
     if (o->verbose)
         printf("%-11s %s [%s] %s\n", names[c->verdict], case_name(c), op, reason);
@@ -368,13 +376,13 @@ static int report(const options *o)
 
 static void usage(FILE *to)
 {
-    fprintf(
-        to,
-        "usage: conformance --data DIR [--data DIR...] [--filter TEXT] [--expect FILE] [--min N]\n"
-        "                   [--jobs N] [--threads N] [--timeout SECONDS] [--no-fold] [--list] "
-        "[--verbose]\n"
-        "DIR holds cases: <case>/model.onnx, <case>/test_data_set_0/input_0.pb, output_0.pb, "
-        "...\n");
+    fprintf(to,
+            "usage: conformance --data DIR [--data DIR...] [--filter TEXT] [--expect FILE...] "
+            "[--min N]\n"
+            "                   [--jobs N] [--threads N] [--timeout SECONDS] [--no-fold] [--list] "
+            "[--verbose]\n"
+            "DIR holds cases: <case>/model.onnx, <case>/test_data_set_0/input_0.pb, output_0.pb, "
+            "...\n");
 }
 
 static int number(const char *name, const char *text, int min, int max)
@@ -410,9 +418,10 @@ static void parse(int argc, char **argv, options *o)
                 o->dirs[o->dir_count++] = v;
             else if (strcmp(a, "--filter") == 0)
                 o->filter = v;
-            else if (strcmp(a, "--expect") == 0)
-                o->expect_path = v;
-            else if (strcmp(a, "--min") == 0)
+            else if (strcmp(a, "--expect") == 0) {
+                read_expectations(v);
+                o->expects = true;
+            } else if (strcmp(a, "--min") == 0)
                 o->min = number(a, v, 0, CASES_MAX);
             else if (strcmp(a, "--jobs") == 0)
                 o->jobs = number(a, v, 1, JOBS_MAX);
@@ -436,8 +445,6 @@ int main(int argc, char **argv)
 
     parse(argc, argv, &o);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (o.expect_path != NULL)
-        read_expectations(o.expect_path);
     cases = must(calloc(CASES_MAX, sizeof(*cases)));
     for (int i = 0; i < o.dir_count; i++)
         collect(o.dirs[i], o.filter);

@@ -1,0 +1,29 @@
+# ONNX's own backend test cases, where Debian's libonnx-testdata is installed (tests/conformance/runner.c).
+# Built once everything they stand on is in the tree.
+function(trm_defined symbol folder out)
+  set(${out} OFF PARENT_SCOPE)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.c)
+  foreach(source ${sources})
+    file(STRINGS ${source} hit REGEX "^trm_status ${symbol}[(]")
+    if(hit)
+      set(${out} ON PARENT_SCOPE)
+    endif()
+  endforeach()
+endfunction()
+trm_defined(trm_pass_all model/passes have_passes)
+trm_defined(trm_package_open model have_package)
+if(NOT have_passes OR NOT have_package)
+  return()
+endif()
+add_executable(conformance ${CMAKE_CURRENT_LIST_DIR}/conformance/runner.c ${CMAKE_CURRENT_LIST_DIR}/conformance/case.c)
+target_link_libraries(conformance PRIVATE trm_warnings trm_coordinator trm_worker)
+set(onnx_data /usr/include/onnx/backend/test/data)
+if(EXISTS ${onnx_data}/node)
+  # at least 900 of the 1,072 cases; every unsupported one must be listed with its reason
+  add_test(NAME conformance/onnx-1.12 COMMAND conformance --data ${onnx_data}/node --data ${onnx_data}/simple
+    --data ${onnx_data}/pytorch-converted --data ${onnx_data}/pytorch-operator --jobs 2
+    --expect ${CMAKE_CURRENT_LIST_DIR}/conformance/unsupported.txt --min 900)
+  set_tests_properties(conformance/onnx-1.12 PROPERTIES LABELS conformance TIMEOUT 900)
+else()
+  message(STATUS "libonnx-testdata is not installed: no conformance tests")
+endif()
