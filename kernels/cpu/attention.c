@@ -1,8 +1,8 @@
 /* TrmAttention and ONNX Attention.
  *
  * Both become one description with strides (reference/attention.h). f32, bf16 and f16 run the fast
- * core: threads take (batch, head) pairs, or pieces of their query rows where there are few pairs; a
- * thread packs a head's keys and values once for its piece. f64 runs the scalar reference. */
+ * core: threads take (batch, head) pairs, or pieces of their query rows where there are few pairs;
+ * a thread packs a head's keys and values once for its piece. f64 runs the scalar reference. */
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/scalar.h"
 
@@ -11,7 +11,7 @@
 
 typedef struct attention_kernel {
     trm_kernel base;
-    trm_attention a; /* data pointers: set by run */
+    trm_attention a;             /* data pointers: set by run */
     trmi_attention_rows_fn rows; /* NULL: the reference */
     size_t pieces, piece_rows;   /* of a head's query rows */
     size_t scratch;              /* floats of one thread */
@@ -61,9 +61,8 @@ size_t trmi_attention_scratch(const trm_attention *a)
 {
     size_t kv = padded(a->kv_len), v = padded(a->v_dim);
 
-    return trm_align_up(a->dim * kv + a->kv_len * v +
-                            TRMI_ATTENTION_ROWS * (a->dim + kv + v) + 16 * a->dim,
-                        16);
+    return trm_align_up(
+        a->dim * kv + a->kv_len * v + TRMI_ATTENTION_ROWS * (a->dim + kv + v) + 16 * a->dim, 16);
 }
 
 void trmi_attention_pack(const trm_attention *a, size_t b, size_t h, float *scratch,
@@ -165,9 +164,8 @@ static void qk_range(void *ctx, size_t begin, size_t end)
             sum += exp(trm_attention_score(a, b, h, i, j, 2) - top);
         for (size_t j = 0; j < a->kv_len; j++)
             trm_tensor_set_f64(&qk, row * a->kv_len + j,
-                               sum > 0.0
-                                   ? exp(trm_attention_score(a, b, h, i, j, 2) - top) / sum
-                                   : 0.0);
+                               sum > 0.0 ? exp(trm_attention_score(a, b, h, i, j, 2) - top) / sum
+                                         : 0.0);
     }
 }
 
@@ -304,7 +302,7 @@ static void attention_finish(attention_kernel *k)
 
     if (a->q.dtype == TRM_DTYPE_F64 || pairs * a->q_len == 0 || a->kv_len == 0)
         return;
-    k->rows = isa >= TRM_ISA_AVX512  ? trmi_attention_rows_avx512
+    k->rows = isa >= TRM_ISA_AVX512 ? trmi_attention_rows_avx512
               : isa == TRM_ISA_AVX2 ? trmi_attention_rows_avx2
                                     : trmi_attention_rows_scalar;
     k->pieces = pairs % threads == 0 || pairs >= 8 * threads ? 1 : threads;
@@ -321,7 +319,8 @@ static trm_status check_dtypes(const trm_op_desc *desc)
 {
     for (int i = 0; i < 3; i++) {
         TRM_CHECK(trmi_want_dtype(desc, i, trmi_floats));
-        if (desc->inputs[i].dtype != desc->inputs[0].dtype && desc->inputs[i].dtype != TRM_DTYPE_F32)
+        if (desc->inputs[i].dtype != desc->inputs[0].dtype &&
+            desc->inputs[i].dtype != TRM_DTYPE_F32)
             return trm_fail(TRM_ERR_UNSUPPORTED, "attention of %s and %s",
                             trm_dtype_name(desc->inputs[0].dtype),
                             trm_dtype_name(desc->inputs[i].dtype));
@@ -396,8 +395,8 @@ static trm_status onnx_sizes(const trm_op_desc *desc, attention_kernel *k)
         return trm_fail(TRM_ERR_INVALID_ARG, "Attention of ranks %d, %d, %d: want 3 or 4", q->rank,
                         kt->rank, v->rank);
     if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0 ||
-        (flat && (q->dims[2] % heads != 0 || kt->dims[2] % kv_heads != 0 ||
-                  v->dims[2] % kv_heads != 0)))
+        (flat &&
+         (q->dims[2] % heads != 0 || kt->dims[2] % kv_heads != 0 || v->dims[2] % kv_heads != 0)))
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "Attention: %lld query heads and %lld key heads do not fit the shapes",
                         (long long)heads, (long long)kv_heads);
@@ -412,9 +411,9 @@ static trm_status onnx_sizes(const trm_op_desc *desc, attention_kernel *k)
         (size_t)(flat ? kt->dims[2] / kv_heads : kt->dims[3]) != a->dim ||
         kt->dims[flat ? 1 : 2] != v->dims[flat ? 1 : 2] || (!flat && v->dims[1] != kv_heads))
         return trm_fail(TRM_ERR_INVALID_ARG, "Attention: q, k and v do not fit each other");
-    if (past > 0 && ((size_t)k->past_key.dims[3] != a->dim ||
-                     (size_t)k->past_value.dims[3] != a->v_dim || k->past_key.dims[1] != kv_heads ||
-                     k->past_value.dims[2] != past))
+    if (past > 0 &&
+        ((size_t)k->past_key.dims[3] != a->dim || (size_t)k->past_value.dims[3] != a->v_dim ||
+         k->past_key.dims[1] != kv_heads || k->past_value.dims[2] != past))
         return trm_fail(TRM_ERR_INVALID_ARG, "Attention: the past does not fit keys and values");
     a->offset = past;
     return TRM_OK;
@@ -444,8 +443,8 @@ static trm_status onnx_fill(const trm_op_desc *desc, attention_kernel *k)
                         k->past_key.rank);
     TRM_CHECK(onnx_sizes(desc, k));
     scale = trm_attr_float(desc->attrs, "scale", 0.0f);
-    a->scale = trm_attr_find(desc->attrs, "scale") == NULL ? 1.0 / sqrt((double)a->dim)
-                                                           : (double)scale;
+    a->scale =
+        trm_attr_find(desc->attrs, "scale") == NULL ? 1.0 / sqrt((double)a->dim) : (double)scale;
     a->softcap = (double)trm_attr_float(desc->attrs, "softcap", 0.0f);
     a->causal = trm_attr_int(desc->attrs, "is_causal", 0) != 0;
     a->left = trm_attr_int(desc->attrs, "left_window_size", -1);

@@ -156,8 +156,8 @@ void ROWS_FN(const trm_attention *a, const trmi_attention_head *head, size_t b, 
         mask_row(a, b, h, first + i, s, from, to, head->kv_pad);
         inverse[i] = softmax_row(s, head->kv_pad);
     }
-    product(head->scores, head->kv_pad, head->values, head->values_row, head->out, head->v_pad, rows,
-            head->v_pad, a->kv_len);
+    product(head->scores, head->kv_pad, head->values, head->values_row, head->out, head->v_pad,
+            rows, head->v_pad, a->kv_len);
     for (size_t i = 0; i < count; i++) {
         const float *o = head->out + i * head->v_pad;
         trm_tensor y = {.dtype = a->y.dtype, .data = (void *)(uintptr_t)a->y.data};

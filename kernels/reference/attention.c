@@ -34,7 +34,8 @@ void trm_attention_range(const trm_attention *a, size_t b, size_t i, size_t *fir
     *first = lo < hi ? (size_t)lo : *last;
 }
 
-double trm_attention_score(const trm_attention *a, size_t b, size_t h, size_t i, size_t j, int stage)
+double trm_attention_score(const trm_attention *a, size_t b, size_t h, size_t i, size_t j,
+                           int stage)
 {
     size_t g = h / (a->heads / a->kv_heads), first, last;
     double sum = 0.0;
@@ -78,10 +79,9 @@ void trm_attention_reference(const trm_attention *a, size_t begin, size_t end)
                     acc[c] += e * trm_attention_get(&a->v, b, g, j, c0 + c);
             }
             for (size_t c = 0; c < n; c++)
-                trm_tensor_set_f64(&y,
-                                   b * a->y.batch + h * a->y.head + i * a->y.row +
-                                       (c0 + c) * a->y.column,
-                                   sum > 0.0 ? acc[c] / sum : 0.0);
+                trm_tensor_set_f64(
+                    &y, b * a->y.batch + h * a->y.head + i * a->y.row + (c0 + c) * a->y.column,
+                    sum > 0.0 ? acc[c] / sum : 0.0);
         }
     }
 }
