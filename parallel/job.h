@@ -1,0 +1,48 @@
+/* This process's place in its MPI job, and the few things ranks do together at set-up.
+ *
+ * Without a launcher's environment (OMPI_COMM_WORLD_SIZE, PMIX_RANK) MPI is not initialised: one
+ * rank, every call succeeds at once. With it: MPI_THREAD_FUNNELED, errors returned, yielding while
+ * it waits. One owner: the main thread. Every wait has a deadline; after one has expired, or a rank
+ * was lost, MPI is not used again and the job ends without MPI_Finalize, which could hang. */
+#ifndef TRM_PARALLEL_JOB_H
+#define TRM_PARALLEL_JOB_H
+
+#include "base/memory.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_job {
+    int rank, size;
+    int local_rank, local_size; /* among the ranks of this host */
+    bool mpi;                   /* initialised */
+    bool lost;                  /* a rank did not answer: MPI is not to be used again */
+} trm_job;
+
+/* Collective. Brings MPI up where there is a launcher, and gives the log its rank prefix. */
+TRM_MUST_USE trm_status trm_job_init(trm_job *job_out);
+
+/* Collective: `bytes` at `data` of `root` reach every rank. COMM: a rank did not take part in time
+ * (timeout_ms is scaled). */
+TRM_MUST_USE trm_status trm_job_bcast(trm_job *job, void *data, size_t bytes, int root,
+                                      int64_t timeout_ms);
+/* Collective: a rank must not fail alone. Every rank gives the status of its own set-up; all get
+ * the failure of the lowest failing rank with its message ("rank 2: ..."), or OK. */
+TRM_MUST_USE trm_status trm_job_agree(trm_job *job, trm_status mine, int64_t timeout_ms);
+
+/* Not collective. `share`: under a launcher, widens this process's CPU mask to all that its cgroup
+ * allows and keeps this rank's share of them, whole cores first; all of them where there are fewer
+ * CPUs than ranks. Without a launcher, or with `share` false, the mask stays. Sets *threads_out to
+ * how many threads the rank should use: max(1, CPUs / ranks of the host that share them). Call it
+ * before any thread is made. */
+void trm_job_take_cores(const trm_job *job, bool share, int *threads_out);
+
+/* Finalises MPI. After a loss it does not return: the process ends by _exit(exit_code), with
+ * standard streams flushed. */
+void trm_job_end(trm_job *job, int exit_code);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
