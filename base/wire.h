@@ -47,7 +47,7 @@ const char *trm_wire_phase_name(trm_wire_phase phase);
 
 typedef enum trm_record_kind {
     TRM_RECORD_IMAGE_BYTES, /* `bytes`: an encoded image */
-    TRM_RECORD_IMAGE_PATH,  /* `name`: a file that the replica's host can read */
+    TRM_RECORD_IMAGE_PATH,  /* `bytes`: the path of a file that the replica's host can read */
     TRM_RECORD_TENSORS,
     TRM_RECORD_ERROR, /* the source could not read it; `name` and `message`. Never travels */
     TRM_RECORD_KIND_COUNT
@@ -62,7 +62,7 @@ typedef struct trm_wire_tensor {
 typedef struct trm_wire_record {
     uint64_t id; /* position in the input */
     trm_record_kind kind;
-    const char *name; /* path, line or index: for messages and for the output */
+    const char *name; /* file name, id or index: for messages and for the output */
     const void *bytes;
     size_t byte_count;
     const trm_wire_tensor *tensors;
@@ -124,6 +124,9 @@ TRM_MUST_USE trm_status trm_wire_encode(const trm_wire_message *message, trm_wir
 TRM_MUST_USE trm_status trm_wire_encode_record(const trm_wire_record *record, trm_wire_buffer *out);
 TRM_MUST_USE trm_status trm_wire_encode_batch(const trm_wire_buffer *const *records, int count,
                                               trm_wire_buffer *out);
+
+/* The kind of a frame without decoding the rest; 0: not a message of this version. */
+trm_wire_kind trm_wire_peek(const void *frame, size_t bytes);
 
 /* Decodes one frame. Arrays and strings go to `arena`, tensor and image bytes stay in the frame:
  * both must outlive the message. COMM: not a message of this version; says what and at which

@@ -284,6 +284,16 @@ static const unsigned char fields_of[TRM_WIRE_KIND_COUNT] = {
     [TRM_WIRE_ERROR] = 2, [TRM_WIRE_DRAIN] = 0,  [TRM_WIRE_STOP] = 1,
 };
 
+trm_wire_kind trm_wire_peek(const void *frame, size_t bytes)
+{
+    const unsigned char *p = frame;
+
+    /* array, version and kind take one byte each in every message */
+    if (bytes < 3 || p[0] >> 4 != 9 || p[1] != TRM_WIRE_VERSION || p[2] >= TRM_WIRE_KIND_COUNT)
+        return (trm_wire_kind)0;
+    return (trm_wire_kind)p[2];
+}
+
 trm_status trm_wire_decode(const void *frame, size_t bytes, trm_arena *arena,
                            trm_wire_message *message_out)
 {

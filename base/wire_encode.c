@@ -126,7 +126,7 @@ static void put_record(struct writer *w, const trm_wire_record *r)
     put_uint(w, r->id);
     put_int(w, r->kind);
     put_name(w, r->name);
-    put_bin(w, r->bytes, r->kind == TRM_RECORD_IMAGE_BYTES ? r->byte_count : 0);
+    put_bin(w, r->bytes, r->kind == TRM_RECORD_TENSORS ? 0 : r->byte_count);
     put_tensors(w, r->tensors, r->kind == TRM_RECORD_TENSORS ? r->tensor_count : 0);
 }
 

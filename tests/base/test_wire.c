@@ -27,7 +27,7 @@ static const trm_wire_tensor tensors[] = {
     {"s", {.dtype = TRM_DTYPE_F32, .rank = 0, .data = values}},
 };
 static const trm_wire_record records[] = {
-    {.id = 7, .kind = TRM_RECORD_IMAGE_PATH, .name = "a/b.png"},
+    {.id = 7, .kind = TRM_RECORD_IMAGE_PATH, .name = "b.png", .bytes = "a/b.png", .byte_count = 7},
     {.id = UINT64_MAX,
      .kind = TRM_RECORD_IMAGE_BYTES,
      .name = "x",
@@ -124,6 +124,8 @@ START_TEST(round_trip)
     ck_assert_int_eq(trm_wire_encode(m, &b), TRM_OK);
     ck_assert_msg(trm_wire_decode(b.data, b.bytes, arena, &back) == TRM_OK, "%s", trm_message());
     same(m, &back);
+    ck_assert_int_eq(trm_wire_peek(b.data, b.bytes), m->kind);
+    ck_assert_int_eq(trm_wire_peek(b.data, 2), 0);
     /* the library's own reader finds the same envelope */
     msgpack_unpacked_init(&un);
     ck_assert_int_eq(msgpack_unpack_next(&un, (const char *)b.data, b.bytes, &at),

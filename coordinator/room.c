@@ -1,2 +1,0 @@
-/* keeps the room's library from being empty until its first file is there */
-typedef int trmi_coordinator_room;

@@ -1,0 +1,59 @@
+/* Finds the source for a path. */
+#include "coordinator/source.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+static const struct {
+    const char *extension;
+    trm_status (*open)(const char *path, trm_source **source_out);
+} formats[] = {
+    {"png", trmi_source_image}, {"jpg", trmi_source_image},    {"jpeg", trmi_source_image},
+    {"txt", trmi_source_list},  {"lst", trmi_source_list},     {"jsonl", trmi_source_jsonl},
+    {"npy", trmi_source_npy},   {"ndjson", trmi_source_jsonl}, {"npz", trmi_source_npz},
+};
+
+trm_status trm_source_open(const char *path, trm_source **source_out)
+{
+    const char *extension = trm_path_extension(path);
+
+    if (trm_path_is_dir(path))
+        return trmi_source_folder(path, source_out);
+    if (!trm_path_exists(path))
+        return trm_fail(TRM_ERR_NOT_FOUND, "input '%s' does not exist", path);
+    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
+        if (strcasecmp(extension, formats[i].extension) == 0)
+            return formats[i].open(path, source_out);
+    return trm_fail(TRM_ERR_UNSUPPORTED,
+                    "input '%s': want a folder of images, an image (.png .jpg .jpeg), a list of "
+                    "images (.txt), .jsonl, .npy or .npz",
+                    path);
+}
+
+trm_status trm_source_next(trm_source *s, trm_wire_record *record_out, bool *end_out)
+{
+    memset(record_out, 0, sizeof(*record_out));
+    *end_out = false;
+    return s->ops->next(s, record_out, end_out);
+}
+
+trm_status trm_source_skip(trm_source *s, int64_t count)
+{
+    trm_wire_record record;
+    bool end = false;
+
+    if (s->ops->skip != NULL)
+        return s->ops->skip(s, count);
+    for (int64_t i = 0; i < count && !end; i++)
+        TRM_CHECK(trm_source_next(s, &record, &end));
+    return TRM_OK;
+}
+
+void trm_source_close(trm_source *s)
+{
+    if (s != NULL)
+        s->ops->close(s);
+}
