@@ -394,6 +394,16 @@ bool trm_router_is_full(trm_router *router)
     return full;
 }
 
+int trm_router_held(trm_router *router)
+{
+    int held;
+
+    pthread_mutex_lock(&router->mu);
+    held = trm_window_held(router->window);
+    pthread_mutex_unlock(&router->mu);
+    return held;
+}
+
 trm_status trm_router_submit(trm_router *router, const trm_wire_record *record)
 {
     trm_status st;

@@ -30,6 +30,7 @@ TRM_MUST_USE trm_status trm_router_create(const trm_router_options *options,
 const char *trm_router_endpoint(const trm_router *router);
 
 bool trm_router_is_full(trm_router *router);
+int trm_router_held(trm_router *router); /* submitted and not taken */
 /* See trm_window_submit. INVALID_ARG: full. */
 TRM_MUST_USE trm_status trm_router_submit(trm_router *router, const trm_wire_record *record);
 /* No more records will come: what is left is handed out in small shares. */

@@ -1,0 +1,69 @@
+/* Where the results of a scoring job go: whole records only, in input order.
+ *
+ *   .jsonl  one object a line: {"index", "file" or "id", then "labels": [{"index", "label",
+ *           "score"}] or "outputs": {name: nested list}, or "error": text}
+ *   .csv    file,label,score[,label_2,score_2 ...],error for classifiers; else file,<output
+ *           elements>,error
+ *   .npy    the first (or named) output, stacked; a failed record is a row of NaN (0 for integers)
+ *
+ * What was complete stays: a record that does not fit on the disk is taken back whole. One owner.
+ */
+#ifndef TRM_COORDINATOR_SINK_H
+#define TRM_COORDINATOR_SINK_H
+
+#include "coordinator/window.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_sink_options {
+    bool resume, overwrite;
+    bool images;           /* record names are files, for the key "file" */
+    int label_count;       /* labels a record: csv columns; 0: outputs are written */
+    const char *output;    /* .npy and .csv: which output; NULL: the first */
+    int64_t columns;       /* .csv without labels: elements of that output; -1: they vary */
+    const char *column_name; /* and what they are called */
+} trm_sink_options;
+
+typedef struct trm_sink trm_sink;
+typedef struct trm_sink_ops {
+    const char *name;
+    trm_status (*write)(trm_sink *s, const trm_taken *taken);
+    trm_status (*flush)(trm_sink *s);
+    trm_status (*close)(trm_sink *s); /* flushes, frees, also on failure */
+} trm_sink_ops;
+/* Base of every sink: embed it first. */
+struct trm_sink {
+    const trm_sink_ops *ops;
+    int64_t rows;    /* records in the output: more than 0 after opening only with resume */
+    char *last_name; /* resume: name of the last one, if the format keeps names */
+};
+
+/* What can be said before anything is opened: format by extension, existing output without resume
+ * or overwrite, folder that is not there. Exit code 2 errors only. */
+TRM_MUST_USE trm_status trm_sink_check(const char *path, const trm_sink_options *options);
+/* Opens the output; options are copied, their strings borrowed. With resume, a torn last record is
+ * cut off. BAD_FILE: the existing file is not an output of this kind. */
+TRM_MUST_USE trm_status trm_sink_open(const char *path, const trm_sink_options *options,
+                                      trm_sink **sink_out);
+TRM_MUST_USE trm_status trm_sink_write(trm_sink *s, const trm_taken *taken);
+/* IO: the output keeps all whole records that fit. */
+TRM_MUST_USE trm_status trm_sink_flush(trm_sink *s);
+TRM_MUST_USE trm_status trm_sink_close(trm_sink *s); /* takes NULL */
+
+/* The output called `name` of a result, or the first for NULL; NULL: none. */
+const trm_wire_tensor *trmi_sink_output(const trm_wire_result *result, const char *name);
+
+/* By format, for trm_sink_open. */
+TRM_MUST_USE trm_status trmi_sink_jsonl(const char *path, const trm_sink_options *options,
+                                        trm_sink **sink_out);
+TRM_MUST_USE trm_status trmi_sink_csv(const char *path, const trm_sink_options *options,
+                                      trm_sink **sink_out);
+TRM_MUST_USE trm_status trmi_sink_npy(const char *path, const trm_sink_options *options,
+                                      trm_sink **sink_out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
