@@ -29,13 +29,13 @@ struct trm_router {
     bool hidden;
 
     pthread_mutex_t mu;
-    trm_window *window;       /* guarded by mu */
-    bool bound, ended;        /* guarded by mu: the thread's life */
-    bool input_ended, stop;   /* guarded by mu: asked by the job */
-    trm_status st;            /* guarded by mu: why nothing more will come */
-    char message[512];        /* guarded by mu */
-    trm_router_stats stats;   /* guarded by mu */
-    trm_link *wake;           /* guarded by mu: the link while it is alive, for trm_link_wake */
+    trm_window *window;     /* guarded by mu */
+    bool bound, ended;      /* guarded by mu: the thread's life */
+    bool input_ended, stop; /* guarded by mu: asked by the job */
+    trm_status st;          /* guarded by mu: why nothing more will come */
+    char message[512];      /* guarded by mu */
+    trm_router_stats stats; /* guarded by mu */
+    trm_link *wake;         /* guarded by mu: the link while it is alive, for trm_link_wake */
 };
 
 static void fail_job(trm_router *r, trm_status st, const char *message)

@@ -19,10 +19,10 @@ extern "C" {
 
 typedef struct trm_sink_options {
     bool resume, overwrite;
-    bool images;           /* record names are files, for the key "file" */
-    int label_count;       /* labels a record: csv columns; 0: outputs are written */
-    const char *output;    /* .npy and .csv: which output; NULL: the first */
-    int64_t columns;       /* .csv without labels: elements of that output; -1: they vary */
+    bool images;             /* record names are files, for the key "file" */
+    int label_count;         /* labels a record: csv columns; 0: outputs are written */
+    const char *output;      /* .npy and .csv: which output; NULL: the first */
+    int64_t columns;         /* .csv without labels: elements of that output; -1: they vary */
     const char *column_name; /* and what they are called */
 } trm_sink_options;
 

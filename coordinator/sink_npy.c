@@ -36,7 +36,8 @@ static trm_status npy_write(trm_sink *s, const trm_taken *taken)
 {
     struct npy_sink *m = (struct npy_sink *)s;
     const trm_wire_result *r = &taken->result;
-    const trm_wire_tensor *out = r->status == TRM_OK ? trmi_sink_output(r, m->options.output) : NULL;
+    const trm_wire_tensor *out =
+        r->status == TRM_OK ? trmi_sink_output(r, m->options.output) : NULL;
 
     if (r->status == TRM_OK && out == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "the model has no output '%s'",
@@ -45,8 +46,8 @@ static trm_status npy_write(trm_sink *s, const trm_taken *taken)
         trm_tensor desc = out->tensor;
 
         if (desc.rank == TRM_RANK_MAX)
-            return trm_fail(TRM_ERR_UNSUPPORTED, "outputs of %d dims cannot be stacked: want .jsonl",
-                            desc.rank);
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "outputs of %d dims cannot be stacked: want .jsonl", desc.rank);
         memmove(desc.dims + 1, desc.dims, (size_t)desc.rank * sizeof(*desc.dims));
         desc.dims[0] = 0;
         desc.rank++;
@@ -68,7 +69,8 @@ static trm_status npy_write(trm_sink *s, const trm_taken *taken)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "output '%s': record '%s' gives %s, the rows before it are of %s: want "
                         ".jsonl for outputs of varying shape",
-                        m->path, taken->name, trm_tensor_shape_text(&out->tensor, have, sizeof(have)),
+                        m->path, taken->name,
+                        trm_tensor_shape_text(&out->tensor, have, sizeof(have)),
                         trm_tensor_shape_text(&m->desc, want, sizeof(want)));
     }
     return trm_npy_writer_append(m->writer, out->tensor.data, 1);

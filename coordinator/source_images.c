@@ -117,8 +117,8 @@ static bool is_image(const char *name)
 {
     const char *e = trm_path_extension(name);
 
-    return name[0] != '.' && (strcasecmp(e, "png") == 0 || strcasecmp(e, "jpg") == 0 ||
-                              strcasecmp(e, "jpeg") == 0);
+    return name[0] != '.' &&
+           (strcasecmp(e, "png") == 0 || strcasecmp(e, "jpg") == 0 || strcasecmp(e, "jpeg") == 0);
 }
 
 static trm_status add_name(struct images *m, const char *name, int64_t *names_max)

@@ -99,9 +99,7 @@ static trm_status to_tensor(struct lines *m, const char *name, json_t *v, trm_te
     TRM_CHECK(measure(name, v, t));
     if (!leaf_kind(v, &fraction, &integer, &boolean) || (boolean && (fraction || integer)))
         return trm_fail(TRM_ERR_INVALID_ARG, "'%s': want nested lists of numbers", name);
-    t->dtype = boolean               ? TRM_DTYPE_BOOL
-               : integer && !fraction ? TRM_DTYPE_I64
-                                      : TRM_DTYPE_F32;
+    t->dtype = boolean ? TRM_DTYPE_BOOL : integer && !fraction ? TRM_DTYPE_I64 : TRM_DTYPE_F32;
     TRM_CHECK(trm_tensor_bytes(t, &bytes));
     t->data = trm_arena_alloc_aligned(m->arena, bytes + 1);
     if (t->data == NULL)
@@ -156,8 +154,9 @@ static trm_status parse(struct lines *m, size_t bytes, trm_wire_record *record_o
         if (n == TRM_WIRE_TENSORS_MAX)
             return trm_fail(TRM_ERR_BAD_FILE, "more than %d inputs", TRM_WIRE_TENSORS_MAX);
         /* "inputs" given as a bare list means the model's only input */
-        m->tensors[n].name =
-            inputs == m->object && strcmp(key, "inputs") == 0 ? "" : trm_arena_strdup(m->arena, key);
+        m->tensors[n].name = inputs == m->object && strcmp(key, "inputs") == 0
+                                 ? ""
+                                 : trm_arena_strdup(m->arena, key);
         if (m->tensors[n].name == NULL)
             return trm_fail(TRM_ERR_NO_MEMORY, "name of an input");
         TRM_CHECK(to_tensor(m, key, value, &m->tensors[n].tensor));
@@ -259,8 +258,8 @@ trm_status trmi_source_jsonl(const char *path, trm_source **source_out)
     /* the first line says what kind of records these are, and whether the file is one of ours */
     TRM_TRY(st, lines_next(&m->base, &first, &end), fail);
     if (end) {
-        st = trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is empty: want one JSON object a line",
-                      path);
+        st =
+            trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is empty: want one JSON object a line", path);
         goto fail;
     }
     if (first.kind == TRM_RECORD_ERROR) {

@@ -279,8 +279,8 @@ static trm_status run_batch(trm_leader *l, const trm_leader_model *model, trm_li
         reply.count = n;
         TRM_TRY(st, post(l, &reply, false), done);
     }
-    st = post(
-        l, &(trm_wire_message){.kind = TRM_WIRE_CREDIT, .credits = (uint32_t)batch.count}, false);
+    st = post(l, &(trm_wire_message){.kind = TRM_WIRE_CREDIT, .credits = (uint32_t)batch.count},
+              false);
 done:
     trm_arena_destroy(arena);
     return st;
