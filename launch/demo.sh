@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The demo: installs what is missing, builds, and scores 360 images of handwritten digits on four ranks.
+# usage: launch/demo.sh [--no-install] [RANKS]       (default: 4 ranks)
+# Safe to repeat; works as root or with sudo; asks nothing.
+set -euo pipefail
+
+ranks=4 install=1
+for arg in "$@"; do
+    case $arg in
+    --no-install) install=0 ;;
+    [1-9] | [1-9][0-9]) ranks=$arg ;;
+    *)
+        sed -n '2,4s/^# \{0,1\}//p' "$0"
+        exit 2
+        ;;
+    esac
+done
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+step() { # step NAME COMMAND...: quiet unless it fails
+    local name=$1 log=build/logs/demo-$1.log from=$SECONDS
+    shift
+    printf '== %-10s' "$name"
+    if "$@" >"$log" 2>&1; then
+        printf '%4d s\n' $((SECONDS - from))
+    else
+        printf 'FAILED (whole log: %s)\n' "$log"
+        tail -n 25 "$log"
+        exit 1
+    fi
+}
+
+mkdir -p build/logs
+echo "Trireme: the demo"
+[ $install -eq 0 ] || launch/install-packages.sh build
+step configure cmake --preset release -DBUILD_TESTING=OFF
+step build cmake --build --preset release -j "$(nproc)"
+trireme=build/release/trireme
+model=configs/demo/digits
+out=build/demo
+mkdir -p "$out"
+
+echo
+echo "== the model: $trireme inspect $model"
+"$trireme" inspect "$model"
+
+echo
+echo "== one image: $trireme run $model --image $model/images/000.png"
+"$trireme" run "$model" --image "$model/images/000.png"
+
+# Root may run mpirun; four ranks on a machine of two cores share them, unbound.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+command=(mpirun --oversubscribe --bind-to none -np "$ranks" "$trireme" score "$model"
+    --input "$model/images" --output "$out/digits.csv" --overwrite)
+echo
+echo "== all images on $ranks ranks: ${command[*]}"
+start=$(date +%s%N)
+"${command[@]}"
+elapsed_ms=$((($(date +%s%N) - start) / 1000000))
+
+echo
+# The result's columns: file,label,score,... in input order; the truth's: file,label.
+awk -F, -v ms="$elapsed_ms" -v ranks="$ranks" '
+    function base(path) { sub(/.*\//, "", path); return path }
+    FNR == 1 { next }
+    NR == FNR { truth[base($1)] = $2; next }
+    { count++; if (base($1) in truth && truth[base($1)] == $2) right++ }
+    END {
+        printf "accuracy    %d of %d (%.2f %%)\n", right, count, count ? 100 * right / count : 0
+        printf "throughput  %.0f images/s on %d ranks, start and end included (%.2f s)\n", count * 1000 / ms, ranks, ms / 1000
+        exit !(count == 360 && right >= 359)
+    }' "$model/labels.csv" "$out/digits.csv" || {
+    echo "demo: expected 360 results and at least 359 right" >&2
+    exit 1
+}
+echo "results     $out/digits.csv"
