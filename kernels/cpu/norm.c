@@ -1,8 +1,9 @@
 /* LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization, LpNormalization.
  *
- * Work runs in fp32 (f64 for doubles). 16-bit inputs are converted into the workspace as a whole; scale
- * and bias too, and there they are also expanded to the normalised shape where the model broadcasts
- * them. Workspace: [x: elements if 16-bit][gain][bias][mean: rows][inverse: rows], each 64-byte aligned. */
+ * Work runs in fp32 (f64 for doubles). 16-bit inputs are converted into the workspace as a whole;
+ * scale and bias too, and there they are also expanded to the normalised shape where the model
+ * broadcasts them. Workspace: [x: elements if 16-bit][gain][bias][mean: rows][inverse: rows], each
+ * 64-byte aligned. */
 #include "kernels/cpu/math_util.h"
 
 #include <math.h>
@@ -15,10 +16,11 @@ typedef struct norm_kernel {
     trm_dtype gain_dtype, bias_dtype, mean_dtype, inverse_dtype;
     bool centre, per_group;
     bool has_bias, want_mean, want_inverse;
-    size_t rows, n;                    /* normalised rows and their length */
-    size_t groups, channels, spatial;  /* a row is `channels` times `spatial`; `groups` rows an image */
-    size_t gain_n;                     /* elements of gain and bias as used */
-    trmi_map expand[2];                /* gain, bias: from the model's shape to gain_n */
+    size_t rows, n; /* normalised rows and their length */
+    size_t groups, channels,
+        spatial;        /* a row is `channels` times `spatial`; `groups` rows an image */
+    size_t gain_n;      /* elements of gain and bias as used */
+    trmi_map expand[2]; /* gain, bias: from the model's shape to gain_n */
     double epsilon;
     int64_t p;
 } norm_kernel;
@@ -67,7 +69,8 @@ static void normalise_f64(double *out, const double *x, size_t n, double mean, d
                           const double *gain, const double *bias)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = (x[i] - mean) * scale * (gain != NULL ? gain[i] : 1) + (bias != NULL ? bias[i] : 0);
+        out[i] =
+            (x[i] - mean) * scale * (gain != NULL ? gain[i] : 1) + (bias != NULL ? bias[i] : 0);
 }
 
 #define T double
@@ -212,9 +215,9 @@ static trm_status settle_group(norm_kernel *k, const trm_op_desc *desc)
     groups = desc->op == TRM_OP_InstanceNormalization ? channels
                                                       : trm_attr_int(desc->attrs, "num_groups", 0);
     if (channels > 0 && (groups < 1 || channels % groups != 0))
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': %lld channels do not divide into %lld groups",
-                        trm_op_get(desc->op)->name, desc->name, (long long)channels,
-                        (long long)groups);
+        return trm_fail(
+            TRM_ERR_INVALID_ARG, "%s '%s': %lld channels do not divide into %lld groups",
+            trm_op_get(desc->op)->name, desc->name, (long long)channels, (long long)groups);
     k->per_group = trm_attr_int(desc->attrs, "per_group", 0) != 0;
     k->groups = (size_t)groups;
     k->channels = groups > 0 ? (size_t)(channels / groups) : 0;
@@ -258,8 +261,8 @@ trm_status trmi_prepare_norm(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kerne
         TRM_TRY(st, settle_group(k, desc), fail);
     }
     elem = trm_dtype_bytes(k->work);
-    k->base.workspace_bytes = 2 * trm_align_up(k->gain_n * elem, TRM_ALIGN) +
-                              2 * trm_align_up(k->rows * elem, TRM_ALIGN);
+    k->base.workspace_bytes =
+        2 * trm_align_up(k->gain_n * elem, TRM_ALIGN) + 2 * trm_align_up(k->rows * elem, TRM_ALIGN);
     if (k->dtype != k->work)
         k->base.workspace_bytes += trm_align_up(elems * elem, TRM_ALIGN);
     k->base.in_place = 1;

@@ -9,7 +9,8 @@ typedef struct mvn_kernel {
     trm_dtype dtype;
     int rank;
     size_t elems, groups, last; /* elements; kept positions; length of the innermost dim */
-    size_t dims[TRM_RANK_MAX], strides[TRM_RANK_MAX]; /* stride of a dim among kept positions, 0: reduced */
+    size_t dims[TRM_RANK_MAX],
+        strides[TRM_RANK_MAX]; /* stride of a dim among kept positions, 0: reduced */
 } mvn_kernel;
 
 static size_t group_of(const mvn_kernel *k, size_t row)

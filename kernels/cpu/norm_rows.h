@@ -15,7 +15,8 @@ static void NAME(layer)(const norm_kernel *k, T *out, const T *x, const T *gain,
     *inverse_out = inverse;
 }
 
-/* InstanceNormalization, GroupNormalization: row `r` is one group of `channels` of `spatial` elements. */
+/* InstanceNormalization, GroupNormalization: row `r` is one group of `channels` of `spatial`
+ * elements. */
 static void NAME(group)(const norm_kernel *k, T *out, const T *x, size_t r, const T *gain,
                         const T *bias)
 {
@@ -39,7 +40,8 @@ static void NAME(lp)(const norm_kernel *k, T *out, const T *x, size_t step)
     T norm = 0;
 
     for (size_t i = 0; i < k->n; i++)
-        norm += k->p == 1 ? (x[i * step] < 0 ? -x[i * step] : x[i * step]) : x[i * step] * x[i * step];
+        norm +=
+            k->p == 1 ? (x[i * step] < 0 ? -x[i * step] : x[i * step]) : x[i * step] * x[i * step];
     if (k->p != 1)
         norm = SQRT(norm);
     for (size_t i = 0; i < k->n; i++)

@@ -1,8 +1,9 @@
 /* QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
  *
- * x is seen as [outer, axis, inner]. Scale and zero point are one number, one an index of the axis, or
- * one a block of the axis ([outer, blocks, inner]). Work goes through chunks of fp32: x / scale is
- * rounded half to even (by adding 1.5 * 2^23, after clamping), the zero point added, the sum clamped. */
+ * x is seen as [outer, axis, inner]. Scale and zero point are one number, one an index of the axis,
+ * or one a block of the axis ([outer, blocks, inner]). Work goes through chunks of fp32: x / scale
+ * is rounded half to even (by adding 1.5 * 2^23, after clamping), the zero point added, the sum
+ * clamped. */
 #include "kernels/cpu/math_util.h"
 
 #include <math.h>
@@ -62,9 +63,11 @@ static size_t run_of(const quant_kernel *k, size_t e, size_t end)
 static void store(const quant_kernel *k, char *to, const float *v, size_t n)
 {
     if (k->out == TRM_DTYPE_U8) {
-        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)((uint8_t *)to)[i] = (uint8_t)(int32_t)v[i];
+        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)((uint8_t *)to)[i] =
+            (uint8_t)(int32_t)v[i];
     } else if (k->out == TRM_DTYPE_I8) {
-        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)((int8_t *)to)[i] = (int8_t)(int32_t)v[i];
+        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)((int8_t *)to)[i] =
+            (int8_t)(int32_t)v[i];
     } else {
         trmi_convert(k->out, to, TRM_DTYPE_F32, v, n);
     }
@@ -111,8 +114,8 @@ static void quant_range(void *ctx, size_t begin, size_t end)
     }
 }
 
-static trm_status quant_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                            void *workspace)
+static trm_status quant_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                            void *const *out, void *workspace)
 {
     quant_kernel *k = (quant_kernel *)base;
     quant_job job = {k, in[0], out[0], in[1], k->has_zero ? in[2] : NULL};
@@ -200,8 +203,8 @@ static trm_status settle_parameters(quant_kernel *k, const trm_op_desc *desc)
     k->has_zero = trmi_has_input(desc, 2);
     if (k->has_zero && trm_tensor_numel(&desc->inputs[2]) != count)
         return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': %zu zero points for %zu scales",
-                        trm_op_get(desc->op)->name, desc->name,
-                        trm_tensor_numel(&desc->inputs[2]), count);
+                        trm_op_get(desc->op)->name, desc->name, trm_tensor_numel(&desc->inputs[2]),
+                        count);
     k->scale_dtype = scale->dtype;
     k->zero_dtype = k->has_zero ? desc->inputs[2].dtype : TRM_DTYPE_NONE;
     return TRM_OK;

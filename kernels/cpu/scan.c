@@ -1,5 +1,6 @@
 /* Operators that walk along one axis: ArgMax, ArgMin, CumSum, CumProd. Input seen as [outer, axis,
- * inner]; work is done in f64, i64 or u64 (fp32 and narrower floats: f64, rounded once an element). */
+ * inner]; work is done in f64, i64 or u64 (fp32 and narrower floats: f64, rounded once an element).
+ */
 #include "kernels/cpu/math_util.h"
 
 #include <string.h>
@@ -144,7 +145,8 @@ trm_status trmi_prepare_scan(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kerne
         const trm_tensor *t = &desc->inputs[1];
 
         if (t->data == NULL || trm_tensor_numel(t) != 1)
-            return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': axis is not one number known on the host",
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "%s '%s': axis is not one number known on the host",
                             trm_op_get(desc->op)->name, desc->name);
         wanted = trm_tensor_get_i64(t, 0);
     }

@@ -1,13 +1,13 @@
-/* Reductions, softmax, normalisation, scans, quantisation: against plain loops in double precision and
- * values worked out by hand. */
+/* Reductions, softmax, normalisation, scans, quantisation: against plain loops in double precision
+ * and values worked out by hand. */
 #include "tests/kernels/math_harness.h"
 
 #include "kernels/reference/rows.h"
 
-static const trm_op reductions[] = {TRM_OP_ReduceSum,  TRM_OP_ReduceMean,      TRM_OP_ReduceMax,
-                                    TRM_OP_ReduceMin,  TRM_OP_ReduceProd,      TRM_OP_ReduceL1,
-                                    TRM_OP_ReduceL2,   TRM_OP_ReduceSumSquare, TRM_OP_ReduceLogSum,
-                                    TRM_OP_ReduceLogSumExp};
+static const trm_op reductions[] = {
+    TRM_OP_ReduceSum,    TRM_OP_ReduceMean,     TRM_OP_ReduceMax, TRM_OP_ReduceMin,
+    TRM_OP_ReduceProd,   TRM_OP_ReduceL1,       TRM_OP_ReduceL2,  TRM_OP_ReduceSumSquare,
+    TRM_OP_ReduceLogSum, TRM_OP_ReduceLogSumExp};
 
 static double reduce_step(trm_op op, double a, double x)
 {
@@ -51,8 +51,10 @@ static void check_reduce(trm_op op, trm_dtype dtype, const int64_t *dims, uint32
     want = trm_arena_alloc(h_arena, n + 1, sizeof(*want));
     count = trm_arena_alloc(h_arena, n + 1, sizeof(*count));
     for (size_t i = 0; i < n; i++)
-        want[i] = op == TRM_OP_ReduceMax ? -INFINITY : op == TRM_OP_ReduceMin ? INFINITY
-                  : op == TRM_OP_ReduceProd ? 1 : 0;
+        want[i] = op == TRM_OP_ReduceMax    ? -INFINITY
+                  : op == TRM_OP_ReduceMin  ? INFINITY
+                  : op == TRM_OP_ReduceProd ? 1
+                                            : 0;
     for (size_t i = 0; i < trm_tensor_numel(&in[0]); i++) {
         size_t rest = i, at = 0, step = 1;
 
@@ -83,10 +85,12 @@ START_TEST(reduce_against_loops)
         int64_t dims[6];
         uint32_t mask;
     } cases[] = {
-        {{5, -1}, 1},           {{3, 4, 5, -1}, 4},     {{3, 4, 5, -1}, 2},     {{3, 4, 5, -1}, 1},
-        {{3, 4, 5, -1}, 5},     {{3, 4, 5, -1}, 7},     {{3, 4, 5, -1}, 6},     {{2, 3, 4, 5, 6, -1}, 10},
-        {{2, 3, 4, 5, 6, -1}, 21}, {{1, 7, 1, 3, -1}, 5}, {{2, 700, 3, -1}, 2},  {{3, 1500, -1}, 2},
-        {{4, 3, 700, -1}, 2},   {{2, 64, 7, 7, -1}, 12}, {{3, 4, -1}, 0},        {{70, 300, -1}, 1},
+        {{5, -1}, 1},          {{3, 4, 5, -1}, 4},        {{3, 4, 5, -1}, 2},
+        {{3, 4, 5, -1}, 1},    {{3, 4, 5, -1}, 5},        {{3, 4, 5, -1}, 7},
+        {{3, 4, 5, -1}, 6},    {{2, 3, 4, 5, 6, -1}, 10}, {{2, 3, 4, 5, 6, -1}, 21},
+        {{1, 7, 1, 3, -1}, 5}, {{2, 700, 3, -1}, 2},      {{3, 1500, -1}, 2},
+        {{4, 3, 700, -1}, 2},  {{2, 64, 7, 7, -1}, 12},   {{3, 4, -1}, 0},
+        {{70, 300, -1}, 1},
     };
     trm_op op = reductions[_i];
 
@@ -95,8 +99,8 @@ START_TEST(reduce_against_loops)
         check_reduce(op, TRM_DTYPE_F64, cases[c].dims, cases[c].mask, 1e-11);
         if (c < 9)
             check_reduce(op, TRM_DTYPE_F16, cases[c].dims, cases[c].mask, 2e-3);
-        if (op == TRM_OP_ReduceSum || op == TRM_OP_ReduceMax ||
-            op == TRM_OP_ReduceMin || op == TRM_OP_ReduceL1 || op == TRM_OP_ReduceSumSquare) {
+        if (op == TRM_OP_ReduceSum || op == TRM_OP_ReduceMax || op == TRM_OP_ReduceMin ||
+            op == TRM_OP_ReduceL1 || op == TRM_OP_ReduceSumSquare) {
             check_reduce(op, TRM_DTYPE_I32, cases[c].dims, cases[c].mask, 0);
             check_reduce(op, TRM_DTYPE_I64, cases[c].dims, cases[c].mask, 0);
         }
@@ -180,15 +184,16 @@ START_TEST(layer_norm)
         for (int rms = 0; rms < 2; rms++) {
             trm_tensor in[3] = {H_TENSOR(dtypes[d], 3, 2, 333), H_TENSOR(dtypes[d], 333),
                                 H_TENSOR(dtypes[d], 1)};
-            trm_tensor out[3] = {in[0], {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {3, 2, 1}},
+            trm_tensor out[3] = {in[0],
+                                 {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {3, 2, 1}},
                                  {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {3, 2, 1}}};
 
             h_random(in[0], -1, 3);
             h_random(in[1], 0.5, 1.5);
             h_random(in[2], -1, 1);
             out[0].data = NULL;
-            h_ok(rms ? TRM_OP_RMSNormalization : TRM_OP_LayerNormalization, NULL, in, rms ? 2 : 3, out,
-                 rms ? 1 : 3);
+            h_ok(rms ? TRM_OP_RMSNormalization : TRM_OP_LayerNormalization, NULL, in, rms ? 2 : 3,
+                 out, rms ? 1 : 3);
             for (size_t r = 0; r < 6; r++) {
                 double row[333], mean, inverse;
 
@@ -224,8 +229,8 @@ START_TEST(group_norms)
 
         out.data = NULL;
         h_ok(kind == 0 ? TRM_OP_InstanceNormalization : TRM_OP_GroupNormalization,
-             h_int(h_int(h_attrs(), "num_groups", 2), "per_group", kind == 2), kind == 2 ? half : in,
-             3, &out, 1);
+             h_int(h_int(h_attrs(), "num_groups", 2), "per_group", kind == 2),
+             kind == 2 ? half : in, 3, &out, 1);
         for (size_t r = 0; r < 24 / n; r++) {
             double row[6], mean, inverse;
 
@@ -235,8 +240,8 @@ START_TEST(group_norms)
             for (size_t i = 0; i < n; i++) {
                 size_t c = (r * n + i) / 3 % 4, g = kind == 2 ? c / 2 : c;
 
-                h_near(&out, r * n + i, row[i] * (double)(g + 1) + 0.1 * (double)(g + 1), 1e-5, 1e-5,
-                       "group norm");
+                h_near(&out, r * n + i, row[i] * (double)(g + 1) + 0.1 * (double)(g + 1), 1e-5,
+                       1e-5, "group norm");
             }
         }
     }
@@ -277,11 +282,13 @@ START_TEST(arg_and_cumulative)
     trm_tensor arg = {.dtype = TRM_DTYPE_I64, .rank = 2, .dims = {2, 1}};
     trm_tensor col = {.dtype = TRM_DTYPE_I64, .rank = 2, .dims = {1, 3}};
     trm_tensor out = {.dtype = TRM_DTYPE_I32, .rank = 2, .dims = {2, 3}};
-    trm_tensor big = H_TENSOR(TRM_DTYPE_I64, 2000), one = {.dtype = TRM_DTYPE_I64, .rank = 1, .dims = {1}};
+    trm_tensor big = H_TENSOR(TRM_DTYPE_I64, 2000),
+               one = {.dtype = TRM_DTYPE_I64, .rank = 1, .dims = {1}};
 
     h_ok(TRM_OP_ArgMax, h_int(h_attrs(), "axis", 1), &x, 1, &arg, 1);
     H_WANT(arg, 0, 1, 0);
-    h_ok(TRM_OP_ArgMax, h_int(h_int(h_attrs(), "axis", -1), "select_last_index", 1), &x, 1, &arg, 1);
+    h_ok(TRM_OP_ArgMax, h_int(h_int(h_attrs(), "axis", -1), "select_last_index", 1), &x, 1, &arg,
+         1);
     H_WANT(arg, 0, 2, 0);
     h_ok(TRM_OP_ArgMin, h_int(h_int(h_attrs(), "axis", 1), "select_last_index", 1), &x, 1, &arg, 1);
     H_WANT(arg, 0, 0, 2);
@@ -312,7 +319,8 @@ START_TEST(quantise)
     trm_tensor half[2] = {H_FILL(H_TENSOR(TRM_DTYPE_F32, 4), 0.5, 1.5, 2.5, -0.5),
                           H_FILL(H_SCALAR(TRM_DTYPE_F32), 1)};
     trm_tensor axis[3] = {H_FILL(H_TENSOR(TRM_DTYPE_I8, 1, 2, 2), 4, 8, -6, 6),
-                          H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 0.5, 2), H_FILL(H_TENSOR(TRM_DTYPE_I8, 2), 0, 2)};
+                          H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 0.5, 2),
+                          H_FILL(H_TENSOR(TRM_DTYPE_I8, 2), 0, 2)};
     trm_tensor block[2] = {H_FILL(H_TENSOR(TRM_DTYPE_I16, 1, 5), 1, 2, 3, 4, 5),
                            H_FILL(H_TENSOR(TRM_DTYPE_F32, 1, 3), 1, 10, 100)};
     trm_tensor dynamic = H_FILL(H_TENSOR(TRM_DTYPE_F32, 6), 0, 2, -3, -2.5, 1.34, 0.5);
@@ -320,7 +328,8 @@ START_TEST(quantise)
     trm_tensor s = {.dtype = TRM_DTYPE_I8, .rank = 1, .dims = {4}};
     trm_tensor f = {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {1, 2, 2}};
     trm_tensor g = {.dtype = TRM_DTYPE_F32, .rank = 2, .dims = {1, 5}};
-    trm_tensor three[3] = {{.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {6}}, {.dtype = TRM_DTYPE_F32},
+    trm_tensor three[3] = {{.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {6}},
+                           {.dtype = TRM_DTYPE_F32},
                            {.dtype = TRM_DTYPE_U8}};
 
     h_ok(TRM_OP_QuantizeLinear, NULL, q, 3, &u, 1);
@@ -342,7 +351,8 @@ int main(void)
 {
     TCase *t = tcase_create("rows");
 
-    tcase_add_loop_test(t, reduce_against_loops, 0, (int)(sizeof(reductions) / sizeof(reductions[0])));
+    tcase_add_loop_test(t, reduce_against_loops, 0,
+                        (int)(sizeof(reductions) / sizeof(reductions[0])));
     tcase_add_test(t, reduce_of_nothing);
     tcase_add_loop_test(t, softmax_against_reference, 0, 3);
     tcase_add_test(t, softmax_edges);
