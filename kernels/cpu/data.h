@@ -91,6 +91,26 @@ static inline int64_t trmi_index_at(const void *indices, trm_dtype dtype, size_t
                                   : ((const int64_t *)indices)[i];
 }
 
+/* Between any dtype and f32, on the team; integers saturate. */
+void trmi_to_f32(trm_dtype dtype, const void *in, float *out, size_t count);
+void trmi_from_f32(trm_dtype dtype, const float *in, void *out, size_t count);
+
+/* For kernels that compute in f32: inputs and output of other dtypes pass through the workspace. */
+#define TRMI_FLOAT_INPUTS 3
+typedef struct trmi_float_io {
+    int inputs; /* the first ones; the kernel reads others itself */
+    trm_dtype in_dtype[TRMI_FLOAT_INPUTS], out_dtype;
+    size_t in_elems[TRMI_FLOAT_INPUTS], out_elems;
+} trmi_float_io;
+/* From the first `inputs` inputs and output 0; UNSUPPORTED unless all are floats. Returns the
+ * workspace it needs. */
+TRM_MUST_USE trm_status trmi_float_io_init(trmi_float_io *io, const trm_op_desc *desc, int inputs,
+                                           size_t *workspace_bytes_out);
+/* Fills in32[0..inputs) and gives where to write the result; end stores it. */
+float *trmi_float_begin(const trmi_float_io *io, const void *const *in, void *out, void *workspace,
+                        const float **in32);
+void trmi_float_end(const trmi_float_io *io, const float *out32, void *out);
+
 /* Work items [*begin_out, *end_out) of part `part` out of `parts`: for kernels whose parts own a
  * piece of the workspace. */
 static inline void trmi_part(size_t n, size_t parts, size_t part, size_t *begin_out,

@@ -169,39 +169,6 @@ static void pass_lines(void *ctx, size_t begin, size_t end)
     }
 }
 
-struct convert_job {
-    trm_dtype dtype;
-    const void *in;
-    void *out;
-};
-
-static void convert_in(void *ctx, size_t begin, size_t end)
-{
-    const struct convert_job *job = (const struct convert_job *)ctx;
-    trm_tensor x = {.dtype = job->dtype, .rank = 1, .data = (void *)(uintptr_t)job->in};
-
-    for (size_t i = begin; i < end; i++)
-        ((float *)job->out)[i] = (float)trm_tensor_get_f64(&x, i);
-}
-
-static void convert_out(void *ctx, size_t begin, size_t end)
-{
-    const struct convert_job *job = (const struct convert_job *)ctx;
-    trm_tensor y = {.dtype = job->dtype, .rank = 1, .data = job->out};
-    size_t bits = 8 * trm_dtype_bytes(job->dtype);
-    bool integer = !trm_dtype_is_float(job->dtype), sign = trm_dtype_is_signed_int(job->dtype);
-    double high = (double)((UINT64_C(1) << (bits - (sign ? 1 : 0) - 1)) - 1) * 2 + 1;
-    double low = sign ? -high - 1 : 0;
-
-    for (size_t i = begin; i < end; i++) {
-        double v = (double)((const float *)job->in)[i];
-
-        if (integer) /* cubic overshoots */
-            v = v < low ? low : v > high ? high : v;
-        trm_tensor_set_f64(&y, i, v);
-    }
-}
-
 void trmi_resize_weighted(const trmi_resize *r, const void *in, void *out, float *workspace)
 {
     float *spare[2] = {workspace, workspace + r->scratch_elems};
@@ -209,7 +176,6 @@ void trmi_resize_weighted(const trmi_resize *r, const void *in, void *out, float
     size_t inner = r->unit_bytes / trm_dtype_bytes(r->dtype), elems = r->in_elems;
     int passes = 0, done = 0;
     bool convert = r->dtype != TRM_DTYPE_F32;
-    struct convert_job conversion = {.dtype = r->dtype, .in = in};
 
     for (int i = 0; i < r->rank; i++)
         passes += r->resized[i];
@@ -220,8 +186,7 @@ void trmi_resize_weighted(const trmi_resize *r, const void *in, void *out, float
     if (convert) {
         float *copy = workspace + 2 * r->scratch_elems;
 
-        conversion.out = copy;
-        trm_team_for(elems, 8192, convert_in, &conversion);
+        trmi_to_f32(r->dtype, in, copy, elems);
         from = copy;
     }
     for (int i = r->rank - 1; i >= 0; i--) {
@@ -242,9 +207,6 @@ void trmi_resize_weighted(const trmi_resize *r, const void *in, void *out, float
         from = job.out;
         inner *= a->out;
     }
-    if (convert) {
-        conversion.in = from;
-        conversion.out = out;
-        trm_team_for(r->out_elems, 8192, convert_out, &conversion);
-    }
+    if (convert)
+        trmi_from_f32(r->dtype, from, out, r->out_elems);
 }
