@@ -172,8 +172,8 @@ static int name_index(const char *name, const char *const *names)
 
 trm_status trmi_cpu_grid_sample(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
 {
-    static const char *const modes[] = {"linear",   "nearest", "cubic",
-                                        "bilinear", "",        "bicubic", NULL};
+    static const char *const modes[] = {"linear", "nearest", "cubic", "bilinear",
+                                        "",       "bicubic", NULL};
     static const char *const paddings[] = {"zeros", "border", "reflection", NULL};
     const trm_tensor *x = &desc->inputs[0], *grid = &desc->inputs[1];
     int mode = name_index(trm_attr_string(desc->attrs, "mode", "linear"), modes);
@@ -294,10 +294,11 @@ trm_status trmi_cpu_affine_grid(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ke
     spatial = count - 2;
     if (spatial < 2 || theta->rank != 3 || theta->dims[0] != shape[0] ||
         theta->dims[1] != spatial || theta->dims[2] != spatial + 1)
-        return trm_fail(TRM_ERR_INVALID_ARG,
-                        "AffineGrid '%s': want theta [n, d, d + 1] and a size of d + 2 numbers, d 2 "
-                        "or 3",
-                        desc->name);
+        return trm_fail(
+            TRM_ERR_INVALID_ARG,
+            "AffineGrid '%s': want theta [n, d, d + 1] and a size of d + 2 numbers, d 2 "
+            "or 3",
+            desc->name);
     want[0] = shape[0];
     for (int i = 0; i < spatial; i++)
         want[1 + i] = shape[2 + i];

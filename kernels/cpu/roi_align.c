@@ -76,15 +76,14 @@ static float bin_value(const struct roi_align *a, const region *r, const float *
     int64_t count = r->grid_h > 0 && r->grid_w > 0 ? r->grid_h * r->grid_w : 1;
 
     for (int64_t iy = 0; iy < r->grid_h; iy++) {
-        float yy = r->y + (float)ph * r->bin_h +
-                   ((float)iy + 0.5f) * r->bin_h / (float)r->grid_h;
+        float yy = r->y + (float)ph * r->bin_h + ((float)iy + 0.5f) * r->bin_h / (float)r->grid_h;
         int64_t y0 = 0, y1 = 0;
         float fy = 0;
         bool y_in = axis_sample(yy, a->height, &y0, &y1, &fy);
 
         for (int64_t ix = 0; ix < r->grid_w; ix++) {
-            float xx = r->x + (float)pw * r->bin_w +
-                       ((float)ix + 0.5f) * r->bin_w / (float)r->grid_w;
+            float xx =
+                r->x + (float)pw * r->bin_w + ((float)ix + 0.5f) * r->bin_w / (float)r->grid_w;
             int64_t x0 = 0, x1 = 0;
             float fx = 0, v[4] = {0, 0, 0, 0};
 

@@ -60,9 +60,9 @@ END_TEST
 
 START_TEST(resize_cubic)
 {
-    const float down[9] = {1.47119141f, 2.78125f,    4.08251953f, 6.71142578f, 8.02148438f,
+    const float down[9] = {1.47119141f, 2.78125f,     4.08251953f, 6.71142578f, 8.02148438f,
                            9.32275391f, 11.91650391f, 13.2265625f, 14.52783203f};
-    const float excluded[9] = {1.36812675f, 2.6695014f,  4.0133367f,  6.57362535f, 7.875f,
+    const float excluded[9] = {1.36812675f, 2.6695014f,   4.0133367f,   6.57362535f, 7.875f,
                                9.2188353f,  11.94896657f, 13.25034122f, 14.59417652f};
     kit k;
 
@@ -155,11 +155,11 @@ START_TEST(resize_keeps_layouts)
             for (int64_t c = 0; c < 16; c++)
                 for (int64_t p = 0; p < 35; p++)
                     ck_assert_float_eq_tol(
-                        ((float *)other.out[0].data)[layout == 1
-                                                         ? (n * 35 + p) * 16 + c
-                                                         : ((n * (16 / block) + c / block) * 35 +
-                                                            p) * block +
-                                                               c % block],
+                        ((float *)other.out[0]
+                             .data)[layout == 1
+                                        ? (n * 35 + p) * 16 + c
+                                        : ((n * (16 / block) + c / block) * 35 + p) * block +
+                                              c % block],
                         ((float *)plain.out[0].data)[(n * 16 + c) * 35 + p], 1e-5f);
         kit_close(&plain);
         kit_close(&other);
@@ -244,8 +244,8 @@ END_TEST
 
 START_TEST(col2im)
 {
-    const float x[25] = {1, 6, 11, 16, 21, 2, 7,  12, 17, 22, 3,  8, 13,
-                         18, 23, 4, 9, 14, 19, 24, 5, 10, 15, 20, 25};
+    const float x[25] = {1,  6,  11, 16, 21, 2,  7,  12, 17, 22, 3,  8, 13,
+                         18, 23, 4,  9,  14, 19, 24, 5,  10, 15, 20, 25};
     const int64_t image[2] = {5, 5}, block[2] = {1, 5};
     float want[25];
     kit k;
