@@ -8,7 +8,6 @@ build=(
     build-essential cmake ninja-build pkg-config ccache git ca-certificates
     libdnnl-dev libopenmpi-dev openmpi-bin openssh-client
     libzmq3-dev libmsgpack-dev libyaml-dev libjansson-dev zlib1g-dev
-    libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libonnx-dev
     libpng-dev libjpeg62-turbo-dev
 )
 # what the tests and the checks of tests/lint need on top

@@ -193,7 +193,9 @@ static trm_status check_counts(trmi_build *b, const trm_op_info *info)
         b->input_count--;
     while (b->output_count > 0 && b->outputs[b->output_count - 1] == TRM_NO_VALUE)
         b->output_count--;
-    if (b->input_count < info->in_min || b->input_count > info->in_max)
+    /* captures come on top of a control node's own inputs */
+    if (b->input_count < info->in_min ||
+        (b->input_count > info->in_max && !(info->flags & TRM_OPF_CONTROL)))
         return trm_fail(TRM_ERR_BAD_FILE, "%s has %d inputs, want %d to %d", b->text,
                         b->input_count, info->in_min, info->in_max);
     if (b->output_count < info->out_min || b->output_count > info->out_max)

@@ -236,9 +236,9 @@ static trm_status add(trmi_scope *s, const trmi_node *n)
     if (trm_op_get(b.op)->flags & TRM_OPF_CONTROL) {
         const trm_op_info *info = trm_op_get(b.op);
 
-        if (b.input_count < info->in_min)
-            return trm_fail(TRM_ERR_BAD_FILE, "%s has %d inputs, want at least %d", b.text,
-                            b.input_count, info->in_min);
+        if (b.input_count < info->in_min || b.input_count > info->in_max)
+            return trm_fail(TRM_ERR_BAD_FILE, "%s has %d inputs, want %d to %d", b.text,
+                            b.input_count, info->in_min, info->in_max);
     }
     TRM_CHECK(trmi_canon_apply(&b));
     return b.done ? TRM_OK : trmi_build_emit(&b);

@@ -24,8 +24,6 @@ for room in $rooms; do
         path=${path%%\"*}
         to=${path%%/*}
         if [ "$to" = "$path" ]; then
-            # a name without a folder: only generated protobuf code is met that way
-            [[ $path == *.pb-c.h ]] && continue
             echo "$file:$line: \"$path\": write the path from the root of the repository"
             bad=1
         elif [[ " ${may[$room]} " != *" $to "* ]]; then
