@@ -18,7 +18,8 @@ typedef enum coordinates {
     COORD_PYTORCH_HALF_PIXEL,
     COORD_ALIGN_CORNERS,
     COORD_ASYMMETRIC,
-    COORD_TF_CROP_AND_RESIZE
+    COORD_TF_CROP_AND_RESIZE,
+    COORD_TF_HALF_PIXEL_FOR_NN /* opset 11 only; later ones have no other name for it */
 } coordinates;
 
 typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_mode;
@@ -174,6 +175,8 @@ static double source(const resize_spec *s, const axis_spec *a, int64_t in, int64
         return out == 1 ? 0 : (x + 0.5) / a->scale - 0.5;
     case COORD_HALF_PIXEL_SYMMETRIC:
         return n / 2 * (1 - (double)out / length) + (x + 0.5) / a->scale - 0.5;
+    case COORD_TF_HALF_PIXEL_FOR_NN:
+        return (x + 0.5) / a->scale;
     case COORD_HALF_PIXEL:
         break;
     }

@@ -129,6 +129,7 @@ trm_status trmi_cpu_depth_to_space(trm_cpu *cpu, trm_op_desc *desc, trm_kernel *
 trm_status trmi_cpu_space_to_depth(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
 {
     const int64_t *d = desc->inputs[0].dims;
+    bool crd = strcmp(trm_attr_string(desc->attrs, "mode", "DCR"), "CRD") == 0;
     int64_t b;
 
     (void)cpu;
@@ -141,10 +142,10 @@ trm_status trmi_cpu_space_to_depth(trm_cpu *cpu, trm_op_desc *desc, trm_kernel *
     {
         int64_t want[4] = {d[0], d[1] * b * b, d[2] / b, d[3] / b};
         int64_t view[6] = {d[0], d[1], d[2] / b, b, d[3] / b, b};
-        static const int perm[6] = {0, 3, 5, 1, 2, 4};
+        static const int dcr_perm[6] = {0, 3, 5, 1, 2, 4}, crd_perm[6] = {0, 1, 3, 5, 2, 4};
 
         TRM_CHECK(trmi_data_expect(desc, 0, 4, want));
-        return permuted(desc, view, perm, kernel_out);
+        return permuted(desc, view, crd ? crd_perm : dcr_perm, kernel_out);
     }
 }
 
