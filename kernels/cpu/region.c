@@ -102,13 +102,14 @@ trm_status trmi_cpu_causal_conv(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ke
     if (x->rank != 3 || w->rank != 3 || w->dims[0] != x->dims[1] || w->dims[1] != 1 ||
         w->dims[2] < 1)
         return misfit(desc, "want x [N, C, L] and weights [C, 1, K]");
-    if (!absent(desc, 3) && (desc->inputs[3].rank != 3 || desc->inputs[3].dims[0] != x->dims[0] ||
-                             desc->inputs[3].dims[1] != x->dims[1] ||
-                             desc->inputs[3].dims[2] != w->dims[2] - 1))
+    if (!absent(desc, 3) &&
+        (desc->inputs[3].rank != 3 || desc->inputs[3].dims[0] != x->dims[0] ||
+         desc->inputs[3].dims[1] != x->dims[1] || desc->inputs[3].dims[2] != w->dims[2] - 1))
         return misfit(desc, "past_state must be [N, C, K - 1]");
     if (!silu && strcmp(activation, "none") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "CausalConvWithState: activation '%s': supported are "
-                                             "none, silu, swish",
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "CausalConvWithState: activation '%s': supported are "
+                        "none, silu, swish",
                         activation);
     TRM_CHECK(trmi_scalar_new(desc, trm_causal_conv_reference, (size_t)(x->dims[0] * x->dims[1]),
                               (size_t)(x->dims[2] * w->dims[2]), &k));

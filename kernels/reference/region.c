@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-static double sample(const trm_tensor *x, size_t plane, int64_t rows, int64_t columns, double at_row,
-                     double at_column)
+static double sample(const trm_tensor *x, size_t plane, int64_t rows, int64_t columns,
+                     double at_row, double at_column)
 {
     double row0 = floor(at_row), column0 = floor(at_column), sum = 0.0;
 
@@ -14,12 +14,12 @@ static double sample(const trm_tensor *x, size_t plane, int64_t rows, int64_t co
     for (int dr = 0; dr < 2; dr++)
         for (int dc = 0; dc < 2; dc++) {
             int64_t row = (int64_t)row0 + dr, column = (int64_t)column0 + dc;
-            double weight = (1.0 - fabs(at_row - (double)row)) *
-                            (1.0 - fabs(at_column - (double)column));
+            double weight =
+                (1.0 - fabs(at_row - (double)row)) * (1.0 - fabs(at_column - (double)column));
 
             if (row >= 0 && row < rows && column >= 0 && column < columns)
-                sum += weight *
-                       trm_tensor_get_f64(x, plane + (size_t)row * (size_t)columns + (size_t)column);
+                sum += weight * trm_tensor_get_f64(x, plane + (size_t)row * (size_t)columns +
+                                                          (size_t)column);
         }
     return sum;
 }
@@ -50,8 +50,8 @@ void trm_deform_conv_reference(const trm_ref *r, size_t begin, size_t end)
                              trm_tensor_get_f64(offset, (at * 2) * space + s);
                 double column = (double)(column0 + (int64_t)(t % kw) * win->dilation[1]) +
                                 trm_tensor_get_f64(offset, (at * 2 + 1) * space + s);
-                double v = sample(x, (n * channels + c) * space_in, win->in[0], win->in[1], row,
-                                  column);
+                double v =
+                    sample(x, (n * channels + c) * space_in, win->in[0], win->in[1], row, column);
 
                 if (mask->dtype != TRM_DTYPE_NONE)
                     v *= trm_tensor_get_f64(mask, at * space + s);
@@ -102,11 +102,11 @@ void trm_max_roi_pool_reference(const trm_ref *r, size_t begin, size_t end)
             to_row = from_row;
         for (int64_t row = from_row; row < to_row; row++)
             for (int64_t column = from_column; column < to_column; column++)
-                best = fmax(best, trm_tensor_get_f64(
-                                      x, (((size_t)image * channels + c) * (size_t)rows +
-                                          (size_t)row) *
-                                                 (size_t)columns +
-                                             (size_t)column));
+                best = fmax(best,
+                            trm_tensor_get_f64(
+                                x, (((size_t)image * channels + c) * (size_t)rows + (size_t)row) *
+                                           (size_t)columns +
+                                       (size_t)column));
         trm_ref_store(r, i, best > -INFINITY ? best : 0.0);
     }
 }

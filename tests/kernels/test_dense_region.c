@@ -8,8 +8,13 @@ static void run(trm_op op, trm_attr *list, int attr_count, trm_tensor *in, int i
 {
     trm_attrs attrs = {.items = list, .count = attr_count};
     trm_tensor inputs[CASE_INPUTS], outputs[4];
-    trm_op_desc desc = {.op = op, .attrs = &attrs, .name = "n", .input_count = input_count,
-                        .output_count = output_count, .inputs = inputs, .outputs = outputs};
+    trm_op_desc desc = {.op = op,
+                        .attrs = &attrs,
+                        .name = "n",
+                        .input_count = input_count,
+                        .output_count = output_count,
+                        .inputs = inputs,
+                        .outputs = outputs};
     const void *ins[CASE_INPUTS];
     void *outs[4], *workspace;
     trm_kernel *k = NULL;
@@ -40,7 +45,8 @@ static void fill(trm_tensor *t)
 static void same(const trm_tensor *a, const trm_tensor *b)
 {
     for (size_t i = 0; i < trm_tensor_numel(a); i++)
-        ck_assert_msg(fabs(trm_tensor_get_f64(a, i) - trm_tensor_get_f64(b, i)) < 1e-12, "[%zu]", i);
+        ck_assert_msg(fabs(trm_tensor_get_f64(a, i) - trm_tensor_get_f64(b, i)) < 1e-12, "[%zu]",
+                      i);
 }
 
 /* Whole-number offsets of +1 row are a convolution of the image moved up by one row. */
@@ -63,8 +69,9 @@ START_TEST(deform_is_conv)
             for (size_t c = 0; c < 5; c++)
                 trm_tensor_set_f64(
                     &moved, (p * 6 + r) * 5 + c,
-                    r + (size_t)_i < 6 ? trm_tensor_get_f64(&in[0], (p * 6 + r + (size_t)_i) * 5 + c)
-                                       : 0.0);
+                    r + (size_t)_i < 6
+                        ? trm_tensor_get_f64(&in[0], (p * 6 + r + (size_t)_i) * 5 + c)
+                        : 0.0);
     got.data = case_alloc(&got);
     want.data = case_alloc(&want);
     run(TRM_OP_DeformConv, group, 2, in, 4, &got, 1);
@@ -154,8 +161,8 @@ START_TEST(quantised_products)
     float as = 0.5f, bs[2] = {1.0f, 0.5f}, ys = 1.0f;
     trm_tensor in[4] = {T_OF(U8, PLAIN, 2, 2), T_OF(I8, PLAIN, 2, 2), T_OF(U8, PLAIN, 1),
                         T_OF(I8, PLAIN, 2)};
-    trm_tensor lin[8] = {T_OF(U8, PLAIN, 2, 2), T_F32(PLAIN, 1),     T_OF(U8, PLAIN, 1),
-                         T_OF(I8, PLAIN, 2, 2), T_F32(PLAIN, 2),     T_OF(I8, PLAIN, 2),
+    trm_tensor lin[8] = {T_OF(U8, PLAIN, 2, 2), T_F32(PLAIN, 1),   T_OF(U8, PLAIN, 1),
+                         T_OF(I8, PLAIN, 2, 2), T_F32(PLAIN, 2),   T_OF(I8, PLAIN, 2),
                          T_F32(PLAIN, 1),       T_OF(U8, PLAIN, 1)};
     void *data[8] = {a, &as, &az, b, bs, bz, &ys, &yz};
     trm_tensor out = T_OF(I32, PLAIN, 2, 2), out8 = T_OF(U8, PLAIN, 2, 2);
@@ -181,21 +188,63 @@ START_TEST(quantised_products)
 END_TEST
 
 static const op_case norms[] = {
-    {"batch norm, blocked, relu", TRM_OP_BatchNormalization, 5,
+    {"batch norm, blocked, relu",
+     TRM_OP_BatchNormalization,
+     5,
      {T_F32(BLOCK16, 2, 20, 5, 6), T_F32(PLAIN, 20), T_F32(PLAIN, 20), T_F32(PLAIN, 20),
-      T_F32(PLAIN, 20)}, 0,
-     T_F32(PLAIN, 2, 20, 5, 6), {A_FLOAT("epsilon", 2.0f)}, 1,
-     {{.op = TRM_OP_Relu, .input = -1}}, 1, 0},
-    {"batch norm, channels last", TRM_OP_BatchNormalization, 5,
+      T_F32(PLAIN, 20)},
+     0,
+     T_F32(PLAIN, 2, 20, 5, 6),
+     {A_FLOAT("epsilon", 2.0f)},
+     1,
+     {{.op = TRM_OP_Relu, .input = -1}},
+     1,
+     0},
+    {"batch norm, channels last",
+     TRM_OP_BatchNormalization,
+     5,
      {T_F32(CHANNELS_LAST, 2, 5, 7), T_F32(PLAIN, 5), T_F32(PLAIN, 5), T_F32(PLAIN, 5),
-      T_F32(PLAIN, 5)}, 0, T_F32(PLAIN, 2, 5, 7), {A_FLOAT("epsilon", 2.0f)}, 1, {{0}}, 0, 0},
-    {"batch norm, bf16", TRM_OP_BatchNormalization, 5,
+      T_F32(PLAIN, 5)},
+     0,
+     T_F32(PLAIN, 2, 5, 7),
+     {A_FLOAT("epsilon", 2.0f)},
+     1,
+     {{0}},
+     0,
+     0},
+    {"batch norm, bf16",
+     TRM_OP_BatchNormalization,
+     5,
      {T_OF(BF16, PLAIN, 2, 5), T_F32(PLAIN, 5), T_F32(PLAIN, 5), T_F32(PLAIN, 5), T_F32(PLAIN, 5)},
-     0, T_OF(BF16, PLAIN, 2, 5), {A_FLOAT("epsilon", 2.0f)}, 1, {{0}}, 0, 2e-2},
-    {"lrn", TRM_OP_LRN, 1, {T_F32(BLOCK16, 1, 20, 4, 4)}, 0, T_F32(PLAIN, 1, 20, 4, 4),
-     {A_INT("size", 5), A_FLOAT("alpha", 0.5f), A_FLOAT("bias", 2.0f)}, 3, {{0}}, 0, 0},
-    {"lrn, even", TRM_OP_LRN, 1, {T_F32(PLAIN, 1, 20, 4, 4)}, 0, T_F32(PLAIN, 1, 20, 4, 4),
-     {A_INT("size", 4), A_FLOAT("alpha", 0.5f)}, 2, {{0}}, 0, 0},
+     0,
+     T_OF(BF16, PLAIN, 2, 5),
+     {A_FLOAT("epsilon", 2.0f)},
+     1,
+     {{0}},
+     0,
+     2e-2},
+    {"lrn",
+     TRM_OP_LRN,
+     1,
+     {T_F32(BLOCK16, 1, 20, 4, 4)},
+     0,
+     T_F32(PLAIN, 1, 20, 4, 4),
+     {A_INT("size", 5), A_FLOAT("alpha", 0.5f), A_FLOAT("bias", 2.0f)},
+     3,
+     {{0}},
+     0,
+     0},
+    {"lrn, even",
+     TRM_OP_LRN,
+     1,
+     {T_F32(PLAIN, 1, 20, 4, 4)},
+     0,
+     T_F32(PLAIN, 1, 20, 4, 4),
+     {A_INT("size", 4), A_FLOAT("alpha", 0.5f)},
+     2,
+     {{0}},
+     0,
+     0},
 };
 
 START_TEST(norm_case)
