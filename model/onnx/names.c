@@ -35,7 +35,7 @@ static trm_status grow(trm_names *names, trm_arena *arena)
 {
     trm_names bigger = *names;
 
-    bigger.max = names->max == 0 ? 64 : names->max * 2;
+    bigger.max = names->max == 0 ? 16 : names->max * 2;
     bigger.slots =
         (struct trm_names_slot *)trm_arena_alloc(arena, bigger.max, sizeof(struct trm_names_slot));
     if (bigger.slots == NULL)

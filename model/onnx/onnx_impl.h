@@ -26,7 +26,7 @@ extern "C" {
 #define TRMI_DEPTH_MAX 32
 #define TRMI_OPSET_MAX 28
 #define TRMI_SYMBOLS_MAX 10000     /* they are searched one by one */
-#define TRMI_INLINED_MAX (1 << 19) /* nodes from function bodies: calls can multiply */
+#define TRMI_INLINED_MAX (1 << 17) /* nodes from function bodies: calls can multiply */
 #define TRMI_DECODED_MAX                                                                           \
     ((size_t)256 << 20) /* plus 16 times the file: bytes of constants that do not                  \
                            lie in the file as they are; bounds what sparse                         \
