@@ -56,9 +56,8 @@ static trm_status send_to(trm_router *r, const char *peer, const trm_wire_messag
     return trm_link_send(r->link, peer, r->out.data, r->out.bytes);
 }
 
-/* Names the dead replica, queues its records for the others, and ends the job if it was the last.
- */
-static void give_up(trm_router *r, int replica, const char *reason)
+/* Names the replica and queues its records for the others. `lost`: its process may be gone. */
+static void give_up(trm_router *r, int replica, const char *reason, bool lost)
 {
     trm_replica *p = &r->registry.replicas[replica];
     char who[256], text[640];
@@ -72,12 +71,13 @@ static void give_up(trm_router *r, int replica, const char *reason)
     pthread_mutex_lock(&r->mu);
     held = trm_window_take_back(r->window, replica);
     r->stats.dead++;
+    r->stats.lost += lost;
     snprintf(r->stats.last_dead, sizeof(r->stats.last_dead), "%.383s", text);
     pthread_mutex_unlock(&r->mu);
     trm_wait_post(&r->news);
     TRM_LOG(TRM_LOG_WARN, "router", "lost %s; its %d records go to the others", text, held);
-    /* in case it lives on behind a cut link: it must not go on by itself */
-    if (send_to(r, p->peer, &(trm_wire_message){.kind = TRM_WIRE_STOP, .lost = true}) != TRM_OK)
+    /* in case it lives: nothing more will come, but it stays in its MPI job until STOP */
+    if (send_to(r, p->peer, &(trm_wire_message){.kind = TRM_WIRE_DRAIN}) != TRM_OK)
         TRM_LOG(TRM_LOG_DEBUG, "router", "%s was not told: %s", who, trm_message());
 }
 
@@ -123,17 +123,15 @@ static void on_message(trm_router *r, const char *peer, const trm_wire_message *
         return;
     }
     if (replica < 0 || r->registry.replicas[replica].state == TRM_REPLICA_DEAD) {
-        /* one that was given up and came back, or a stranger: it is not part of this job */
-        if (send_to(r, peer, &(trm_wire_message){.kind = TRM_WIRE_STOP, .lost = true}) != TRM_OK)
-            TRM_LOG(TRM_LOG_DEBUG, "router", "peer %s was not told: %s", peer, trm_message());
-        return;
+        TRM_LOG(TRM_LOG_DEBUG, "router", "%s from %s ignored", trm_wire_kind_name(m->kind), peer);
+        return; /* one that was given up and came back, or a stranger */
     }
     if (trm_registry_hear(&r->registry, replica, m, now) != TRM_OK)
-        give_up(r, replica, trm_message());
+        give_up(r, replica, trm_message(), true);
     else if (m->kind == TRM_WIRE_RESULT)
         on_results(r, replica, m, parcel);
     else if (m->kind == TRM_WIRE_ERROR)
-        give_up(r, replica, m->message);
+        give_up(r, replica, m->message, false);
 }
 
 static void on_frame(trm_router *r, const char *peer, trm_link_frame *frame)
@@ -157,7 +155,7 @@ static void on_frame(trm_router *r, const char *peer, trm_link_frame *frame)
 
         TRM_LOG(TRM_LOG_WARN, "router", "from %s: %s", peer, trm_message());
         if (replica >= 0)
-            give_up(r, replica, trm_message());
+            give_up(r, replica, trm_message(), true);
     }
     trm_parcel_release(parcel);
 }
@@ -211,9 +209,9 @@ static void hand_out(trm_router *r)
         if (st == TRM_OK)
             trm_registry_sent(&r->registry, replica, n, trm_now_us());
         else if (st == TRM_ERR_COMM)
-            give_up(r, replica, "its connection was closed");
+            give_up(r, replica, "its connection was closed", true);
         else
-            give_up(r, replica, trm_message());
+            give_up(r, replica, trm_message(), true);
     }
 }
 
@@ -221,12 +219,11 @@ static void beat(trm_router *r)
 {
     for (int i = 0; i < r->registry.count; i++) {
         trm_replica *p = &r->registry.replicas[i];
+        trm_status st = send_to(r, p->peer, &(trm_wire_message){.kind = TRM_WIRE_HEARTBEAT});
 
-        if (p->state == TRM_REPLICA_DEAD)
-            continue;
         /* not only the replica's lease: a send to a closed connection fails at once */
-        if (send_to(r, p->peer, &(trm_wire_message){.kind = TRM_WIRE_HEARTBEAT}) == TRM_ERR_COMM)
-            give_up(r, i, "its connection was closed");
+        if (st == TRM_ERR_COMM && p->state != TRM_REPLICA_DEAD)
+            give_up(r, i, "its connection was closed", true);
     }
 }
 
@@ -238,7 +235,7 @@ static void check_replicas(trm_router *r)
     int i;
 
     while ((i = trm_registry_overdue(&r->registry, &r->limits, now)) >= 0)
-        give_up(r, i, trm_message());
+        give_up(r, i, trm_message(), true);
     if (!all && now > r->join_deadline_us) {
         if (!r->hidden)
             TRM_LOG(TRM_LOG_WARN, "router", "%d of %d replicas have joined: going on with those",
@@ -285,15 +282,19 @@ static void serve(trm_router *r)
     }
 }
 
+static bool is_lost(const trm_router *r)
+{
+    return r->stats.lost > 0 || r->registry.count < r->options.replicas;
+}
+
 static void say_stop(trm_router *r)
 {
     trm_wire_message m = {.kind = TRM_WIRE_STOP};
 
-    m.lost = r->stats.dead > 0 || r->registry.count < r->options.replicas;
-    for (int i = 0; i < r->registry.count; i++)
-        if (r->registry.replicas[i].state != TRM_REPLICA_DEAD &&
-            send_to(r, r->registry.replicas[i].peer, &m) != TRM_OK)
-            TRM_LOG(TRM_LOG_WARN, "router", "STOP: %s", trm_message());
+    m.lost = is_lost(r);
+    for (int i = 0; i < r->registry.count; i++) /* those given up as well: they may live */
+        if (send_to(r, r->registry.replicas[i].peer, &m) != TRM_OK)
+            TRM_LOG(TRM_LOG_DEBUG, "router", "STOP: %s", trm_message());
 }
 
 static void *thread_main(void *ctx)
@@ -466,7 +467,7 @@ bool trm_router_stop(trm_router *router)
         pthread_join(router->thread, NULL);
         router->joined_thread = true;
     }
-    return router->stats.dead > 0 || router->registry.count < router->options.replicas;
+    return is_lost(router);
 }
 
 void trm_router_destroy(trm_router *router)

@@ -226,7 +226,7 @@ static void *helper_main(void *ctx)
 
 /* ---- the executor's side ---- */
 
-/* Queues a message for the helper; `finished`: it is the last one. */
+/* Queues a message for the helper (NULL: none); `finished`: the executor has left. */
 static trm_status post(trm_leader *l, const trm_wire_message *m, bool finished)
 {
     struct outbound *out = m != NULL ? trm_calloc(1, sizeof(*out)) : NULL;
@@ -286,6 +286,44 @@ done:
     return st;
 }
 
+/* Sleeps until there is a batch; NULL: it is over. */
+static struct inbound *next_batch(trm_leader *l)
+{
+    for (;;) {
+        uint32_t seen = trm_wait_count(&l->news);
+        struct inbound *in = NULL;
+        bool over;
+
+        pthread_mutex_lock(&l->mu);
+        over = l->stop || l->ended;
+        in = over ? NULL : l->in_first;
+        if (in != NULL) {
+            l->in_first = in->next;
+            if (in->next == NULL)
+                l->in_last = NULL;
+        }
+        pthread_mutex_unlock(&l->mu);
+        if (over || in != NULL)
+            return in;
+        /* an idle wait: the helper's lease bounds it */
+        (void)!trm_wait_change(&l->news, seen, 0, trm_now_us() + 60000000);
+    }
+}
+
+/* After a failure: stays until STOP, because a rank that leaves its MPI job early ends it for all.
+ */
+static void wait_for_stop(trm_leader *l)
+{
+    for (;;) {
+        struct inbound *in = next_batch(l);
+
+        if (in == NULL)
+            return;
+        trm_link_frame_destroy(in->frame);
+        trm_free(in);
+    }
+}
+
 static trm_status executor_loop(trm_leader *l, const trm_leader_model *model)
 {
     TRM_CHECK(post(l,
@@ -295,29 +333,11 @@ static trm_status executor_loop(trm_leader *l, const trm_leader_model *model)
                    false));
     atomic_store_explicit(&l->phase, TRM_PHASE_IDLE, memory_order_relaxed);
     for (bool first = true;; first = false) {
-        struct inbound *in = NULL;
-        trm_status st = TRM_OK;
+        struct inbound *in = next_batch(l);
+        trm_status st;
 
-        while (in == NULL) {
-            uint32_t seen = trm_wait_count(&l->news);
-            bool over;
-
-            pthread_mutex_lock(&l->mu);
-            over = l->stop || l->ended;
-            in = over ? NULL : l->in_first;
-            if (in != NULL) {
-                l->in_first = in->next;
-                if (in->next == NULL)
-                    l->in_last = NULL;
-            }
-            pthread_mutex_unlock(&l->mu);
-            if (over)
-                return TRM_OK;
-            /* an idle wait: the helper's lease bounds it */
-            if (in == NULL &&
-                trm_wait_change(&l->news, seen, 0, trm_now_us() + 60000000) == TRM_ERR_TIMEOUT)
-                continue;
-        }
+        if (in == NULL)
+            return TRM_OK;
         atomic_store_explicit(&l->phase, first ? TRM_PHASE_FIRST_STEP : TRM_PHASE_STEADY,
                               memory_order_relaxed);
         st = run_batch(l, model, in->frame);
@@ -372,12 +392,12 @@ trm_status trm_leader_run(const trm_leader_options *options, const trm_leader_mo
         snprintf(text, sizeof(text), "%s", trm_message());
         /* the message is the thread's, and posting may fail with one of its own */
         if (post(l, &(trm_wire_message){.kind = TRM_WIRE_ERROR, .status = st, .message = text},
-                 true) != TRM_OK)
+                 false) != TRM_OK)
             TRM_LOG(TRM_LOG_WARN, "leader", "the coordinator could not be told: %s", trm_message());
+        wait_for_stop(l);
         st = trm_fail(st, "%s", text);
-    } else if (post(l, NULL, true) != TRM_OK) {
-        st = TRM_ERR_INTERNAL; /* not reached: posting nothing cannot fail */
     }
+    (void)!post(l, NULL, true); /* nothing to encode: cannot fail */
     pthread_join(l->helper, NULL);
     if (st == TRM_OK && l->st != TRM_OK)
         st = trm_fail(l->st, "%s", l->message);
