@@ -41,8 +41,8 @@ TRM_MUST_USE trm_status trm_router_take(trm_router *router, int64_t deadline_us,
                                         trm_taken *taken_out);
 
 typedef struct trm_router_stats {
-    int joined, dead; /* dead: given up for any reason */
-    int lost;         /* of those, the ones whose process may be gone */
+    int joined, dead;    /* dead: given up for any reason */
+    int lost;            /* of those, the ones whose process may be gone */
     char last_dead[384]; /* "replica 2/1 (rank 2, ...): why"; "" */
 } trm_router_stats;
 void trm_router_get_stats(trm_router *router, trm_router_stats *stats_out);

@@ -3,9 +3,9 @@
  * A helper thread owns the link. It says HELLO, beats four times a second (so a busy executor is
  * not taken for a dead one, and the progress counter says whether it is a stuck one), hands batches
  * to the executor and sends what the executor answers. The executor, the caller's thread, sleeps
- * while there is nothing to do. It ends on STOP, or when the coordinator has been silent longer than
- * the lease: a replica that nobody hears must not go on. When the model fails, the coordinator is
- * told and the replica waits for STOP, idle: leaving early would end its MPI job for all. */
+ * while there is nothing to do. It ends on STOP, or when the coordinator has been silent longer
+ * than the lease: a replica that nobody hears must not go on. When the model fails, the coordinator
+ * is told and the replica waits for STOP, idle: leaving early would end its MPI job for all. */
 #ifndef TRM_WORKER_LEADER_H
 #define TRM_WORKER_LEADER_H
 

@@ -346,8 +346,8 @@ static trm_status run(void *ctx, trm_leader *leader, const trm_wire_record *reco
         int same = 1, size;
 
         if (prepared[at].st != TRM_OK) {
-            results_out[at] = (trm_wire_result){.status = prepared[at].st,
-                                                .message = prepared[at].message};
+            results_out[at] =
+                (trm_wire_result){.status = prepared[at].st, .message = prepared[at].message};
             at++;
             continue;
         }

@@ -163,8 +163,7 @@ void trmi_score_prepare(const trm_tensor_model *model, const trm_wire_record *re
 {
     trmi_prepared p = {.st = TRM_OK, .message = ""};
 
-    p.inputs =
-        trm_arena_alloc(scratch, (size_t)model->graph->input_count + 1, sizeof(*p.inputs));
+    p.inputs = trm_arena_alloc(scratch, (size_t)model->graph->input_count + 1, sizeof(*p.inputs));
     if (p.inputs == NULL) {
         p.st = no_memory(0);
     } else if (record->kind == TRM_RECORD_TENSORS) {

@@ -186,8 +186,7 @@ static void rig_init(struct rig *g)
 
 static trm_status rig_run(struct rig *g)
 {
-    trm_score_job job = {
-        .router = g->router, .source = &g->numbers.base, .sink = &g->checker.base};
+    trm_score_job job = {.router = g->router, .source = &g->numbers.base, .sink = &g->checker.base};
 
     return trm_score_run(&job);
 }
