@@ -26,17 +26,18 @@ typedef struct recurrent_kernel {
 typedef struct recurrent_cell {
     const recurrent_kernel *k;
     const recurrent_activation *act;
-    const float *projected;  /* X W^T, gates * hidden */
-    float *gates;            /* H R^T on entry, scratch afterwards */
-    const float *wb, *rb;    /* gates * hidden; zeros where the model has no bias */
-    const float *peepholes;  /* i, o, f; NULL: none */
-    float *h, *c, *scratch;  /* state, changed in place; scratch: hidden floats */
+    const float *projected; /* X W^T, gates * hidden */
+    float *gates;           /* H R^T on entry, scratch afterwards */
+    const float *wb, *rb;   /* gates * hidden; zeros where the model has no bias */
+    const float *peepholes; /* i, o, f; NULL: none */
+    float *h, *c, *scratch; /* state, changed in place; scratch: hidden floats */
 } recurrent_cell;
 
 void trmi_cell_lstm(const recurrent_cell *cell);
 void trmi_cell_rnn(const recurrent_cell *cell);
-/* GRU needs two calls where the reset gate comes before the linear map: `gates` then holds z and r of
- * the first call; scratch takes r * h, whose product with R the caller puts into gates' third part. */
+/* GRU needs two calls where the reset gate comes before the linear map: `gates` then holds z and r
+ * of the first call; scratch takes r * h, whose product with R the caller puts into gates' third
+ * part. */
 void trmi_cell_gru_gates(const recurrent_cell *cell);
 void trmi_cell_gru_finish(const recurrent_cell *cell);
 

@@ -1,5 +1,5 @@
-/* LSTM, GRU, RNN with all of ONNX's options: directions, batch-first layout, sequence lengths, initial
- * states, peepholes, activation lists, clip.
+/* LSTM, GRU, RNN with all of ONNX's options: directions, batch-first layout, sequence lengths,
+ * initial states, peepholes, activation lists, clip.
  *
  * All steps are projected by one matrix product (X W^T); each step then multiplies the state of the
  * whole batch by R^T and runs the cells. Sequences that have ended keep their state and give zeros.
@@ -30,8 +30,9 @@ static trm_status product(const float *a, const float *b, float *c, size_t m, si
     /* c [m, n] = a [m, k] b [n, k]^T */
     if (m == 0 || n == 0)
         return TRM_OK;
-    return trmi_dnnl_status(dnnl_sgemm('N', 'T', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0f, a,
-                                       (dnnl_dim_t)k, b, (dnnl_dim_t)k, 0.0f, c, (dnnl_dim_t)ldc),
+    return trmi_dnnl_status(dnnl_sgemm('N', 'T', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0f,
+                                       a, (dnnl_dim_t)k, b, (dnnl_dim_t)k, 0.0f, c,
+                                       (dnnl_dim_t)ldc),
                             "sgemm");
 }
 
@@ -53,7 +54,8 @@ static void cells(void *ctx, size_t begin, size_t end)
 
         if (r->step >= length)
             continue;
-        cell.projected = r->projected + (k->batch_first ? b * k->steps + t : t * k->batch + b) * wide;
+        cell.projected =
+            r->projected + (k->batch_first ? b * k->steps + t : t * k->batch + b) * wide;
         cell.gates = r->gates + b * wide;
         cell.wb = r->in[IN_B] != NULL ? r->in[IN_B] + 2 * d * wide : r->zeros;
         cell.rb = r->in[IN_B] != NULL ? cell.wb + wide : r->zeros;
@@ -80,7 +82,8 @@ static void cells(void *ctx, size_t begin, size_t end)
     }
 }
 
-/* State [direction, batch, hidden] (batch_first: [batch, direction, hidden]) from or to the outside. */
+/* State [direction, batch, hidden] (batch_first: [batch, direction, hidden]) from or to the
+ * outside. */
 static size_t state_at(const recurrent_kernel *k, size_t d, size_t b)
 {
     return (k->batch_first ? b * (size_t)k->directions + d : d * k->batch + b) * k->hidden;
@@ -169,8 +172,9 @@ static trm_status recurrent_run_kernel(trm_kernel *base, trm_stream *s, const vo
     }
     for (size_t b = 0; r.lengths != NULL && b < k->batch; b++)
         if (r.lengths[b] < 0 || (size_t)r.lengths[b] > k->steps)
-            return trm_fail(TRM_ERR_INVALID_ARG, "%s: sequence length %d of batch element %zu: want 0 "
-                                                 "to %zu",
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "%s: sequence length %d of batch element %zu: want 0 "
+                            "to %zu",
                             trm_op_get(k->op)->name, (int)r.lengths[b], b, k->steps);
     for (int i = 0; i < k->output_count; i++)
         if (out[i] != NULL)
@@ -255,9 +259,9 @@ static trm_status settle_activations(recurrent_kernel *k, const trm_op_desc *des
         return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': %zu activations: want %zu",
                         trm_op_get(k->op)->name, desc->name, given, per * (size_t)k->directions);
     for (size_t i = 0; i < per * (size_t)k->directions; i++) {
-        const char *name = given != 0              ? list->v.strings[i]
+        const char *name = given != 0            ? list->v.strings[i]
                            : k->op == TRM_OP_RNN ? "Tanh"
-                                                   : usual[i % per];
+                                                 : usual[i % per];
         recurrent_activation *act = &k->act[i / per][i % per];
 
         for (size_t t = 0; t < sizeof(activations) / sizeof(activations[0]); t++) {
@@ -267,7 +271,8 @@ static trm_status settle_activations(recurrent_kernel *k, const trm_op_desc *des
                                                   : trmi_vec_get()->unary[activations[t].op];
             act->params.alpha =
                 activations[t].has_alpha && a < alphas ? alpha[a++] : activations[t].alpha;
-            act->params.beta = activations[t].has_beta && b < betas ? beta[b++] : activations[t].beta;
+            act->params.beta =
+                activations[t].has_beta && b < betas ? beta[b++] : activations[t].beta;
         }
         if (act->row == NULL)
             return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': activation '%s' is not known",

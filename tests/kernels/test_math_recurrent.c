@@ -5,7 +5,8 @@ enum { STEPS = 5, BATCH = 3, INPUT = 4, HIDDEN = 6 };
 
 typedef struct options {
     trm_op op;
-    bool bidirectional, reverse, batch_first, lengths, states, bias, peepholes, before_reset, coupled;
+    bool bidirectional, reverse, batch_first, lengths, states, bias, peepholes, before_reset,
+        coupled;
     double clip;
     trm_dtype dtype;
     double tol;
@@ -81,17 +82,43 @@ static void step_of(const options *o, const trm_tensor *in, size_t d, const doub
 static const options cases[] = {
     {.op = TRM_OP_LSTM, .tol = 2e-6},
     {.op = TRM_OP_LSTM, .bias = true, .states = true, .peepholes = true, .tol = 2e-6},
-    {.op = TRM_OP_LSTM, .bias = true, .bidirectional = true, .lengths = true, .states = true, .tol = 2e-6},
-    {.op = TRM_OP_LSTM, .reverse = true, .lengths = true, .batch_first = true, .states = true, .tol = 2e-6},
-    {.op = TRM_OP_LSTM, .bidirectional = true, .batch_first = true, .peepholes = true, .clip = 0.5, .tol = 2e-6},
+    {.op = TRM_OP_LSTM,
+     .bias = true,
+     .bidirectional = true,
+     .lengths = true,
+     .states = true,
+     .tol = 2e-6},
+    {.op = TRM_OP_LSTM,
+     .reverse = true,
+     .lengths = true,
+     .batch_first = true,
+     .states = true,
+     .tol = 2e-6},
+    {.op = TRM_OP_LSTM,
+     .bidirectional = true,
+     .batch_first = true,
+     .peepholes = true,
+     .clip = 0.5,
+     .tol = 2e-6},
     {.op = TRM_OP_LSTM, .coupled = true, .bias = true, .tol = 2e-6},
     {.op = TRM_OP_LSTM, .bias = true, .states = true, .dtype = TRM_DTYPE_F16, .tol = 2e-3},
     {.op = TRM_OP_GRU, .tol = 2e-6},
     {.op = TRM_OP_GRU, .bias = true, .states = true, .before_reset = true, .tol = 2e-6},
     {.op = TRM_OP_GRU, .bias = true, .bidirectional = true, .lengths = true, .tol = 2e-6},
-    {.op = TRM_OP_GRU, .reverse = true, .batch_first = true, .bias = true, .before_reset = true, .clip = 0.7, .tol = 2e-6},
+    {.op = TRM_OP_GRU,
+     .reverse = true,
+     .batch_first = true,
+     .bias = true,
+     .before_reset = true,
+     .clip = 0.7,
+     .tol = 2e-6},
     {.op = TRM_OP_RNN, .tol = 2e-6},
-    {.op = TRM_OP_RNN, .bias = true, .bidirectional = true, .lengths = true, .states = true, .tol = 2e-6},
+    {.op = TRM_OP_RNN,
+     .bias = true,
+     .bidirectional = true,
+     .lengths = true,
+     .states = true,
+     .tol = 2e-6},
     {.op = TRM_OP_RNN, .reverse = true, .batch_first = true, .tol = 2e-6},
 };
 
@@ -108,7 +135,8 @@ START_TEST(against_loops)
                          H_TENSOR(t, dirs, BATCH, HIDDEN)};
     trm_attrs *a = h_string(h_int(h_attrs(), "layout", bf), "direction", way);
 
-    in[0] = h_random(bf ? H_TENSOR(t, BATCH, STEPS, INPUT) : H_TENSOR(t, STEPS, BATCH, INPUT), -1, 1);
+    in[0] =
+        h_random(bf ? H_TENSOR(t, BATCH, STEPS, INPUT) : H_TENSOR(t, STEPS, BATCH, INPUT), -1, 1);
     in[1] = h_random(H_TENSOR(t, dirs, gates * HIDDEN, INPUT), -1, 1);
     in[2] = h_random(H_TENSOR(t, dirs, gates * HIDDEN, HIDDEN), -1, 1);
     if (o->bias)
@@ -116,10 +144,11 @@ START_TEST(against_loops)
     if (o->lengths)
         in[4] = H_FILL(H_TENSOR(TRM_DTYPE_I32, BATCH), 2, 5, 0);
     if (o->states) {
-        in[5] = h_random(bf ? H_TENSOR(t, BATCH, dirs, HIDDEN) : H_TENSOR(t, dirs, BATCH, HIDDEN), -1, 1);
+        in[5] = h_random(bf ? H_TENSOR(t, BATCH, dirs, HIDDEN) : H_TENSOR(t, dirs, BATCH, HIDDEN),
+                         -1, 1);
         if (o->op == TRM_OP_LSTM)
-            in[6] = h_random(bf ? H_TENSOR(t, BATCH, dirs, HIDDEN) : H_TENSOR(t, dirs, BATCH, HIDDEN),
-                             -1, 1);
+            in[6] = h_random(
+                bf ? H_TENSOR(t, BATCH, dirs, HIDDEN) : H_TENSOR(t, dirs, BATCH, HIDDEN), -1, 1);
     }
     if (o->peepholes)
         in[7] = h_random(H_TENSOR(t, dirs, 3 * HIDDEN), -1, 1);
@@ -147,7 +176,8 @@ START_TEST(against_loops)
             }
             for (size_t j = 0; j < HIDDEN; j++) {
                 for (size_t s = 0; s < STEPS; s++) {
-                    size_t at = bf ? (b * STEPS + s) * (size_t)dirs + d : (s * (size_t)dirs + d) * BATCH + b;
+                    size_t at = bf ? (b * STEPS + s) * (size_t)dirs + d
+                                   : (s * (size_t)dirs + d) * BATCH + b;
 
                     h_near(&out[0], at * HIDDEN + j, y[s][j], o->tol, o->tol, "Y");
                 }
@@ -161,12 +191,15 @@ END_TEST
 
 START_TEST(refusals)
 {
-    trm_tensor in[5] = {H_TENSOR(TRM_DTYPE_F32, 2, 1, 3), H_TENSOR(TRM_DTYPE_F32, 1, 4, 3),
-                        H_TENSOR(TRM_DTYPE_F32, 1, 4, 4), {0},
+    trm_tensor in[5] = {H_TENSOR(TRM_DTYPE_F32, 2, 1, 3),
+                        H_TENSOR(TRM_DTYPE_F32, 1, 4, 3),
+                        H_TENSOR(TRM_DTYPE_F32, 1, 4, 4),
+                        {0},
                         H_FILL(H_TENSOR(TRM_DTYPE_I32, 1), 3)};
     trm_tensor out = H_TENSOR(TRM_DTYPE_F32, 2, 1, 1, 4);
     static const char *const names[] = {"Sine"};
-    trm_attr list = {.name = "activations", .kind = TRM_ATTR_STRINGS, .count = 1, .v = {.strings = names}};
+    trm_attr list = {
+        .name = "activations", .kind = TRM_ATTR_STRINGS, .count = 1, .v = {.strings = names}};
     trm_attrs *a = h_attrs();
 
     ck_assert_int_eq(h_run(TRM_OP_RNN, NULL, in, 5, &out, 1), TRM_ERR_INVALID_ARG);
