@@ -156,7 +156,7 @@ static void damage(const char *path, bool zip)
         if (st == TRM_OK && n != NULL && trm_npy_row_bytes(n) <= 4096 && trm_npy_rows(n) > 0) {
             unsigned char row[4096];
 
-            st = trm_npy_read_rows(n, 0, 1, row);
+            (void)!trm_npy_read_rows(n, 0, 1, row); /* any answer will do, but no crash */
         }
         trm_npy_close(n);
         trm_npz_close(z);

@@ -36,6 +36,8 @@ check() {
     mark=$cache/$( (echo "$headers"; cat "$f") | sha1sum | cut -c1-40)
     [ ! -e "$mark" ] || return 0
     if out=$(timeout 300 clang-tidy --quiet -p "$build" "$f" 2>/dev/null); then
+        printf '%s' "${out:+$out
+}"
         : >"$mark"
     else
         printf '%s\n' "$out"
