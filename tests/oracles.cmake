@@ -1,0 +1,5 @@
+# Development oracles that skip (77) where their Python packages are missing.
+add_test(NAME oracles/from_pytorch
+  COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/oracles/from_pytorch.py $<TARGET_FILE:trireme>)
+add_test(NAME oracles/images COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/oracles/images.py --check)
+set_tests_properties(oracles/from_pytorch oracles/images PROPERTIES LABELS slow TIMEOUT 600 SKIP_RETURN_CODE 77)
