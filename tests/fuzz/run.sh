@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the libFuzzer targets with clang and runs each for some seconds: clean means no crash, no sanitizer report.
 # usage: tests/fuzz/run.sh SOURCE_DIR BUILD_DIR SECONDS [TARGET]
-# Seeds: tests/fuzz/seeds/<target>/ and, for fuzz_onnx, ONNX's own node models where they are installed.
+# Seeds: tests/fuzz/seeds/<target>/, the unit tests' images and arrays, and for fuzz_onnx ONNX's own node models where
+# they are installed.
 # Exit code 77 (skipped) without clang's fuzzer.
 set -euo pipefail
 
@@ -34,6 +35,8 @@ for file in "$source"/tests/fuzz/fuzz_*.c; do
         done
         seeds+=("$build/seeds/$target")
     fi
+    [ "$target" = fuzz_image ] && seeds+=("$source/tests/data/images")
+    [ "$target" = fuzz_npy ] && seeds+=("$source/tests/data/npy")
     echo "fuzz: $target for $seconds s"
     "$build/tests/$target" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=25 -print_final_stats=1 \
         -artifact_prefix="$build/" "${seeds[@]}" 2>&1 | tail -n 25
