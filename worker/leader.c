@@ -64,7 +64,7 @@ static trm_status say_hello(trm_leader *l, trm_link *link)
     char host[128] = "";
 
     if (gethostname(host, sizeof(host) - 1) != 0)
-        strcpy(host, "?");
+        snprintf(host, sizeof(host), "?");
     return send_message(link, &(trm_wire_message){.kind = TRM_WIRE_HELLO,
                                                   .host = host,
                                                   .rank = l->options->rank,

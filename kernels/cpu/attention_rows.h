@@ -1,7 +1,7 @@
-/* Body of the attention core, included once per instruction set with these macros defined:
- * ROWS_FN, VEC (a vector of LANES floats), V_SET1, V_LOAD, V_STORE, V_FMA(a, b, c) = a * b + c,
- * V_ADD, V_SUB, V_MUL, V_MAX, V_ROUND (to the nearest whole number), V_POW2(n) = 2^n for whole n,
- * V_SUM and V_TOP (over the lanes).
+/* Body of the attention core, included once per instruction set (no include guard) with these
+ * macros: ROWS_FN, VEC (a vector of LANES floats), V_SET1, V_LOAD, V_STORE, V_FMA(a, b, c) = a * b
+ * + c, V_ADD, V_SUB, V_MUL, V_MAX, V_ROUND (to the nearest whole number), V_POW2(n) = 2^n for whole
+ * n, V_SUM and V_TOP (over the lanes).
  *
  * Both products have one form: C[rows, n] = A[rows, k] B[k, n], B's rows contiguous along n, in
  * tiles of 6 rows and 4 vectors kept in registers. Columns are padded, so there are no tails. */

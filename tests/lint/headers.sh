@@ -20,6 +20,7 @@ one() {
         printf '%s does not compile alone as C:\n%s\n' "$h" "$out"
         return 1
     fi
+    [[ $h != tests/* ]] || return 0 # tests are C only
     if ! out=$(echo "#include \"$h\"" | "${CXX:-c++}" -x c++ -std=gnu++17 -Wall -Werror -fsyntax-only "$@" - 2>&1); then
         printf '%s does not compile alone as C++:\n%s\n' "$h" "$out"
         return 1
@@ -27,6 +28,8 @@ one() {
 }
 bad=0 count=0
 while IFS= read -r h; do
+    # a body that is included many times, with macros set before
+    ! head -n 8 "$h" | grep -qi 'no include guard' || continue
     count=$((count + 1))
     one "$h" "${flags[@]}" || bad=1
 done < <(sources '*.h' | grep -v '^kernels/cuda/')
