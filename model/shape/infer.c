@@ -4,12 +4,13 @@
  * arithmetic), so that Reshape, Expand, Slice and the like come out with symbols instead of
  * unknowns. Bodies of If, Loop and Scan are walked with what the node feeds them; a Loop's carried
  * shapes are widened (differing dims become unknown) until the body maps them to themselves. */
+#include "model/shape/infer_values.h"
 #include "model/shape/rule.h"
 
 #include <string.h>
 
-#define DEPTH_MAX 32  /* of bodies in bodies */
-#define ROUNDS_MAX 10 /* of widening: a carried value loses at most its dims, then its rank */
+#define DEPTH_MAX 32 /* of bodies in bodies */
+#define ROUNDS_MAX 6 /* of widening; then carried values lose their ranks, which ends it */
 
 /* What is known of a value's elements. */
 typedef struct known {
@@ -181,9 +182,11 @@ static trm_status infer_loop(pass *p, const trm_node *node, const trm_tensor *in
     copy_descs(body, saved, false, 0);
     for (int k = 0; k < count; k++)
         carried[k] = in[2 + k];
-    for (int round = 0; again && round < ROUNDS_MAX; round++) {
+    for (int round = 0; again && round <= ROUNDS_MAX; round++) {
         known *values = (known *)scratch(p, body->value_count, sizeof(known));
 
+        for (int k = 0; k < count && round == ROUNDS_MAX; k++)
+            carried[k].rank = -1;
         if (values == NULL)
             return no_memory();
         copy_descs(body, saved, true, 0);
@@ -353,15 +356,43 @@ static trm_status infer_graph(pass *p, trm_graph *g, known *values)
     return TRM_OK;
 }
 
-trm_status trm_graph_infer(trm_graph *g)
+/* Tells the caller the values of the top graph that are known completely. */
+static trm_status tell(trm_graph *g, const known *values, int count, trmi_value_found found,
+                       void *ctx)
 {
+    for (int v = 0; v < count; v++) {
+        const trm_tensor *t = &g->values[v].desc;
+        bool whole = values[v].dims != NULL && trm_tensor_is_concrete(t);
+        size_t elems;
+
+        if (!whole || t->dtype == TRM_DTYPE_NONE || trm_tensor_elems(t, &elems) != TRM_OK ||
+            elems > TRM_SHAPE_VALUES_MAX)
+            continue;
+        for (size_t i = 0; whole && i < elems; i++)
+            whole = values[v].dims[i] >= 0;
+        if (whole)
+            TRM_CHECK(found(ctx, g, v, values[v].dims, (int)elems));
+    }
+    return TRM_OK;
+}
+
+trm_status trmi_graph_infer_values(trm_graph *g, trmi_value_found found, void *ctx)
+{
+    int count = g->value_count;
     pass p = {0};
     known *values;
     trm_status st;
 
     TRM_CHECK(trm_arena_create(0, &p.arena));
-    values = (known *)scratch(&p, g->value_count, sizeof(known));
+    values = (known *)scratch(&p, count, sizeof(known));
     st = values == NULL ? no_memory() : infer_graph(&p, g, values);
+    if (st == TRM_OK && found != NULL)
+        st = tell(g, values, count, found, ctx);
     trm_arena_destroy(p.arena);
     return st;
+}
+
+trm_status trm_graph_infer(trm_graph *g)
+{
+    return trmi_graph_infer_values(g, NULL, NULL);
 }
