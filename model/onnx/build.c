@@ -1,6 +1,7 @@
 /* What rewrites share: changing a node before it goes into the graph, and putting it there. */
 #include "model/onnx/onnx_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static trm_status no_memory(void)
@@ -45,14 +46,11 @@ static const char *constant_name(const trmi_build *b, const char *name)
     const char *base = b->node->name[0] != '\0'    ? b->node->name
                        : b->node->output_count > 0 ? b->node->outputs[0]
                                                    : b->node->op;
-    size_t n = strlen(base), m = strlen(name);
-    char *text = (char *)trm_arena_alloc(b->scope->im->scratch, n + m + 2, 1);
+    size_t bytes = strlen(base) + strlen(name) + 2;
+    char *text = (char *)trm_arena_alloc(b->scope->im->scratch, bytes, 1);
 
-    if (text == NULL)
-        return NULL;
-    memcpy(text, base, n);
-    text[n] = '/';
-    memcpy(text + n + 1, name, m + 1);
+    if (text != NULL)
+        snprintf(text, bytes, "%s/%s", base, name);
     return text;
 }
 
@@ -109,7 +107,7 @@ trm_status trmi_build_float_input(trmi_build *b, int index, const char *name, fl
     const trm_value *like = trmi_build_input(b, 0);
     uint64_t room = 0;
     trm_tensor desc = {.dtype = TRM_DTYPE_F32, .rank = 0, .data = &room};
-    int pair[2], cast;
+    int pair[2], cast = TRM_NO_VALUE;
 
     if (like != NULL && like->desc.dtype != TRM_DTYPE_NONE) {
         desc.dtype = like->desc.dtype;

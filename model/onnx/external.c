@@ -65,13 +65,13 @@ done:
 static trm_status remember(trmi_import *im, const char *name, trm_file *file)
 {
     size_t n = (size_t)im->extern_count + 1;
-    trm_file **files = (trm_file **)trm_realloc(im->extern_files, n, sizeof(*files));
+    trm_file **files = (trm_file **)trm_realloc(im->extern_files, n, sizeof(trm_file *));
     const char **names;
 
     if (files == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "external data");
     im->extern_files = files;
-    names = (const char **)trm_realloc(im->extern_names, n, sizeof(*names));
+    names = (const char **)trm_realloc(im->extern_names, n, sizeof(const char *));
     if (names == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "external data");
     im->extern_names = names;

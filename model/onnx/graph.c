@@ -148,21 +148,23 @@ trm_status trmi_graph_fill(trmi_scope *s, trmi_bytes message)
     return trm_graph_set_outputs(s->body->g, outputs.ids, outputs.count);
 }
 
-static trm_status import_body(trmi_scope *outer, trmi_bytes message, const char *name,
-                              trmi_scope **scope_out)
-{
-    trmi_scope *s;
+/* A scope and what it builds; lives while its node is imported. */
+typedef struct body_import {
+    trmi_scope scope;
+    trmi_body body;
+} body_import;
 
+static trm_status import_body(trmi_scope *outer, trmi_bytes message, const char *name,
+                              body_import *to)
+{
+    trmi_scope *s = &to->scope;
+
+    memset(to, 0, sizeof(*to));
     if (outer->depth >= TRMI_DEPTH_MAX)
         return trm_fail(TRM_ERR_BAD_FILE,
                         "graph at byte %zu: bodies and functions nest deeper than %d",
                         (size_t)(message.data - outer->im->base), TRMI_DEPTH_MAX);
-    s = (trmi_scope *)trm_arena_alloc(outer->im->scratch, 1, sizeof(*s));
-    if (s == NULL)
-        return no_memory();
-    s->body = (trmi_body *)trm_arena_alloc(outer->im->scratch, 1, sizeof(*s->body));
-    if (s->body == NULL)
-        return no_memory();
+    s->body = &to->body;
     s->im = outer->im;
     s->outer = outer;
     s->opsets = outer->opsets;
@@ -171,9 +173,7 @@ static trm_status import_body(trmi_scope *outer, trmi_bytes message, const char 
     s->prefix = "";
     s->depth = outer->depth + 1;
     TRM_CHECK(trm_graph_create(outer->body->g, name, &s->body->g));
-    TRM_CHECK(trmi_graph_fill(s, message));
-    *scope_out = s;
-    return TRM_OK;
+    return trmi_graph_fill(s, message);
 }
 
 /* The operator's rules on how many inputs and outputs a body has. */
@@ -230,7 +230,7 @@ static trm_status add_capture_inputs(trmi_build *b, trmi_scope *s, const int *ca
     return trm_graph_set_inputs(g, ids, (int)total);
 }
 
-static trm_status collect_captures(trmi_build *b, trmi_scope *const *bodies, int body_count,
+static trm_status collect_captures(trmi_build *b, const body_import *bodies, int body_count,
                                    int **captures_out, int *count_out)
 {
     const trm_graph *g = b->scope->body->g;
@@ -239,13 +239,13 @@ static trm_status collect_captures(trmi_build *b, trmi_scope *const *bodies, int
     int *captures;
 
     for (int i = 0; i < body_count; i++)
-        max += bodies[i]->capture_count;
+        max += bodies[i].scope.capture_count;
     captures = (int *)trm_arena_alloc(b->scope->im->scratch, (size_t)max + 1, sizeof(int));
     if (captures == NULL)
         return no_memory();
     for (int i = 0; i < body_count; i++) {
-        for (int c = 0; c < bodies[i]->capture_count; c++) {
-            int value = bodies[i]->captures[2 * c];
+        for (int c = 0; c < bodies[i].scope.capture_count; c++) {
+            int value = bodies[i].scope.captures[2 * c];
             const char *name = g->values[value].name;
 
             if (trm_names_find(&seen, name) >= 0)
@@ -263,7 +263,7 @@ trm_status trmi_bodies_import(trmi_build *b)
 {
     static const char *const names[] = {"then_branch", "else_branch", "body"};
     int first = b->op == TRM_OP_If ? 0 : 2, end = b->op == TRM_OP_If ? 2 : 3;
-    trmi_scope *bodies[2];
+    body_import bodies[2];
     int *captures = NULL;
     int count = 0;
 
@@ -275,15 +275,15 @@ trm_status trmi_bodies_import(trmi_build *b)
             return trm_fail(TRM_ERR_BAD_FILE, "%s: wants a graph attribute '%s'", b->text,
                             names[i]);
         TRM_CHECK(import_body(b->scope, a->message, names[i], &bodies[i - first]));
-        TRM_CHECK(check_body(b, names[i], bodies[i - first]->body->g));
+        TRM_CHECK(check_body(b, names[i], bodies[i - first].body.g));
     }
     TRM_CHECK(collect_captures(b, bodies, end - first, &captures, &count));
     for (int i = first; i < end; i++) {
         trm_attr attr = {.name = names[i], .kind = TRM_ATTR_GRAPH, .count = 1};
 
-        TRM_CHECK(add_capture_inputs(b, bodies[i - first], captures, count));
-        TRM_CHECK(trm_graph_sort(bodies[i - first]->body->g));
-        attr.v.graph = bodies[i - first]->body->g;
+        TRM_CHECK(add_capture_inputs(b, &bodies[i - first].scope, captures, count));
+        TRM_CHECK(trm_graph_sort(bodies[i - first].body.g));
+        attr.v.graph = bodies[i - first].body.g;
         TRM_CHECK(trm_attr_set(&b->attrs, b->scope->body->g->arena, &attr));
     }
     for (int i = 0; i < count; i++)

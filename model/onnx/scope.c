@@ -287,6 +287,7 @@ trm_status trmi_scope_add_sparse(trmi_scope *s, const char *name, trmi_bytes mes
     memset(&values, 0, sizeof(values));
     memset(&indices, 0, sizeof(indices));
     memset(&dense, 0, sizeof(dense));
+    values.name = "";
     TRM_CHECK(parse_sparse(s->im, message, name == NULL ? "" : name, &values, &indices, &dense));
     if (name == NULL)
         name = values.name;

@@ -93,7 +93,7 @@ static trm_status parse_external(const trmi_pb *r, trm_arena *arena, trmi_onnx_t
 {
     trmi_pb e = trmi_pb_make(r->bytes, r->base, "StringStringEntryProto");
     const char *key = "", *value = "";
-    int64_t number;
+    int64_t number = 0;
     bool more;
 
     for (;;) {

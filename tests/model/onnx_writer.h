@@ -125,6 +125,7 @@ static inline void put_entry(msg *m, unsigned field, const char *key, const char
 static inline msg value_info(const char *name, int64_t elem, const char *dims)
 {
     msg v = {NULL, 0, 0}, type = {NULL, 0, 0}, tensor = {NULL, 0, 0}, shape = {NULL, 0, 0};
+    bool shaped = dims != NULL;
 
     put_text(&v, 1, name);
     put_int(&tensor, 1, elem);
@@ -139,8 +140,10 @@ static inline msg value_info(const char *name, int64_t elem, const char *dims)
         put_msg(&shape, 1, dim);
         dims += n + (dims[n] == ',');
     }
-    if (dims != NULL)
+    if (shaped)
         put_msg(&tensor, 2, shape);
+    else
+        free(shape.data);
     put_msg(&type, 1, tensor);
     put_msg(&v, 2, type);
     return v;
@@ -269,19 +272,35 @@ static inline msg model(msg g, int64_t opset)
     return m;
 }
 
-/* Imports and frees the model's message on failure; on success the bytes must outlive the graph:
- * they are leaked, since each test is a process of its own. */
+/* Bytes that graphs and tensors of a test may point into, for the test's life. */
+static unsigned char *kept[1000];
+static int kept_count;
+
+static inline void keep(msg m)
+{
+    if (kept_count == 1000)
+        abort();
+    kept[kept_count++] = m.data;
+}
+
+static inline void free_kept(void)
+{
+    while (kept_count > 0)
+        free(kept[--kept_count]);
+}
+
+/* Takes the model, and keeps its bytes. */
 static inline trm_status import_msg(msg m, trm_graph **g)
 {
     trm_file *file = NULL;
-    trm_status st = trm_file_from_memory(m.data, m.bytes, "test.onnx", &file);
+    trm_status st;
 
+    keep(m);
+    st = trm_file_from_memory(m.data, m.bytes, "test.onnx", &file);
     if (st != TRM_OK)
         return st;
     st = trm_onnx_import(file, g);
     trm_file_unref(file);
-    if (st != TRM_OK)
-        free(m.data);
     return st;
 }
 
