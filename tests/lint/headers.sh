@@ -28,8 +28,7 @@ one() {
 }
 bad=0 count=0
 while IFS= read -r h; do
-    # a body that is included many times, with macros set before
-    ! head -n 8 "$h" | grep -qi 'no include guard' || continue
+    ! is_body "$h" || continue
     count=$((count + 1))
     one "$h" "${flags[@]}" || bad=1
 done < <(sources '*.h' | grep -v '^kernels/cuda/')

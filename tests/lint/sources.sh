@@ -14,3 +14,8 @@ sources() {
         [ -f "$f" ] && printf '%s\n' "$f"
     done | sort
 }
+
+# is_body HEADER: it says in its head that it is included many times, with macros set before ("no include guard").
+is_body() {
+    head -n 8 "$1" | tr '\n*' '  ' | tr -s ' ' | grep -qi 'no include guard'
+}
