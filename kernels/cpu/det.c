@@ -48,7 +48,8 @@ static trm_status det_run(trm_kernel *base, trm_stream *s, const void *const *in
     for (size_t i = 0; i < k->count; i++) {
         double det;
 
-        trmi_convert(TRM_DTYPE_F64, workspace, k->dtype, (const char *)in[0] + i * elems * size, elems);
+        trmi_convert(TRM_DTYPE_F64, workspace, k->dtype, (const char *)in[0] + i * elems * size,
+                     elems);
         det = determinant(workspace, k->n);
         trmi_convert(k->dtype, (char *)out[0] + i * size, TRM_DTYPE_F64, &det, 1);
     }

@@ -21,7 +21,7 @@ typedef struct einsum_kernel {
 /* While parsing: dims by name (a-z, A-Z, then ellipsis dims counted from the last). */
 typedef struct parse {
     const trm_op_desc *desc;
-    int64_t dim[NAMES];                     /* 0 with seen 0: not used */
+    int64_t dim[NAMES]; /* 0 with seen 0: not used */
     int seen[NAMES];
     size_t strides[OPERANDS_MAX][NAMES];
     int ellipsis; /* most dims an ellipsis stands for */
@@ -76,10 +76,12 @@ static trm_status read_operand(parse *p, int operand, const char *from, const ch
         }
         if (name_of(*s) < 0)
             return bad_equation(p, "want letters, '...', ',' and '->'");
-        TRM_CHECK(use_dim(p, operand, name_of(*s), t->dims[d], trm_tensor_count(t, d + 1, t->rank)));
+        TRM_CHECK(
+            use_dim(p, operand, name_of(*s), t->dims[d], trm_tensor_count(t, d + 1, t->rank)));
         d++;
     }
-    return d == t->rank ? TRM_OK : bad_equation(p, "a term has fewer letters than its operand has dims");
+    return d == t->rank ? TRM_OK
+                        : bad_equation(p, "a term has fewer letters than its operand has dims");
 }
 
 static trm_status keep(parse *p, int name)
@@ -208,8 +210,8 @@ static void einsum_range(void *ctx, size_t begin, size_t end)
     }
 }
 
-static trm_status einsum_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                             void *workspace)
+static trm_status einsum_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
 {
     einsum_kernel *k = (einsum_kernel *)base;
     einsum_job job = {.k = k};
@@ -243,7 +245,8 @@ trm_status trmi_prepare_einsum(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ker
         return trm_fail(TRM_ERR_UNSUPPORTED, "Einsum '%s': %d operands: at most %d", desc->name,
                         desc->input_count, OPERANDS_MAX);
     for (int i = 0; i < desc->input_count; i++)
-        if (desc->inputs[i].dtype != desc->inputs[0].dtype || desc->inputs[i].dtype == TRM_DTYPE_BOOL)
+        if (desc->inputs[i].dtype != desc->inputs[0].dtype ||
+            desc->inputs[i].dtype == TRM_DTYPE_BOOL)
             return trmi_bad_dtype(desc, i, "a number, the same for all");
     TRM_CHECK(read_equation(&p, &kept));
     TRM_CHECK(trmi_kernel_new(sizeof(*k), &einsum_ops, &k));

@@ -1,5 +1,5 @@
-/* NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss: x [N, C, D...] (scores seen as [N, C, D]), target
- * [N, D...]. Sums run in double. */
+/* NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss: x [N, C, D...] (scores seen as [N, C, D]),
+ * target [N, D...]. Sums run in double. */
 #include "kernels/cpu/math_util.h"
 
 #include <math.h>
@@ -60,11 +60,11 @@ static trm_status loss_run(trm_kernel *base, trm_stream *s, const void *const *i
         for (size_t c = 0; k->want_log && c < k->classes; c++)
             put(k->x, out[1], at + c * k->d, number(k->x, in[0], at + c * k->d) - shift);
         if (!k->has_ignore || class != k->ignore) {
-            if (class < 0 || (size_t)class >= k->classes)
+            if (class < 0 || (size_t) class >= k->classes)
                 return trm_fail(TRM_ERR_INVALID_ARG, "%s: target %zu is class %lld: want 0 to %zu",
                                 trm_op_get(k->op)->name, i, (long long)class, k->classes - 1);
-            weight = k->weight != TRM_DTYPE_NONE ? number(k->weight, in[2], (size_t)class) : 1;
-            loss = weight * (shift - number(k->x, in[0], at + (size_t)class * k->d));
+            weight = k->weight != TRM_DTYPE_NONE ? number(k->weight, in[2], (size_t) class) : 1;
+            loss = weight * (shift - number(k->x, in[0], at + (size_t) class * k->d));
         }
         if (k->reduction == LOSS_NONE)
             put(k->out, out[0], i, loss);
@@ -92,7 +92,8 @@ trm_status trmi_prepare_loss(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kerne
         return trmi_bad_dtype(desc, 0, "a float");
     if (desc->inputs[1].dtype != TRM_DTYPE_I32 && desc->inputs[1].dtype != TRM_DTYPE_I64)
         return trmi_bad_dtype(desc, 1, "i32 or i64");
-    if (x->rank < 2 || trm_tensor_numel(&desc->inputs[1]) * (size_t)x->dims[1] != trm_tensor_numel(x))
+    if (x->rank < 2 ||
+        trm_tensor_numel(&desc->inputs[1]) * (size_t)x->dims[1] != trm_tensor_numel(x))
         return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': targets do not fit scores [N, C, ...]",
                         trm_op_get(desc->op)->name, desc->name);
     if (trmi_has_input(desc, 2) && trm_tensor_numel(&desc->inputs[2]) != (size_t)x->dims[1])

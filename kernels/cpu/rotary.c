@@ -1,6 +1,6 @@
-/* RotaryEmbedding: pairs of a head are turned by the angle of their position. x: [batch, heads, seq,
- * head] or [batch, seq, heads * head]; caches [positions, rotary/2] picked by position ids [batch, seq],
- * or [batch, seq, rotary/2]. And SwiGLU: a sigmoid(alpha a) b. */
+/* RotaryEmbedding: pairs of a head are turned by the angle of their position. x: [batch, heads,
+ * seq, head] or [batch, seq, heads * head]; caches [positions, rotary/2] picked by position ids
+ * [batch, seq], or [batch, seq, rotary/2]. And SwiGLU: a sigmoid(alpha a) b. */
 #include "kernels/cpu/math_util.h"
 
 #include <math.h>
@@ -48,8 +48,8 @@ static void rotary_range(void *ctx, size_t begin, size_t end)
     }
 }
 
-static trm_status rotary_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                             void *workspace)
+static trm_status rotary_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
 {
     rotary_kernel *k = (rotary_kernel *)base;
     size_t rows = k->batch * k->seq * k->heads, elems = rows * k->head;
@@ -88,11 +88,13 @@ static trm_status settle_rotary(rotary_kernel *k, const trm_op_desc *desc)
 
     k->heads_first = x->rank == 4;
     if (x->rank == 3 && (heads < 1 || x->dims[2] % heads != 0))
-        return trm_fail(TRM_ERR_INVALID_ARG, "RotaryEmbedding '%s': num_heads %lld does not divide %lld",
-                        desc->name, (long long)heads, (long long)x->dims[2]);
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "RotaryEmbedding '%s': num_heads %lld does not divide %lld", desc->name,
+                        (long long)heads, (long long)x->dims[2]);
     if ((x->rank != 3 && x->rank != 4) || cache->rank < 2)
-        return trm_fail(TRM_ERR_INVALID_ARG, "RotaryEmbedding '%s': data of rank %d, caches of rank %d",
-                        desc->name, x->rank, cache->rank);
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "RotaryEmbedding '%s': data of rank %d, caches of rank %d", desc->name,
+                        x->rank, cache->rank);
     k->batch = (size_t)x->dims[0];
     k->heads = k->heads_first ? (size_t)x->dims[1] : (size_t)heads;
     k->seq = (size_t)x->dims[k->heads_first ? 2 : 1];
@@ -102,13 +104,15 @@ static trm_status settle_rotary(rotary_kernel *k, const trm_op_desc *desc)
     if (2 * k->half > k->head || (size_t)cache->dims[cache->rank - 1] != k->half ||
         !trm_tensor_same_shape(cache, &desc->inputs[2]) ||
         (!k->has_ids && k->positions != k->batch * k->seq))
-        return trm_fail(TRM_ERR_INVALID_ARG,
-                        "RotaryEmbedding '%s': caches do not fit %zu rotated pairs at %zu positions",
-                        desc->name, k->half, k->batch * k->seq);
+        return trm_fail(
+            TRM_ERR_INVALID_ARG,
+            "RotaryEmbedding '%s': caches do not fit %zu rotated pairs at %zu positions",
+            desc->name, k->half, k->batch * k->seq);
     if (k->has_ids && (desc->inputs[3].dtype != TRM_DTYPE_I64 ||
                        trm_tensor_numel(&desc->inputs[3]) != k->batch * k->seq))
-        return trm_fail(TRM_ERR_INVALID_ARG, "RotaryEmbedding '%s': position ids: want i64 [%zu, %zu]",
-                        desc->name, k->batch, k->seq);
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "RotaryEmbedding '%s': position ids: want i64 [%zu, %zu]", desc->name,
+                        k->batch, k->seq);
     return TRM_OK;
 }
 
@@ -129,8 +133,8 @@ trm_status trmi_prepare_rotary(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ker
     k->has_ids = trmi_has_input(desc, 3);
     TRM_TRY(st, settle_rotary(k, desc), fail);
     if (k->dtype != TRM_DTYPE_F32)
-        k->base.workspace_bytes = (k->batch * k->seq * k->heads * k->head + 2 * k->positions * k->half) *
-                                  sizeof(float);
+        k->base.workspace_bytes =
+            (k->batch * k->seq * k->heads * k->head + 2 * k->positions * k->half) * sizeof(float);
     *kernel_out = &k->base;
     return TRM_OK;
 fail:
@@ -171,8 +175,8 @@ static void swiglu_f64(const trmi_row_params *p, size_t n, void *out, const void
         ((double *)out)[i] = a[i] / (1 + exp(-(double)p->alpha * a[i])) * b[i];
 }
 
-static trm_status swiglu_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                             void *workspace)
+static trm_status swiglu_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
 {
     (void)s;
     (void)workspace;

@@ -1,6 +1,6 @@
-/* DFT and STFT: mixed-radix Cooley-Tukey in double precision (Cooley and Tukey 1965): a transform of
- * length n = p m is p transforms of length m of the interleaved parts, joined by n twiddle factors;
- * prime lengths are summed directly. Recursion depth is the number of prime factors. */
+/* DFT and STFT: mixed-radix Cooley-Tukey in double precision (Cooley and Tukey 1965): a transform
+ * of length n = p m is p transforms of length m of the interleaved parts, joined by n twiddle
+ * factors; prime lengths are summed directly. Recursion depth is the number of prime factors. */
 #include "kernels/cpu/math_util.h"
 
 #include <math.h>
@@ -14,11 +14,11 @@ typedef struct fourier_kernel {
     trm_kernel base;
     trm_dtype dtype, window_dtype;
     bool inverse, onesided, real_out, has_window;
-    size_t n;                   /* transform length */
-    size_t outer, inner;        /* DFT: positions around the axis; STFT: batch, 1 */
-    size_t in_len, in_parts;    /* samples along the axis, 1 real or 2 complex */
-    size_t out_len;             /* bins kept */
-    size_t frames, frame_step;  /* STFT; DFT: 1, 0 */
+    size_t n;                  /* transform length */
+    size_t outer, inner;       /* DFT: positions around the axis; STFT: batch, 1 */
+    size_t in_len, in_parts;   /* samples along the axis, 1 real or 2 complex */
+    size_t out_len;            /* bins kept */
+    size_t frames, frame_step; /* STFT; DFT: 1, 0 */
 } fourier_kernel;
 
 typedef struct fourier_scratch {
@@ -76,8 +76,8 @@ static double number(trm_dtype dtype, const void *data, size_t i)
 }
 
 /* Fills scratch->in with sample `first` on of series (outer, inner), zeros past its end. */
-static void load(const fourier_kernel *k, const fourier_scratch *s, const void *x, const void *window,
-                 size_t outer, size_t inner, size_t first)
+static void load(const fourier_kernel *k, const fourier_scratch *s, const void *x,
+                 const void *window, size_t outer, size_t inner, size_t first)
 {
     for (size_t i = 0; i < k->n; i++) {
         size_t at = ((outer * k->in_len + first + i) * k->inner + inner) * k->in_parts;
@@ -120,8 +120,8 @@ static trm_status fourier_run(trm_kernel *base, trm_stream *stream, const void *
                 double v[2] = {s.out[i].re * scale, s.out[i].im * scale};
                 size_t at = ((o * k->out_len + i) * k->inner + inner) * parts;
 
-                trmi_convert(k->dtype, (char *)out[0] + at * trm_dtype_bytes(k->dtype), TRM_DTYPE_F64,
-                             v, parts);
+                trmi_convert(k->dtype, (char *)out[0] + at * trm_dtype_bytes(k->dtype),
+                             TRM_DTYPE_F64, v, parts);
             }
         }
     return TRM_OK;
@@ -138,7 +138,8 @@ static trm_status settle_dft(fourier_kernel *k, const trm_op_desc *desc)
 
     if (trmi_has_input(desc, 2)) {
         if (desc->inputs[2].data == NULL)
-            return trm_fail(TRM_ERR_UNSUPPORTED, "DFT '%s': axis is not known on the host", desc->name);
+            return trm_fail(TRM_ERR_UNSUPPORTED, "DFT '%s': axis is not known on the host",
+                            desc->name);
         wanted = trm_tensor_get_i64(&desc->inputs[2], 0);
     }
     TRM_CHECK(trmi_axis(desc, wanted, x->rank, &axis));
@@ -193,8 +194,8 @@ static trm_status settle_stft(fourier_kernel *k, const trm_op_desc *desc)
         k->n = k->in_len;
     }
     if (k->has_window && trm_tensor_numel(&desc->inputs[2]) != k->n)
-        return trm_fail(TRM_ERR_INVALID_ARG, "STFT '%s': window of %zu for frames of %zu", desc->name,
-                        trm_tensor_numel(&desc->inputs[2]), k->n);
+        return trm_fail(TRM_ERR_INVALID_ARG, "STFT '%s': window of %zu for frames of %zu",
+                        desc->name, trm_tensor_numel(&desc->inputs[2]), k->n);
     return TRM_OK;
 }
 

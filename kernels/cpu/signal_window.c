@@ -62,8 +62,8 @@ static void mel(const window_kernel *k, void *out)
     }
 }
 
-static trm_status window_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                             void *workspace)
+static trm_status window_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
 {
     window_kernel *k = (window_kernel *)base;
 
@@ -91,7 +91,8 @@ trm_status trmi_prepare_window(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **ker
     TRM_CHECK(trmi_math_begin(desc));
     for (int i = 0; desc->op == TRM_OP_MelWeightMatrix && i < 5; i++) {
         if (desc->inputs[i].data == NULL || trm_tensor_numel(&desc->inputs[i]) != 1)
-            return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': input %d is not one number known on the host",
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "%s '%s': input %d is not one number known on the host",
                             trm_op_get(desc->op)->name, desc->name, i);
         value[i] = trm_tensor_get_f64(&desc->inputs[i], 0);
     }

@@ -1,5 +1,5 @@
-/* Einsum, Det, losses, windows, Fourier transforms, rotary embedding: values worked out by hand or by a
- * direct sum. */
+/* Einsum, Det, losses, windows, Fourier transforms, rotary embedding: values worked out by hand or
+ * by a direct sum. */
 #include "tests/kernels/math_harness.h"
 
 START_TEST(einsum)
@@ -53,9 +53,11 @@ START_TEST(losses)
                         H_FILL(H_TENSOR(TRM_DTYPE_I64, 2, 2), 0, 1, 1, 0),
                         H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 2, 4)};
     trm_tensor each = {.dtype = TRM_DTYPE_F32, .rank = 2, .dims = {2, 2}};
-    trm_tensor two[2] = {{.dtype = TRM_DTYPE_F32}, {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {2, 2, 2}}};
+    trm_tensor two[2] = {{.dtype = TRM_DTYPE_F32},
+                         {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {2, 2, 2}}};
 
-    h_ok(TRM_OP_NegativeLogLikelihoodLoss, h_string(h_attrs(), "reduction", "none"), in, 2, &each, 1);
+    h_ok(TRM_OP_NegativeLogLikelihoodLoss, h_string(h_attrs(), "reduction", "none"), in, 2, &each,
+         1);
     H_WANT(each, 0, -1, -2, -1, -2);
     h_ok(TRM_OP_NegativeLogLikelihoodLoss, NULL, in, 3, two, 1);
     H_WANT(two[0], 1e-6, -18.0 / 12);
@@ -65,7 +67,8 @@ START_TEST(losses)
     H_WANT(two[0], 1e-6, log(1 + exp(1)) + log(2) + log(1 + exp(2)) + log(2));
     h_near(&two[1], 1, -log(2), 1e-6, 0, "log prob");
     trm_tensor_set_i64(&in[1], 3, 7);
-    ck_assert_int_eq(h_run(TRM_OP_NegativeLogLikelihoodLoss, NULL, in, 2, two, 1), TRM_ERR_INVALID_ARG);
+    ck_assert_int_eq(h_run(TRM_OP_NegativeLogLikelihoodLoss, NULL, in, 2, two, 1),
+                     TRM_ERR_INVALID_ARG);
     ck_assert_ptr_nonnull(strstr(trm_message(), "target 3 is class 7"));
 }
 END_TEST
@@ -125,7 +128,8 @@ START_TEST(fourier_onesided)
     trm_tensor x = h_random(H_TENSOR(TRM_DTYPE_F32, 1, 8, 1), -1, 1), back = x;
     trm_tensor half = {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {1, 5, 2}};
     trm_attrs *one = h_int(h_attrs(), "onesided", 1);
-    trm_tensor in[4] = {x, H_FILL(H_SCALAR(TRM_DTYPE_I64), 2), {0}, H_FILL(H_SCALAR(TRM_DTYPE_I64), 4)};
+    trm_tensor in[4] = {
+        x, H_FILL(H_SCALAR(TRM_DTYPE_I64), 2), {0}, H_FILL(H_SCALAR(TRM_DTYPE_I64), 4)};
     trm_tensor frames = {.dtype = TRM_DTYPE_F32, .rank = 4, .dims = {1, 3, 3, 2}};
 
     back.data = NULL;
@@ -154,8 +158,10 @@ START_TEST(rotary)
                         H_FILL(H_TENSOR(TRM_DTYPE_F32, 2, 2), 1, 1, 0, 0),
                         H_FILL(H_TENSOR(TRM_DTYPE_F32, 2, 2), 0, 0, 1, 1),
                         H_FILL(H_TENSOR(TRM_DTYPE_I64, 1, 2), 0, 1)};
-    trm_tensor out = in[0], g[2] = {H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 1, -2),
-                                    H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 3, 4)}, h = g[0];
+    trm_tensor out = in[0],
+               g[2] = {H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 1, -2),
+                       H_FILL(H_TENSOR(TRM_DTYPE_F32, 2), 3, 4)},
+               h = g[0];
 
     out.data = h.data = NULL;
     h_ok(TRM_OP_RotaryEmbedding, NULL, in, 4, &out, 1);
