@@ -165,7 +165,7 @@ done:
     dnnl_primitive_desc_destroy(pd);
     dnnl_primitive_attr_destroy(attr);
     if (st != TRM_OK)
-        trmi_dnnl_kernel_destroy(&k->base);
+        trmi_dnnl_kernel_destroy((trm_kernel *)k); /* may be NULL */
     return st;
 }
 

@@ -1,4 +1,6 @@
 /* ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul: checks, then the exact reference. */
+#include "kernels/cpu/qlinear.h"
+
 #include "kernels/cpu/scalar.h"
 #include "kernels/reference/quantized.h"
 
@@ -26,8 +28,8 @@ trm_status trmi_cpu_conv_integer(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **k
     int64_t group = trm_attr_int(desc->attrs, "group", 1);
     trmi_scalar_kernel *k = NULL;
     trm_window window;
+    trm_status st;
 
-    (void)cpu;
     TRM_CHECK(trmi_want_dtype(desc, 0, bytes));
     TRM_CHECK(trmi_want_dtype(desc, linear ? 3 : 1, bytes));
     TRM_CHECK(trm_window_parse(desc->attrs, w->dims + 2, x, y, false, &window));
@@ -43,6 +45,9 @@ trm_status trmi_cpu_conv_integer(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **k
         TRM_CHECK(want_count(desc, 6, 1));
         TRM_CHECK(want_count(desc, 7, 1));
         TRM_CHECK(want_count(desc, 8, (size_t)w->dims[0]));
+        st = trmi_qlinear_conv_dnnl(cpu, desc, &window, group, kernel_out);
+        if (st != TRM_ERR_UNSUPPORTED)
+            return st;
     }
     TRM_CHECK(trmi_scalar_new(desc,
                               linear ? trm_qlinear_conv_reference : trm_conv_integer_reference,

@@ -187,6 +187,77 @@ START_TEST(quantised_products)
 }
 END_TEST
 
+/* oneDNN's int8 convolution (constant weights) against the exact reference (weights as inputs): at
+ * most one step apart where a tie is rounded. */
+START_TEST(quantised_conv)
+{
+    trm_tensor in[9] = {T_OF(U8, PLAIN, 1, 20, 7, 9), T_F32(PLAIN, 1),  T_OF(U8, PLAIN, 1),
+                        T_OF(I8, PLAIN, 24, 20, 3, 3), T_F32(PLAIN, 24), T_OF(I8, PLAIN, 24),
+                        T_F32(PLAIN, 1),              T_OF(U8, PLAIN, 1), T_OF(I32, PLAIN, 24)};
+    trm_tensor out = T_OF(U8, PLAIN, 1, 24, 4, 5), layouted, plain[2];
+    trm_attr list[3] = {A_INTS("pads", 1, 1, 1, 1), A_INTS("strides", 2, 2), A_INT("group", 1)};
+    trm_attrs attrs = {.items = list, .count = 3};
+    static const double whole[9] = {255, 0, 0, 127, 0, 0, 0, 0, 500};
+    static const double single[9] = {0, 0.02, 120, 0, 0.01, 0, 0.1, 50, 0};
+
+    if (_i > 0) { /* signed, depthwise */
+        in[0].dtype = in[2].dtype = in[7].dtype = out.dtype = TRM_DTYPE_I8;
+        in[0].dims[1] = list[2].v.i = 24;
+        in[3].dims[1] = 1;
+    }
+    for (int i = 0; i < 9; i++) {
+        in[i].data = case_alloc(&in[i]);
+        for (size_t e = 0; e < trm_tensor_numel(&in[i]); e++) {
+            double v = single[i] + fabs(case_random()) * whole[i];
+
+            if (i == 4)
+                v += 0.01 * fabs(case_random());
+            if (i == 3 || i == 8 || (i == 0 && _i > 0))
+                v = (v - whole[i] / 2) / (i == 8 ? 1 : 1.01);
+            trm_tensor_set_f64(&in[i], e, v);
+        }
+    }
+    for (int way = 0; way < 2; way++) {
+        trm_tensor inputs[9], outputs[1] = {out}, x;
+        trm_op_desc desc = {.op = TRM_OP_QLinearConv, .attrs = &attrs, .name = "n",
+                            .input_count = 9, .output_count = 1, .inputs = inputs,
+                            .outputs = outputs};
+        const void *ins[9];
+        void *outs[1], *workspace;
+        trm_kernel *k = NULL;
+
+        for (int i = 0; i < 9; i++) {
+            inputs[i] = in[i];
+            ins[i] = in[i].data;
+            if (i == 0 || way == 1)
+                inputs[i].data = NULL;
+        }
+        ck_assert_msg(device->ops->prepare(device, &desc, &k) == TRM_OK, "%s", trm_message());
+        x = case_convert(device, &in[0], in[0].dtype, inputs[0].layout);
+        ins[0] = x.data;
+        layouted = outputs[0];
+        outs[0] = layouted.data = case_alloc(&layouted);
+        workspace = trm_aligned_malloc(k->workspace_bytes);
+        ck_assert_int_eq(k->ops->run(k, NULL, ins, outs, workspace), TRM_OK);
+        plain[way] = case_convert(device, &layouted, out.dtype, TRM_LAYOUT_PLAIN);
+        trm_kernel_destroy(k);
+        trm_aligned_free(workspace);
+        trm_aligned_free(layouted.data);
+        trm_aligned_free(x.data);
+    }
+    for (size_t e = 0; e < trm_tensor_numel(&out); e++) {
+        int64_t a = trm_tensor_get_i64(&plain[0], e), b = trm_tensor_get_i64(&plain[1], e);
+
+        ck_assert_msg(a - b <= 1 && b - a <= 1, "[%zu]: %lld, reference %lld", e, (long long)a,
+                      (long long)b);
+    }
+    trm_aligned_free(plain[0].data);
+    trm_aligned_free(plain[1].data);
+    for (int i = 0; i < 9; i++)
+        trm_aligned_free(in[i].data);
+}
+END_TEST
+
 static const op_case norms[] = {
     {"batch norm, blocked, relu",
      TRM_OP_BatchNormalization,
@@ -265,6 +336,7 @@ int main(void)
     tcase_add_test(t, regions);
     tcase_add_loop_test(t, unpool, 0, 2);
     tcase_add_test(t, quantised_products);
+    tcase_add_loop_test(t, quantised_conv, 0, 2);
     tcase_add_loop_test(t, norm_case, 0, (int)(sizeof(norms) / sizeof(norms[0])));
     rc = case_main(t, "dense region");
     trm_device_destroy(device);
