@@ -48,16 +48,16 @@ static trm_status quant_attr(const trm_op_desc *desc, dnnl_primitive_attr_t attr
         return trm_fail(TRM_ERR_NO_MEMORY, "scales");
     for (size_t i = 0; i < count; i++)
         scales[i] = x_scale * (float)trm_tensor_get_f64(ws, i) / y_scale;
-    st = trmi_dnnl_status(dnnl_primitive_attr_set_output_scales(
-                              attr, (dnnl_dim_t)count, count == 1 ? 0 : 1 << 1, scales),
+    st = trmi_dnnl_status(dnnl_primitive_attr_set_output_scales(attr, (dnnl_dim_t)count,
+                                                                count == 1 ? 0 : 1 << 1, scales),
                           "output scales");
     trm_free(scales);
     if (st == TRM_OK && src != 0)
-        st = trmi_dnnl_status(
-            dnnl_primitive_attr_set_zero_points(attr, DNNL_ARG_SRC, 1, 0, &src), "zero point");
+        st = trmi_dnnl_status(dnnl_primitive_attr_set_zero_points(attr, DNNL_ARG_SRC, 1, 0, &src),
+                              "zero point");
     if (st == TRM_OK && dst != 0)
-        st = trmi_dnnl_status(
-            dnnl_primitive_attr_set_zero_points(attr, DNNL_ARG_DST, 1, 0, &dst), "zero point");
+        st = trmi_dnnl_status(dnnl_primitive_attr_set_zero_points(attr, DNNL_ARG_DST, 1, 0, &dst),
+                              "zero point");
     return st;
 }
 
@@ -97,14 +97,14 @@ static trm_status make_pd(trm_cpu *cpu, const trm_op_desc *desc, const trm_windo
     TRM_CHECK(trmi_dnnl_md(&desc->outputs[0], TRM_LAYOUT_CHANNELS_LAST, &dst));
     if (!absent(desc, BIAS))
         TRM_CHECK(trmi_dnnl_md(&desc->inputs[BIAS], TRM_LAYOUT_PLAIN, bias));
-    TRM_CHECK(trmi_dnnl_status(dnnl_dilated_convolution_forward_desc_init(
-                                   &d, dnnl_forward_inference, dnnl_convolution_direct, &src,
-                                   weights, absent(desc, BIAS) ? NULL : bias, &dst, stride,
-                                   dilation, begin, end),
-                               "int8 convolution"));
-    TRM_CHECK(trmi_dnnl_status(
-        dnnl_primitive_desc_create(pd_out, &d, attr, trmi_cpu_engine(cpu), NULL),
-        "int8 convolution"));
+    TRM_CHECK(
+        trmi_dnnl_status(dnnl_dilated_convolution_forward_desc_init(
+                             &d, dnnl_forward_inference, dnnl_convolution_direct, &src, weights,
+                             absent(desc, BIAS) ? NULL : bias, &dst, stride, dilation, begin, end),
+                         "int8 convolution"));
+    TRM_CHECK(
+        trmi_dnnl_status(dnnl_primitive_desc_create(pd_out, &d, attr, trmi_cpu_engine(cpu), NULL),
+                         "int8 convolution"));
     if (!trmi_dnnl_impl_slow(*pd_out))
         return TRM_OK;
     dnnl_primitive_desc_destroy(*pd_out);

@@ -191,9 +191,15 @@ END_TEST
  * most one step apart where a tie is rounded. */
 START_TEST(quantised_conv)
 {
-    trm_tensor in[9] = {T_OF(U8, PLAIN, 1, 20, 7, 9), T_F32(PLAIN, 1),  T_OF(U8, PLAIN, 1),
-                        T_OF(I8, PLAIN, 24, 20, 3, 3), T_F32(PLAIN, 24), T_OF(I8, PLAIN, 24),
-                        T_F32(PLAIN, 1),              T_OF(U8, PLAIN, 1), T_OF(I32, PLAIN, 24)};
+    trm_tensor in[9] = {T_OF(U8, PLAIN, 1, 20, 7, 9),
+                        T_F32(PLAIN, 1),
+                        T_OF(U8, PLAIN, 1),
+                        T_OF(I8, PLAIN, 24, 20, 3, 3),
+                        T_F32(PLAIN, 24),
+                        T_OF(I8, PLAIN, 24),
+                        T_F32(PLAIN, 1),
+                        T_OF(U8, PLAIN, 1),
+                        T_OF(I32, PLAIN, 24)};
     trm_tensor out = T_OF(U8, PLAIN, 1, 24, 4, 5), layouted, plain[2];
     trm_attr list[3] = {A_INTS("pads", 1, 1, 1, 1), A_INTS("strides", 2, 2), A_INT("group", 1)};
     trm_attrs attrs = {.items = list, .count = 3};
@@ -219,8 +225,12 @@ START_TEST(quantised_conv)
     }
     for (int way = 0; way < 2; way++) {
         trm_tensor inputs[9], outputs[1] = {out}, x;
-        trm_op_desc desc = {.op = TRM_OP_QLinearConv, .attrs = &attrs, .name = "n",
-                            .input_count = 9, .output_count = 1, .inputs = inputs,
+        trm_op_desc desc = {.op = TRM_OP_QLinearConv,
+                            .attrs = &attrs,
+                            .name = "n",
+                            .input_count = 9,
+                            .output_count = 1,
+                            .inputs = inputs,
                             .outputs = outputs};
         const void *ins[9];
         void *outs[1], *workspace;
