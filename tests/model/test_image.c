@@ -180,6 +180,39 @@ START_TEST(huge_claim)
 }
 END_TEST
 
+/* Fails the Nth allocation until none fails: a status each time, and nothing left over. */
+START_TEST(no_memory)
+{
+    static const char *const names[] = {"cmyk.jpg", "palette4.png"};
+    trm_file *f;
+    trm_preprocess p;
+    float out[3 * 16 * 16];
+    int64_t live;
+
+    open_file(names[_i], &f);
+    live = trm_alloc_live();
+    trm_preprocess_defaults(&p);
+    p.color = TRM_COLOR_GREY;
+    p.resize_height = p.resize_width = 16;
+    for (int64_t n = 0;; n++) {
+        trm_image image = {0, 0, 0, NULL};
+        trm_status st;
+
+        trm_alloc_fail_after(n);
+        st = trm_image_decode(trm_file_data(f), trm_file_bytes(f), names[_i], &image);
+        if (st == TRM_OK)
+            st = trm_preprocess_run(&p, &image, out);
+        trm_alloc_fail_after(-1);
+        trm_image_fini(&image);
+        ck_assert_int_eq(trm_alloc_live(), live);
+        if (st == TRM_OK)
+            break;
+        ck_assert_int_eq(st, TRM_ERR_NO_MEMORY);
+    }
+    trm_file_unref(f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("image");
@@ -195,6 +228,7 @@ int main(void)
     tcase_add_loop_test(t, damaged, 0, CASES);
     tcase_add_loop_test(t, names_foreign, 0, sizeof(foreign) / sizeof(foreign[0]));
     tcase_add_test(t, huge_claim);
+    tcase_add_loop_test(t, no_memory, 0, 2);
     suite_add_tcase(s, t);
     r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
