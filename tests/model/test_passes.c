@@ -468,6 +468,25 @@ START_TEST(shape_arithmetic)
 }
 END_TEST
 
+/* A chain of convolutions stays in bf16; the norm between products is fp32. */
+START_TEST(precision)
+{
+    int x = input("x", DIMS(1, 4, 8, 8)), y;
+
+    y = NODE(Relu, NODE(Conv, x, constant(1, DIMS(4, 4, 1, 1))));
+    y = NODE(GlobalAveragePool, NODE(Conv, y, constant(1, DIMS(4, 4, 1, 1))));
+    y = NODE(Softmax, NODE(Reshape, y, ints(2, (int64_t[]){1, 4})));
+    finish(NODE(MatMul, y, constant(1, DIMS(4, 4))));
+    fuse();
+    ck_assert_msg(trm_pass_precision(g, TRM_DTYPE_BF16) == TRM_OK, "%s", trm_message());
+    expect("Cast Conv+Relu Conv GlobalAveragePool Reshape Cast Softmax Cast MatMul Cast");
+    ck_assert_int_eq(g->values[g->outputs[0]].desc.dtype, TRM_DTYPE_F32);
+    ck_assert_int_eq(g->values[g->nodes[1].inputs[1]].desc.dtype, TRM_DTYPE_F32);
+    ck_assert_int_eq(g->values[g->nodes[1].outputs[0]].desc.dtype, TRM_DTYPE_BF16);
+    ck_assert_int_eq(trm_pass_precision(g, TRM_DTYPE_I8), TRM_ERR_INVALID_ARG);
+}
+END_TEST
+
 START_TEST(contradiction_is_named)
 {
     int x = input("x", DIMS(2, 3)), wrong = shaped("wrong", TRM_DTYPE_F32, DIMS(2, 4));
@@ -504,6 +523,7 @@ int main(void)
     tcase_add_test(t, identities);
     tcase_add_test(t, copy_of_an_input_stays);
     tcase_add_test(t, shape_arithmetic);
+    tcase_add_test(t, precision);
     tcase_add_test(t, contradiction_is_named);
     suite_add_tcase(s, t);
     r = srunner_create(s);
