@@ -621,16 +621,39 @@ int64_t trm_graph_dim_op(trm_graph *g, char op, int64_t a, int64_t b)
     return dim;
 }
 
-int64_t trm_graph_parameter_count(const trm_graph *g)
+/* Bodies share the constants of the graph around them: bytes that `around` (innermost first) holds
+ * too are counted there. */
+typedef struct around {
+    const trm_graph *g;
+    const struct around *outer;
+} around;
+
+static bool held_by(const around *a, const void *data)
 {
+    for (; a != NULL; a = a->outer)
+        for (int v = 0; v < a->g->value_count; v++)
+            if (a->g->values[v].desc.data == data)
+                return true;
+    return false;
+}
+
+static int64_t count_parameters(const trm_graph *g, const around *outer)
+{
+    around here = {g, outer};
     int64_t total = 0;
 
     for (int v = 0; v < g->value_count; v++)
-        if (g->values[v].desc.data != NULL && trm_dtype_is_float(g->values[v].desc.dtype))
+        if (g->values[v].desc.data != NULL && trm_dtype_is_float(g->values[v].desc.dtype) &&
+            !held_by(outer, g->values[v].desc.data))
             total += (int64_t)trm_tensor_numel(&g->values[v].desc);
     for (int n = 0; n < g->node_count; n++)
         for (int i = 0; i < g->nodes[n].attrs.count; i++)
             if (g->nodes[n].attrs.items[i].kind == TRM_ATTR_GRAPH)
-                total += trm_graph_parameter_count(g->nodes[n].attrs.items[i].v.graph);
+                total += count_parameters(g->nodes[n].attrs.items[i].v.graph, &here);
     return total;
+}
+
+int64_t trm_graph_parameter_count(const trm_graph *g)
+{
+    return count_parameters(g, NULL);
 }

@@ -525,6 +525,7 @@ START_TEST(if_captures)
     out = must_import(model(g, 13));
     node_if = find_node(out, TRM_OP_If);
     ck_assert_int_eq(trm_attr_int(&node_if->attrs, "captures", -1), 2);
+    ck_assert_int_eq(trm_graph_parameter_count(out), 2);
     ck_assert_int_eq(node_if->input_count, 3); /* c, x, r: w is constant and shared */
     ck_assert_str_eq(out->values[node_if->inputs[1]].name, "x");
     ck_assert_str_eq(out->values[node_if->inputs[2]].name, "r");
