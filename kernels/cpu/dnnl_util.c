@@ -64,22 +64,21 @@ dnnl_data_type_t trmi_dnnl_dtype(trm_dtype dtype)
 trm_status trmi_dnnl_md_plain(int rank, const int64_t *dims, trm_dtype dtype,
                               dnnl_memory_desc_t *md_out)
 {
-    static const int64_t one = 1;
-    dnnl_dims_t strides;
+    dnnl_dims_t copy = {1}, strides = {1}; /* oneDNN's prototypes want arrays of full length */
     dnnl_data_type_t dt = trmi_dnnl_dtype(dtype);
     int64_t stride = 1;
 
     if (dt == dnnl_data_type_undef || rank > DNNL_MAX_NDIMS)
         return trm_fail(TRM_ERR_UNSUPPORTED, "oneDNN: no %s tensors of rank %d",
                         trm_dtype_name(dtype), rank);
-    if (rank == 0)
-        return trmi_dnnl_md_plain(1, &one, dtype, md_out);
     for (int i = rank - 1; i >= 0; i--) {
+        copy[i] = dims[i];
         strides[i] = stride;
         stride *= dims[i] > 0 ? dims[i] : 1;
     }
-    return trmi_dnnl_status(dnnl_memory_desc_init_by_strides(md_out, rank, dims, dt, strides),
-                            "memory descriptor");
+    return trmi_dnnl_status(
+        dnnl_memory_desc_init_by_strides(md_out, rank == 0 ? 1 : rank, copy, dt, strides),
+        "memory descriptor");
 }
 
 static dnnl_format_tag_t layout_tag(int rank, trm_layout layout)
