@@ -89,9 +89,8 @@ static int64_t columns_of(const trm_value *v)
 static trm_status open_model(struct score *s, const struct settings *set)
 {
     trm_tensor_model_options options = {.dtype = trm_dtype_from_name(s->common.dtype)};
-    trm_score_model_options so = {.batch = (int)s->batch,
-                                  .images = set->images,
-                                  .output = s->output_name};
+    trm_score_model_options so = {
+        .batch = (int)s->batch, .images = set->images, .output = s->output_name};
     const char *extension = trm_path_extension(s->output);
     bool npy = strcasecmp(extension, "npy") == 0, csv = strcasecmp(extension, "csv") == 0;
     const trm_value *scores;
@@ -115,23 +114,23 @@ static trm_status open_model(struct score *s, const struct settings *set)
                         "classes] of floats",
                         scores->name);
     if (classes) {
-        so.top = s->top > 0                          ? (int)s->top
-                 : csv || npy                        ? 1
+        so.top = s->top > 0                     ? (int)s->top
+                 : csv || npy                   ? 1
                  : s->model->package->top_k > 0 ? s->model->package->top_k
-                                                     : TOP_DEFAULT;
+                                                : TOP_DEFAULT;
         if (npy && s->labels == NULL)
             so.top = 0;
     }
     so.keep_outputs = npy || s->raw || !classes;
     TRM_CHECK(trm_score_model_create(s->model, &so, &s->score_model));
-    s->sink_options = (trm_sink_options){.resume = s->resume,
-                                         .overwrite = s->overwrite,
-                                         .images = set->images,
-                                         .label_count = s->raw || npy ? 0 : so.top,
-                                         .output = s->output_name != NULL ? s->output_name
-                                                                          : scores->name,
-                                         .columns = columns_of(scores),
-                                         .column_name = scores->name};
+    s->sink_options =
+        (trm_sink_options){.resume = s->resume,
+                           .overwrite = s->overwrite,
+                           .images = set->images,
+                           .label_count = s->raw || npy ? 0 : so.top,
+                           .output = s->output_name != NULL ? s->output_name : scores->name,
+                           .columns = columns_of(scores),
+                           .column_name = scores->name};
     return TRM_OK;
 }
 
@@ -224,10 +223,8 @@ static void *job_main(void *ctx)
 static trm_status run_replica(struct score *s, const char *endpoint)
 {
     char identity[32];
-    trm_leader_options options = {.context = s->context,
-                                  .endpoint = endpoint,
-                                  .identity = identity,
-                                  .rank = s->job.rank};
+    trm_leader_options options = {
+        .context = s->context, .endpoint = endpoint, .identity = identity, .rank = s->job.rank};
     trm_leader_model model = trm_score_model_callback(s->score_model);
     trm_status st;
     bool lost;

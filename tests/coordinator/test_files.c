@@ -257,8 +257,9 @@ START_TEST(text_outputs)
     o.label_count = 0;
     o.images = false;
     write_two("o.jsonl", &o);
-    ck_assert_str_eq(get("o.jsonl"), "{\"index\":0,\"id\":\"a.png\",\"outputs\":{\"y\":[0.25,-1.5]}}\n"
-                                     "{\"index\":1,\"id\":\"b.png\",\"error\":\"no\\nimage\"}\n");
+    ck_assert_str_eq(get("o.jsonl"),
+                     "{\"index\":0,\"id\":\"a.png\",\"outputs\":{\"y\":[0.25,-1.5]}}\n"
+                     "{\"index\":1,\"id\":\"b.png\",\"error\":\"no\\nimage\"}\n");
     write_two("o.csv", &o);
     ck_assert_str_eq(get("o.csv"), "id,y_0,y_1,error\na.png,0.25,-1.5,\nb.png,,,\"no image\"\n");
 }
@@ -353,7 +354,8 @@ START_TEST(known_labels)
 {
     trm_truth *t = NULL;
 
-    ck_assert_int_eq(trm_truth_open(put("l.csv", "file,label\nb.png,2\r\na.png,x y\n"), &t), TRM_OK);
+    ck_assert_int_eq(trm_truth_open(put("l.csv", "file,label\nb.png,2\r\na.png,x y\n"), &t),
+                     TRM_OK);
     ck_assert_str_eq(trm_truth_label(t, "a.png"), "x y");
     ck_assert_str_eq(trm_truth_label(t, "some/folder/b.png"), "2");
     ck_assert_ptr_null(trm_truth_label(t, "c.png"));
@@ -376,7 +378,8 @@ int main(void)
     tcase_add_test(tc, folder_and_list);
     tcase_add_test(tc, json_lines);
     tcase_add_test(tc, stacked_arrays);
-    tcase_add_loop_test(tc, refused_sources, 0, (int)(sizeof(bad_sources) / sizeof(bad_sources[0])));
+    tcase_add_loop_test(tc, refused_sources, 0,
+                        (int)(sizeof(bad_sources) / sizeof(bad_sources[0])));
     tcase_add_test(tc, text_outputs);
     tcase_add_test(tc, array_output);
     tcase_add_test(tc, resume_cuts_a_torn_line);
