@@ -10,6 +10,7 @@
 
 #define BEAT_MS 250
 #define JOIN_MS 30000
+#define LATE_JOIN_MS 5000
 #define SILENCE_MS 2000
 #define STUCK_MS 120000
 
@@ -257,7 +258,7 @@ static void check_replicas(trm_router *r)
 
 static void serve(trm_router *r)
 {
-    int64_t next_beat_us = 0;
+    int64_t next_beat_us = 0, leave_us = 0;
 
     for (;;) {
         char peer[TRM_LINK_PEER_BYTES];
@@ -276,7 +277,10 @@ static void serve(trm_router *r)
         pthread_mutex_lock(&r->mu);
         stop = r->stop;
         pthread_mutex_unlock(&r->mu);
-        if (stop)
+        /* a short job can be over before all have joined: they must hear STOP too */
+        if (stop && leave_us == 0)
+            leave_us = trm_deadline_us(LATE_JOIN_MS);
+        if (stop && (r->registry.count >= r->options.replicas || trm_now_us() >= leave_us))
             return;
         trm_link_wait(r->link, (next_beat_us - trm_now_us()) / 1000 + 1);
     }
