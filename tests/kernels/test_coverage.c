@@ -15,19 +15,7 @@ static const struct reason {
     {TRM_OP_If, "control flow: the executor runs the bodies"},
     {TRM_OP_Loop, "control flow: the executor runs the bodies"},
     {TRM_OP_Scan, "control flow: the executor runs the bodies"},
-    {TRM_OP_BlackmanWindow, "no kernel yet"},
-    {TRM_OP_DFT, "no kernel yet"},
-    {TRM_OP_Det, "no kernel yet"},
-    {TRM_OP_Einsum, "no kernel yet"},
-    {TRM_OP_HammingWindow, "no kernel yet"},
-    {TRM_OP_HannWindow, "no kernel yet"},
     {TRM_OP_LinearAttention, "no kernel yet"},
-    {TRM_OP_MelWeightMatrix, "no kernel yet"},
-    {TRM_OP_NegativeLogLikelihoodLoss, "no kernel yet"},
-    {TRM_OP_RotaryEmbedding, "no kernel yet"},
-    {TRM_OP_STFT, "no kernel yet"},
-    {TRM_OP_SoftmaxCrossEntropyLoss, "no kernel yet"},
-    {TRM_OP_SwiGLU, "no kernel yet"},
 };
 
 static bool listed(trm_op op)
