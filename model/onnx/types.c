@@ -2,6 +2,7 @@
 #include "model/onnx/onnx_impl.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static trm_status parse_dim(trmi_import *im, trmi_pb *shape, const char *name, int64_t *dim_out)
 {
@@ -23,7 +24,9 @@ static trm_status parse_dim(trmi_import *im, trmi_pb *shape, const char *name, i
     if (dim < -1 || dim > TRM_DIM_MAX)
         return trm_fail(TRM_ERR_BAD_FILE, "value '%s' has a dim %" PRId64 ": want 0 to 2^40", name,
                         dim);
-    if (dim == TRM_DIM_UNKNOWN && symbol[0] != '\0') {
+    /* "?" is what some exporters call every dim they do not know: no name that two dims could share
+     */
+    if (dim == TRM_DIM_UNKNOWN && symbol[0] != '\0' && strcmp(symbol, "?") != 0) {
         if (im->top->symbol_count >= TRMI_SYMBOLS_MAX)
             return trm_fail(TRM_ERR_UNSUPPORTED, "value '%s': more than %d dim names", name,
                             TRMI_SYMBOLS_MAX);
