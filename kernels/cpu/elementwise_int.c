@@ -108,9 +108,11 @@ static int64_t signed_power(int64_t x, int64_t y)
         [TRM_OP_Abs] = abs_##t,   [TRM_OP_Neg] = neg_##t,        [TRM_OP_Sign] = sign_##t,         \
         [TRM_OP_Relu] = relu_##t, [TRM_OP_BitwiseNot] = not_##t,                                   \
     };
-#define SHIFTS(t, T, width)                                                                        \
-    BINARY(shift_left_##t, T, T, y >= (width) ? 0 : (uint64_t)x << y)                              \
-    BINARY(shift_right_##t, T, T, y >= (width) ? 0 : x >> y)
+/* Shifts by less than 0 or by the width or more leave what sign extension alone gives. */
+#define SHIFTS(t, K, T, width)                                                                     \
+    BINARY(shift_left_##t, T, T, NEGATIVE_##K(y) || y >= (width) ? 0 : (uint64_t)x << y)           \
+    BINARY(shift_right_##t, T, T,                                                                  \
+           NEGATIVE_##K(y) || y >= (width) ? (NEGATIVE_##K(x) ? -1 : 0) : x >> y)
 
 TYPE(i8, i, int8_t, uint32_t)
 TYPE(u8, u, uint8_t, uint32_t)
@@ -120,10 +122,14 @@ TYPE(i32, i, int32_t, uint32_t)
 TYPE(u32, u, uint32_t, uint32_t)
 TYPE(i64, i, int64_t, uint64_t)
 TYPE(u64, u, uint64_t, uint64_t)
-SHIFTS(u8, uint8_t, 8)
-SHIFTS(u16, uint16_t, 16)
-SHIFTS(u32, uint32_t, 32)
-SHIFTS(u64, uint64_t, 64)
+SHIFTS(i8, i, int8_t, 8)
+SHIFTS(u8, u, uint8_t, 8)
+SHIFTS(i16, i, int16_t, 16)
+SHIFTS(u16, u, uint16_t, 16)
+SHIFTS(i32, i, int32_t, 32)
+SHIFTS(u32, u, uint32_t, 32)
+SHIFTS(i64, i, int64_t, 64)
+SHIFTS(u64, u, uint64_t, 64)
 BINARY(logical_and, uint8_t, uint8_t, x != 0 && y != 0)
 BINARY(logical_or, uint8_t, uint8_t, x != 0 || y != 0)
 BINARY(logical_xor, uint8_t, uint8_t, (x != 0) != (y != 0))
@@ -132,11 +138,9 @@ UNARY(logical_not, uint8_t, x == 0)
 #define PICK(t)                                                                                    \
     if (op == TRM_OP_Mod && mode != 0)                                                             \
         return fmod_##t;                                                                           \
-    return binary_##t[op]
-#define PICK_SHIFT(t)                                                                              \
     if (op == TRM_OP_BitShift)                                                                     \
         return mode != 0 ? shift_right_##t : shift_left_##t;                                       \
-    PICK(t)
+    return binary_##t[op]
 
 trmi_row trmi_row_int_binary(trm_op op, trm_dtype dtype, int mode)
 {
@@ -144,19 +148,19 @@ trmi_row trmi_row_int_binary(trm_op op, trm_dtype dtype, int mode)
     case TRM_DTYPE_I8:
         PICK(i8);
     case TRM_DTYPE_U8:
-        PICK_SHIFT(u8);
+        PICK(u8);
     case TRM_DTYPE_I16:
         PICK(i16);
     case TRM_DTYPE_U16:
-        PICK_SHIFT(u16);
+        PICK(u16);
     case TRM_DTYPE_I32:
         PICK(i32);
     case TRM_DTYPE_U32:
-        PICK_SHIFT(u32);
+        PICK(u32);
     case TRM_DTYPE_I64:
         PICK(i64);
     case TRM_DTYPE_U64:
-        PICK_SHIFT(u64);
+        PICK(u64);
     case TRM_DTYPE_BOOL:
         return op == TRM_OP_And     ? logical_and
                : op == TRM_OP_Or    ? logical_or

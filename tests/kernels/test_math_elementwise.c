@@ -213,6 +213,12 @@ START_TEST(integers_never_trap)
     H_WANT(out, 0, 0, 64, 4294967280.0);
     h_ok(TRM_OP_BitShift, h_string(h_attrs(), "direction", "RIGHT"), shift, 2, &out, 1);
     H_WANT(out, 0, 0, 4, 268435455);
+    in[1] = H_FILL(H_TENSOR(TRM_DTYPE_I32, 6), 31, -1, 1, 32, 3, 30);
+    out = (trm_tensor){.dtype = TRM_DTYPE_I32, .rank = 1, .dims = {6}};
+    h_ok(TRM_OP_BitShift, h_string(h_attrs(), "direction", "RIGHT"), in, 2, &out, 1);
+    H_WANT(out, 0, -1, 0, -4, -1, 0, 1);
+    h_ok(TRM_OP_BitShift, h_string(h_attrs(), "direction", "LEFT"), in, 2, &out, 1);
+    H_WANT(out, 0, 0, 0, -14, 0, 56, -1073741824);
 }
 END_TEST
 
