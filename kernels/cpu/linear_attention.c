@@ -1,6 +1,6 @@
 /* LinearAttention: a recurrence over the sequence with one state [dk, dv] a key-value head,
- *     S = exp(g) S;  v' = beta (v - S^T k) in the delta rules, else v;  S += k v'^T;  o = scale q^T S.
- * query [B, T, Hq dk], key [B, T, Hkv dk], value [B, T, Hkv dv], state [B, Hkv, dk, dv], decay
+ *     S = exp(g) S;  v' = beta (v - S^T k) in the delta rules, else v;  S += k v'^T;  o = scale q^T
+ * S. query [B, T, Hq dk], key [B, T, Hkv dk], value [B, T, Hkv dv], state [B, Hkv, dk, dv], decay
  * [B, T, Hkv or Hkv dk], beta [B, T, Hkv or 1]. Work is fp32, staged whole for other dtypes. */
 #include "kernels/cpu/math_util.h"
 
@@ -72,8 +72,8 @@ static void linear_range(void *ctx, size_t begin, size_t end)
     }
 }
 
-static trm_status linear_run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
-                             void *workspace)
+static trm_status linear_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
 {
     linear_kernel *k = (linear_kernel *)base;
     linear_job job = {.k = k};
@@ -149,15 +149,17 @@ static trm_status settle(linear_kernel *k, const trm_op_desc *desc)
     want[IN_BETA] = k->batch * k->length * k->beta_wide;
     for (int i = 0; i < IN_COUNT; i++)
         if (k->in[i] != TRM_DTYPE_NONE && k->elems[i] != want[i])
-            return trm_fail(TRM_ERR_INVALID_ARG, "LinearAttention '%s': input %d has %zu elements: want "
-                                                 "%zu",
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "LinearAttention '%s': input %d has %zu elements: want "
+                            "%zu",
                             desc->name, i, k->elems[i], want[i]);
     if (k->gated != (k->in[IN_DECAY] != TRM_DTYPE_NONE) ||
         k->delta != (k->in[IN_BETA] != TRM_DTYPE_NONE) ||
         (k->gated && k->decay_wide != k->heads && k->decay_wide != k->heads * k->dk) ||
         (k->delta && k->beta_wide != 1 && k->beta_wide != k->heads))
-        return trm_fail(TRM_ERR_INVALID_ARG, "LinearAttention '%s': decay or beta does not fit rule '%s'",
-                        desc->name, rule);
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "LinearAttention '%s': decay or beta does not fit rule '%s'", desc->name,
+                        rule);
     return TRM_OK;
 }
 
