@@ -43,6 +43,7 @@ static const char *const coord_names[] = {"half_pixel",
                                           "align_corners",
                                           "asymmetric",
                                           "tf_crop_and_resize",
+                                          "tf_half_pixel_for_nn",
                                           NULL};
 
 static trm_status choice(const trm_op_desc *desc, const char *attr, const char *otherwise,
