@@ -37,14 +37,9 @@ typedef struct resize_spec {
 static const char *const mode_names[] = {"nearest", "linear", "cubic", NULL};
 static const char *const nearest_names[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
                                             "ceil", NULL};
-static const char *const coord_names[] = {"half_pixel",
-                                          "half_pixel_symmetric",
-                                          "pytorch_half_pixel",
-                                          "align_corners",
-                                          "asymmetric",
-                                          "tf_crop_and_resize",
-                                          "tf_half_pixel_for_nn",
-                                          NULL};
+static const char *const coord_names[] = {
+    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel",   "align_corners",
+    "asymmetric", "tf_crop_and_resize",   "tf_half_pixel_for_nn", NULL};
 
 static trm_status choice(const trm_op_desc *desc, const char *attr, const char *otherwise,
                          const char *const *names, int *choice_out)
