@@ -1,0 +1,220 @@
+/* trireme run: one-off inference on images or tensors. */
+#include "base/npy.h"
+#include "launch/commands.h"
+#include "launch/inputs.h"
+#include "launch/options.h"
+#include "worker/tensor_model.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct run {
+    trm_common_options common;
+    trm_option_list images, inputs;
+    const char *output_dir;
+    int64_t top;
+    bool profile;
+    trm_tensor_model *model;
+    trm_arena *arena;
+    trm_tensor *in, *out;
+};
+
+/* ---- images ---- */
+
+static trm_status classify(struct run *r, const char *path, int scores)
+{
+    trm_package *p = r->model->package;
+    trm_label labels[100];
+    trm_image image = {0};
+    trm_file *file = NULL;
+    trm_tensor *t = &r->in[0], f32;
+    int64_t dims[3];
+    size_t bytes;
+    int found;
+    trm_status st = TRM_OK;
+
+    TRM_TRY(st, trm_file_open(path, &file), done);
+    TRM_TRY(st, trm_image_decode(trm_file_data(file), trm_file_bytes(file), path, &image), done);
+    trm_preprocess_shape(&p->preprocess, image.width, image.height, dims);
+    *t = (trm_tensor){
+        .dtype = p->preprocess.dtype, .rank = 4, .dims = {1, dims[0], dims[1], dims[2]}};
+    TRM_TRY(st, trm_tensor_bytes(t, &bytes), done);
+    t->data = trm_arena_alloc_aligned(r->arena, bytes);
+    if (t->data == NULL) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "%s: %zu bytes", path, bytes);
+        goto done;
+    }
+    TRM_TRY(st, trm_preprocess_run(&p->preprocess, &image, t->data), done);
+    TRM_TRY(st, trm_engine_run(r->model->engine, r->in, r->out), done);
+    f32 = r->out[scores];
+    if (f32.dtype != TRM_DTYPE_F32) {
+        st = trm_fail(TRM_ERR_UNSUPPORTED, "output '%s' is %s: class scores want f32",
+                      r->model->graph->values[r->model->graph->outputs[scores]].name,
+                      trm_dtype_name(f32.dtype));
+        goto done;
+    }
+    found = trm_package_top(p, f32.data, trm_tensor_numel(&f32), (int)r->top, labels);
+    printf("%s\n", path);
+    for (int i = 0; i < found; i++)
+        printf("  %-9.6f %5d  %s\n", (double)labels[i].score, labels[i].index,
+               labels[i].text != NULL ? labels[i].text : "");
+done:
+    trm_image_fini(&image);
+    trm_file_unref(file);
+    return st;
+}
+
+static trm_status run_images(struct run *r)
+{
+    trm_package *p = r->model->package;
+    int scores;
+
+    if (r->model->graph->input_count != 1)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--image wants a model with one input, this one has %d",
+                        r->model->graph->input_count);
+    if (!p->has_preprocess)
+        TRM_CHECK(trm_package_default_preprocess(p));
+    TRM_CHECK(trm_tensor_model_scores(r->model, &scores));
+    if (r->top == 0)
+        r->top = p->top_k > 0 ? p->top_k : 5;
+    for (int i = 0; i < r->images.count;
+         i++) /* unreadable files are said before anything is computed */
+        if (!trm_path_exists(r->images.items[i]))
+            return trm_fail(TRM_ERR_NOT_FOUND, "'%s': no such image", r->images.items[i]);
+    for (int i = 0; i < r->images.count; i++)
+        TRM_CHECK(classify(r, r->images.items[i], scores));
+    return TRM_OK;
+}
+
+/* ---- tensors ---- */
+
+static void print_output(const char *name, const trm_tensor *t)
+{
+    char shape[TRM_SHAPE_TEXT_BYTES];
+    size_t n = trm_tensor_numel(t);
+
+    printf("%s %s %s:", name, trm_dtype_name(t->dtype),
+           trm_tensor_shape_text(t, shape, sizeof(shape)));
+    for (size_t i = 0; i < n && i < 8; i++) {
+        if (trm_dtype_is_float(t->dtype))
+            printf(" %.7g", trm_tensor_get_f64(t, i));
+        else
+            printf(" %" PRId64, trm_tensor_get_i64(t, i));
+    }
+    printf("%s\n", n > 8 ? " ..." : "");
+}
+
+static trm_status write_output(const char *dir, const char *name, const trm_tensor *t)
+{
+    char file[300];
+    char *path;
+    size_t n = 0;
+    trm_status st;
+
+    for (; name[n] != '\0' && n < 250; n++)
+        file[n] = name[n] == '/' || name[n] == '\\' ? '_' : name[n];
+    memcpy(file + n, ".npy", 5);
+    if (file[0] == '.')
+        file[0] = '_';
+    path = trm_path_join(dir, file);
+    if (path == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "%s", file);
+    st = trm_npy_save(path, t);
+    if (st == TRM_OK)
+        printf("%s\n", path);
+    trm_free(path);
+    return st;
+}
+
+static trm_status run_tensors(struct run *r)
+{
+    const trm_graph *g = r->model->graph;
+
+    TRM_CHECK(trm_inputs_load(g, &r->inputs, r->arena, r->in));
+    TRM_CHECK(trm_engine_check(r->model->engine, r->in));
+    if (r->output_dir != NULL && mkdir(r->output_dir, 0777) != 0 && errno != EEXIST)
+        return trm_fail(TRM_ERR_INVALID_ARG, "--output-dir '%s': %s", r->output_dir,
+                        strerror(errno));
+    if (r->output_dir != NULL && !trm_path_is_dir(r->output_dir))
+        return trm_fail(TRM_ERR_INVALID_ARG, "--output-dir '%s' is not a folder", r->output_dir);
+    TRM_CHECK(trm_engine_run(r->model->engine, r->in, r->out));
+    for (int i = 0; i < g->output_count; i++) {
+        const char *name = g->values[g->outputs[i]].name;
+
+        if (r->output_dir == NULL)
+            print_output(name, &r->out[i]);
+        else
+            TRM_CHECK(write_output(r->output_dir, name, &r->out[i]));
+    }
+    return TRM_OK;
+}
+
+static trm_status run_model(struct run *r, const char *path)
+{
+    trm_tensor_model_options options = {.dtype = trm_dtype_from_name(r->common.dtype),
+                                        .profile = r->profile};
+    trm_device *device = NULL;
+    trm_status st = TRM_OK;
+
+    TRM_CHECK(trm_device_cpu_create((int)r->common.threads, &device));
+    TRM_TRY(st, trm_tensor_model_open(path, device, &options, &r->model), done);
+    TRM_TRY(st, trm_arena_create(0, &r->arena), done);
+    r->in = trm_arena_alloc(r->arena, (size_t)r->model->graph->input_count + 1, sizeof(trm_tensor));
+    r->out =
+        trm_arena_alloc(r->arena, (size_t)r->model->graph->output_count + 1, sizeof(trm_tensor));
+    if (r->in == NULL || r->out == NULL) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "tensors");
+        goto done;
+    }
+    st = r->images.count > 0 ? run_images(r) : run_tensors(r);
+    if (st == TRM_OK && r->profile)
+        trm_engine_profile(r->model->engine, stderr);
+done:
+    trm_tensor_model_close(r->model);
+    trm_arena_destroy(r->arena);
+    trm_device_destroy(device);
+    return st;
+}
+
+trm_status trm_cmd_run(int argc, char **argv)
+{
+    struct run r = {.common = TRM_COMMON_DEFAULTS};
+    const trm_option options[] = {
+        {"image", TRM_OPTION_LIST, "FILE...", 0, 0, NULL,
+         "classify images: top labels with probabilities", &r.images},
+        {"input", TRM_OPTION_LIST, "NAME=FILE.npy...", 0, 0, NULL,
+         "input tensors (or one FILE.npz)", &r.inputs},
+        {"output-dir", TRM_OPTION_STRING, "DIR", 0, 0, NULL,
+         "write NAME.npy per output (default: print)", &r.output_dir},
+        {"top", TRM_OPTION_INT, "K", 0, 100, NULL,
+         "labels per image (default: the model's YAML, else 5)", &r.top},
+        {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
+         &r.profile},
+        TRM_COMMON_OPTIONS(r.common),
+    };
+    trm_arguments args = {
+        .command = "run",
+        .usage = "MODEL (--image FILE... | --input NAME=FILE.npy... [--output-dir DIR])",
+        .options = options,
+        .option_count = sizeof(options) / sizeof(options[0]),
+        .positional_min = 1,
+        .positional_max = 1};
+    trm_status st = trm_options_parse(&args, argc, argv);
+
+    if (st == TRM_OK && !args.help) {
+        if (r.images.count > 0 && (r.inputs.count > 0 || r.output_dir != NULL))
+            st =
+                trm_fail(TRM_ERR_INVALID_ARG, "--image goes with neither --input nor --output-dir");
+        if (st == TRM_OK)
+            st = trm_common_apply(&r.common);
+        if (st == TRM_OK)
+            st = run_model(&r, args.positionals[0]);
+    }
+    trm_options_free_list(&r.images);
+    trm_options_free_list(&r.inputs);
+    return st;
+}
