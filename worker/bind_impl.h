@@ -1,0 +1,41 @@
+/* Inside binding: the segment being built, its slots and storages. bind.c binds segments,
+ * bind_node.c nodes, bind_slots.c gives them memory. */
+#ifndef TRM_WORKER_BIND_IMPL_H
+#define TRM_WORKER_BIND_IMPL_H
+
+#include "worker/engine_impl.h"
+
+#define TRMI_ARGS_MAX 256
+
+struct binder {
+    trm_engine *e;
+    trmi_segment *s;
+    int node; /* being bound */
+    trm_tensor in[TRMI_ARGS_MAX], out[TRMI_ARGS_MAX];
+    uint64_t keys[TRMI_ARGS_MAX];
+};
+
+enum verdict { GO_ON, END_BEFORE, END_AFTER };
+
+/* bind_node.c: binds node b->node to steps, or says that the segment ends before or after it. */
+trm_status trmi_bind_node(struct binder *b, enum verdict *verdict_out);
+
+/* bind_slots.c */
+trm_status trmi_bind_no_memory(void);
+/* Room for one more item in an array of the segment's arena; NULL: no memory. */
+void *trmi_bind_grow(trmi_segment *s, void *items, int count, int *max, size_t size);
+trm_status trmi_bind_slot(trmi_segment *s, trmi_source source, int index, const void *fixed,
+                          int *slot_out);
+/* A slot with storage of its own for a tensor that lives until node `death`. */
+trm_status trmi_bind_buffer(struct binder *b, const trm_tensor *desc, int death, int *slot_out);
+/* The storage behind a slot of this segment; NULL if its memory is not of this segment's arena. */
+trmi_storage *trmi_bind_storage(const trmi_segment *s, int slot);
+int trmi_bind_last_use(const struct binder *b, int value);
+trmi_step *trmi_bind_step(struct binder *b, int node, int in_count,
+                          int out_count); /* NULL: no memory */
+/* The slot that holds `value` in `layout`; adds a reorder step where no such copy exists yet. */
+trm_status trmi_bind_layout(struct binder *b, int value, trm_layout layout, int *slot_out);
+/* Copies a host tensor into the segment as the known value of `value`. */
+trm_status trmi_bind_host_value(struct binder *b, int value, const trm_tensor *t);
+
+#endif
