@@ -51,7 +51,7 @@ static void report(const struct bench *b, const char *path, trm_device *device,
     if (b->json) {
         printf("{\"model\": \"%s\", \"device\": \"%s\", \"threads\": %d, \"dtype\": \"%s\", "
                "\"batch\": %" PRId64 ", \"load_ms\": %.3f, \"first_ms\": %.3f, \"median_ms\": "
-                                     "%.4f, \"min_ms\": %.4f, \"ms\": [",
+               "%.4f, \"min_ms\": %.4f, \"ms\": [",
                path, info.name, info.threads, b->common.dtype, b->batch, load_ms, first_ms,
                sorted[n / 2], sorted[0]);
         for (size_t i = 0; i < n; i++)

@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 
-#define TRM_COMMAND(name, help) trm_status trm_cmd_##name(int argc, char **argv);
+#define TRM_COMMAND(name, every_rank, help) trm_status trm_cmd_##name(int argc, char **argv);
 #include "launch/commands.def"
 #undef TRM_COMMAND
 

@@ -3,18 +3,30 @@
 #include "launch/commands.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
     const char *name;
     trm_status (*run)(int argc, char **argv);
+    bool every_rank; /* false: under mpirun rank 0 does it alone and the others leave at once */
     const char *help;
 } commands[] = {
-#define TRM_COMMAND(name, help) {#name, trm_cmd_##name, help},
+#define TRM_COMMAND(name, every_rank, help) {#name, trm_cmd_##name, every_rank, help},
 #include "launch/commands.def"
 #undef TRM_COMMAND
 };
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
+
+/* This process's rank as the launcher gives it; 0 without one. */
+static int launched_rank(void)
+{
+    const char *text = getenv("OMPI_COMM_WORLD_RANK");
+
+    if (text == NULL)
+        text = getenv("PMIX_RANK");
+    return text == NULL ? 0 : atoi(text);
+}
 
 static void usage(FILE *to)
 {
@@ -42,9 +54,11 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < COMMAND_COUNT; i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {
-            trm_status st = commands[i].run(argc - 2, argv + 2);
+            trm_status st = TRM_OK;
 
-            if (st != TRM_OK)
+            if (commands[i].every_rank || launched_rank() == 0)
+                st = commands[i].run(argc - 2, argv + 2);
+            if (st != TRM_OK && trm_message()[0] != '\0')
                 fprintf(stderr, "trireme %s: %s\n", argv[1], trm_message());
             return trm_status_exit_code(st);
         }
