@@ -100,31 +100,67 @@ static trm_status conv_pd(trm_cpu *cpu, const trm_op_desc *desc, const conv_shap
         dnnl_primitive_desc_create(pd_out, &d, attr, trmi_cpu_engine(cpu), NULL), "convolution");
 }
 
+/* True if this pair of layouts has an implementation at all; *slow_out: only a reference one. */
+static bool pair_works(trm_cpu *cpu, const trm_op_desc *desc, const conv_shape *c,
+                       dnnl_primitive_attr_t attr, trm_layout src, trm_layout dst, bool *slow_out)
+{
+    dnnl_primitive_desc_t pd;
+
+    if (conv_pd(cpu, desc, c, (int)src, (int)dst, attr, &pd) != TRM_OK)
+        return false;
+    *slow_out = trmi_dnnl_impl_slow(pd);
+    dnnl_primitive_desc_destroy(pd);
+    return true;
+}
+
+/* Asks for one fixed pair after another: the first fast one, else the first that works. For 1 input
+ * channel oneDNN's own choice is its reference code, though plain to blocked is fast. */
+static bool choose_pair(trm_cpu *cpu, const trm_op_desc *desc, const conv_shape *c,
+                        dnnl_primitive_attr_t attr, trm_layout *src_out, trm_layout *dst_out)
+{
+    static const trm_layout pairs[][2] = {
+        {TRM_LAYOUT_PLAIN, TRM_LAYOUT_BLOCK16},
+        {TRM_LAYOUT_BLOCK16, TRM_LAYOUT_BLOCK16},
+        {TRM_LAYOUT_PLAIN, TRM_LAYOUT_BLOCK8},
+        {TRM_LAYOUT_BLOCK8, TRM_LAYOUT_BLOCK8},
+        {TRM_LAYOUT_CHANNELS_LAST, TRM_LAYOUT_CHANNELS_LAST},
+        {TRM_LAYOUT_PLAIN, TRM_LAYOUT_PLAIN},
+    };
+    bool found = false, slow;
+
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        if (!pair_works(cpu, desc, c, attr, pairs[i][0], pairs[i][1], &slow) || (found && slow))
+            continue;
+        *src_out = pairs[i][0];
+        *dst_out = pairs[i][1];
+        found = true;
+        if (!slow)
+            break;
+    }
+    return found;
+}
+
 /* Chooses layouts with a descriptor that has no posts (which do not change the choice). */
 static trm_status choose_layouts(trm_cpu *cpu, const trm_op_desc *desc, const conv_shape *c,
                                  dnnl_primitive_attr_t attr, trm_layout *src_out,
                                  trm_layout *dst_out)
 {
     const trm_tensor *x = &desc->inputs[0], *y = &desc->outputs[0];
-    static const trm_layout others[] = {TRM_LAYOUT_BLOCK16, TRM_LAYOUT_BLOCK8,
-                                        TRM_LAYOUT_CHANNELS_LAST, TRM_LAYOUT_PLAIN};
-    trm_layout incoming = x->layout;
+    trm_layout incoming = x->layout, dst;
     dnnl_primitive_desc_t pd;
-    bool found, slow;
+    bool found, slow, usable;
 
     TRM_CHECK(conv_pd(cpu, desc, c, LAYOUT_ANY, LAYOUT_ANY, attr, &pd));
     found = trmi_dnnl_layout(dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0), x, src_out) &&
             trmi_dnnl_layout(dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0), y, dst_out);
     slow = trmi_dnnl_impl_slow(pd);
     dnnl_primitive_desc_destroy(pd);
-    if (found && (*src_out == incoming || (!slow && incoming == TRM_LAYOUT_PLAIN)))
+    if (found && !slow && (*src_out == incoming || incoming == TRM_LAYOUT_PLAIN))
         return TRM_OK;
     if (conv_pd(cpu, desc, c, (int)incoming, LAYOUT_ANY, attr, &pd) == TRM_OK) {
-        trm_layout dst;
-        bool usable =
+        usable =
             trmi_dnnl_layout(dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0), y, &dst) &&
-            (!found || slow || !trmi_dnnl_impl_slow(pd));
-
+            !trmi_dnnl_impl_slow(pd);
         dnnl_primitive_desc_destroy(pd);
         if (usable) {
             *src_out = incoming;
@@ -132,14 +168,9 @@ static trm_status choose_layouts(trm_cpu *cpu, const trm_op_desc *desc, const co
             return TRM_OK;
         }
     }
-    for (size_t i = 0; !found && i < sizeof(others) / sizeof(others[0]); i++) {
-        if (conv_pd(cpu, desc, c, (int)others[i], (int)others[i], attr, &pd) != TRM_OK)
-            continue;
-        dnnl_primitive_desc_destroy(pd);
-        *src_out = *dst_out = others[i];
-        found = true;
-    }
-    return found ? TRM_OK : trm_fail(TRM_ERR_UNSUPPORTED, "oneDNN convolution: no known layout");
+    if ((!found || slow) && !choose_pair(cpu, desc, c, attr, src_out, dst_out))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "oneDNN convolution: no known layout");
+    return TRM_OK;
 }
 
 static trm_status conv_build(trm_cpu *cpu, trm_op_desc *desc, const conv_shape *c,
