@@ -133,6 +133,8 @@ static bool is_plain_in_fact(const trm_tensor *t)
 
     if (t->layout == TRM_LAYOUT_PLAIN)
         return true;
+    if (t->layout == TRM_LAYOUT_CHANNELS_LAST && t->rank >= 2 && t->dims[1] == 1)
+        return true;
     return t->rank >= 2 && t->dims[1] % block == 0 && trm_tensor_count(t, 2, t->rank) == 1;
 }
 

@@ -155,6 +155,11 @@ static trm_status choose_layouts(trm_cpu *cpu, const trm_op_desc *desc, const co
             trmi_dnnl_layout(dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0), y, dst_out);
     slow = trmi_dnnl_impl_slow(pd);
     dnnl_primitive_desc_destroy(pd);
+    /* with one channel plain and channels-last are the same bytes, but not the same to oneDNN */
+    if (found && !slow && x->dims[1] == 1 && *src_out == TRM_LAYOUT_PLAIN &&
+        pair_works(cpu, desc, c, attr, *src_out, *dst_out, &slow) && slow &&
+        pair_works(cpu, desc, c, attr, TRM_LAYOUT_CHANNELS_LAST, *dst_out, &slow) && !slow)
+        *src_out = TRM_LAYOUT_CHANNELS_LAST;
     if (found && !slow && (*src_out == incoming || incoming == TRM_LAYOUT_PLAIN))
         return TRM_OK;
     if (conv_pd(cpu, desc, c, (int)incoming, LAYOUT_ANY, attr, &pd) == TRM_OK) {

@@ -146,6 +146,8 @@ bool trmi_layout_same_bytes(const trm_tensor *t, trm_layout a, trm_layout b)
         return true;
     if (t->rank < 2)
         return false;
+    if (t->dims[1] == 1 && blocks[a] == 1 && blocks[b] == 1)
+        return true; /* one channel: plain and channels-last */
     for (int i = 2; i < t->rank; i++)
         if (t->dims[i] != 1)
             return false;
