@@ -198,8 +198,8 @@ trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
             return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is %s, the model wants %s", v->name,
                             trm_dtype_name(t->dtype), trm_dtype_name(v->desc.dtype));
         TRM_CHECK(trm_tensor_bytes(t, &bytes));
-        if (v->desc.rank < 0)
-            continue;
+        if (v->desc.rank < 0 || e->last_use[g->inputs[i]] < 0)
+            continue; /* nothing declared, or nothing reads it */
         if (t->rank != v->desc.rank)
             return dim_mismatch(e, v, t);
         for (int d = 0; d < t->rank; d++) {

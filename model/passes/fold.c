@@ -198,6 +198,19 @@ static bool is_identity(const fold *f, const trm_node *n)
     }
 }
 
+/* CastLike reads only a dtype: once that is known it is a Cast, and nothing needs the other tensor. */
+static trm_status name_dtype(trm_graph *g, trm_node *n)
+{
+    trm_dtype dtype = n->inputs[1] == TRM_NO_VALUE ? TRM_DTYPE_NONE : g->values[n->inputs[1]].desc.dtype;
+
+    if (dtype == TRM_DTYPE_NONE)
+        return TRM_OK;
+    TRM_CHECK(trm_attr_set_int(&n->attrs, g->arena, "to", trm_dtype_to_onnx(dtype)));
+    n->op = TRM_OP_Cast;
+    n->input_count = 1;
+    return TRM_OK;
+}
+
 /* Readers of the node's output read its input instead. An output of the graph: the producer of the
  * input makes it directly, where the input's own name is not needed. */
 static void drop_identity(fold *f, int n)
@@ -283,6 +296,8 @@ static trm_status walk(fold *f, int value_count)
             node->op = TRM_OP_NONE; /* its elements were told by shape inference */
             continue;
         }
+        if (node->op == TRM_OP_CastLike)
+            TRM_CHECK(name_dtype(g, node));
         if (is_identity(f, node)) {
             drop_identity(f, n);
             continue;
