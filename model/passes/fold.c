@@ -297,7 +297,7 @@ static trm_status walk(fold *f, int value_count)
             continue;
         }
         if (node->op == TRM_OP_CastLike)
-            TRM_CHECK(name_dtype(g, node));
+            TRM_CHECK(name_dtype(f->g, node));
         if (is_identity(f, node)) {
             drop_identity(f, n);
             continue;
