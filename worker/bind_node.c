@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-#define HOST_VALUE_ELEMS_MAX 65536 /* larger results are computed in the step, not while binding   \
-                                    */
+#define HOST_VALUE_ELEMS_MAX                                                                       \
+    65536 /* larger results are computed in the step, not while binding                            \
+           */
 
 static bool all_inputs_known(const trm_node *n, const trm_tensor *in)
 {

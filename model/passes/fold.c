@@ -198,10 +198,12 @@ static bool is_identity(const fold *f, const trm_node *n)
     }
 }
 
-/* CastLike reads only a dtype: once that is known it is a Cast, and nothing needs the other tensor. */
+/* CastLike reads only a dtype: once that is known it is a Cast, and nothing needs the other tensor.
+ */
 static trm_status name_dtype(trm_graph *g, trm_node *n)
 {
-    trm_dtype dtype = n->inputs[1] == TRM_NO_VALUE ? TRM_DTYPE_NONE : g->values[n->inputs[1]].desc.dtype;
+    trm_dtype dtype =
+        n->inputs[1] == TRM_NO_VALUE ? TRM_DTYPE_NONE : g->values[n->inputs[1]].desc.dtype;
 
     if (dtype == TRM_DTYPE_NONE)
         return TRM_OK;
