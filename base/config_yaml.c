@@ -121,7 +121,7 @@ static trm_status place(builder *b, const trm_config_node *n, const yaml_mark_t 
 static trm_status open_collection(builder *b, const yaml_event_t *e, trm_config_kind kind,
                                   const yaml_char_t *anchor, const yaml_char_t *tag)
 {
-    trm_config_node *n;
+    trm_config_node *n = NULL;
     frame *f;
 
     if (b->depth == DEPTH_MAX)
@@ -138,7 +138,7 @@ static trm_status open_collection(builder *b, const yaml_event_t *e, trm_config_
 
 static trm_status take_scalar(builder *b, const yaml_event_t *e)
 {
-    trm_config_node *n;
+    trm_config_node *n = NULL;
     const char *anchor;
 
     TRM_CHECK(node_new(b, e, TRM_CONFIG_KIND_SCALAR, e->data.scalar.tag, &n));

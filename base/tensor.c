@@ -89,7 +89,7 @@ trm_status trm_tensor_elems(const trm_tensor *t, size_t *elems_out)
 trm_status trm_tensor_bytes(const trm_tensor *t, size_t *bytes_out)
 {
     size_t block = t->layout == TRM_LAYOUT_BLOCK8 ? 8 : t->layout == TRM_LAYOUT_BLOCK16 ? 16 : 1;
-    size_t elems;
+    size_t elems = 0;
 
     TRM_CHECK(count_elems(t, block, &elems));
     if (!trm_mul_ok(elems, trm_dtype_bytes(t->dtype), bytes_out))
