@@ -2,4 +2,6 @@
 add_test(NAME oracles/from_pytorch
   COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/oracles/from_pytorch.py $<TARGET_FILE:trireme>)
 add_test(NAME oracles/images COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/oracles/images.py --check)
-set_tests_properties(oracles/from_pytorch oracles/images PROPERTIES LABELS slow TIMEOUT 600 SKIP_RETURN_CODE 77)
+add_test(NAME oracles/photos
+  COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/oracles/photos.py $<TARGET_FILE:trireme> ${CMAKE_BINARY_DIR}/photos)
+set_tests_properties(oracles/from_pytorch oracles/images oracles/photos PROPERTIES LABELS slow TIMEOUT 600 SKIP_RETURN_CODE 77)
