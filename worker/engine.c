@@ -49,9 +49,7 @@ trm_status trm_engine_create(trm_graph *graph, trm_device *device,
     e->id = atomic_fetch_add_explicit(&next_engine_id, 1, memory_order_relaxed);
     e->root.level = -1;
     e->constants = trm_calloc((size_t)graph->value_count + 1, sizeof(void *));
-    e->staging =
-        trm_calloc((size_t)(graph->input_count + graph->output_count) + 1, sizeof(trmi_buffer));
-    if (e->constants == NULL || e->staging == NULL) {
+    if (e->constants == NULL) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "engine");
         goto fail;
     }
@@ -88,8 +86,6 @@ void trm_engine_destroy(trm_engine *e)
         buffer_free(e, &e->arenas[i]);
     for (int i = 0; i < e->dynamic_max; i++)
         buffer_free(e, &e->dynamics[i]);
-    for (int i = 0; e->staging != NULL && i < e->graph->input_count + e->graph->output_count; i++)
-        buffer_free(e, &e->staging[i]);
     for (int v = 0; e->constants != NULL && v < e->graph->value_count; v++)
         if (e->constants[v] != NULL)
             e->device->ops->free(e->device, TRM_MEMORY_DEVICE, e->constants[v]);
@@ -97,7 +93,6 @@ void trm_engine_destroy(trm_engine *e)
     trm_evaluator_destroy(&e->evaluator);
     trm_free(e->arenas);
     trm_free(e->dynamics);
-    trm_free(e->staging);
     trm_free(e->constants);
     trm_free(e->last_use);
     trm_free(e->slot_pointers);

@@ -40,9 +40,9 @@ TRM_MUST_USE trm_status trm_engine_run(trm_engine *engine, const trm_tensor *inp
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
 
 typedef struct trm_engine_stats {
-    size_t weights_bytes, arena_bytes; /* packed and copied weights; largest activation arena */
-    int programs;                      /* bound now */
-    int kernels;                       /* steps of the program last run */
+    size_t arena_bytes; /* activations: the arenas of all levels */
+    int programs;       /* bound now */
+    int kernels;        /* steps of the program last run */
 } trm_engine_stats;
 void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);
 /* Prints time per kernel of the last program to `file`, most expensive first. */

@@ -122,12 +122,10 @@ struct trm_engine {
     const trm_graph **body_graphs;
     int body_count;
     const trm_tensor *inputs; /* of the running step */
-    trmi_buffer
-        *staging; /* device copies of inputs and host copies of outputs, where memory differs */
-    trmi_segment *ran; /* last segment of the last run: for stats */
+    trmi_segment *ran;        /* last segment of the last run: for stats */
 };
 
-/* bind.c: binds what follows `parent` (dims of learned values are in `learned_dims`, bytes of
+/* bind.c: binds what follows `parent` (dims of learned values are in the dynamic buffers, bytes of
  * fetched ones in the engine's key). On success the segment is linked as a child of `parent`. */
 trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment_out);
 void trmi_segment_destroy(trm_engine *e, trmi_segment *segment); /* with its children */
