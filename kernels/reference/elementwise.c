@@ -14,12 +14,14 @@ static double fmin_keep(double x, double limit)
     return x > limit ? limit : x;
 }
 
-/* remainder with the sign of the divisor, as Python's % */
+/* remainder with the sign of the divisor, as Python's %: a zero has it too */
 static double floor_mod(double x, double y)
 {
     double r = fmod(x, y);
 
-    return r != 0 && (r < 0) != (y < 0) ? r + y : r;
+    if (r == 0)
+        return copysign(0, y);
+    return (r < 0) != (y < 0) ? r + y : r;
 }
 
 #define UNARY(name, expr)                                                                          \

@@ -222,6 +222,30 @@ START_TEST(integers_never_trap)
 }
 END_TEST
 
+START_TEST(mod_signs)
+{
+    static const trm_dtype dtypes[] = {TRM_DTYPE_F32, TRM_DTYPE_F64, TRM_DTYPE_F16};
+
+    for (size_t d = 0; d < 3; d++) {
+        trm_dtype t = dtypes[d];
+        trm_tensor in[2] = {H_FILL(H_TENSOR(t, 8), 0.0, -0.0, 0.0, -0.0, 5, -5, -4, 4),
+                            H_FILL(H_TENSOR(t, 8), -2, 2, 2, -2, -3, 3, 2, -2)};
+        trm_tensor out = {.dtype = t, .rank = 1, .dims = {8}};
+
+        h_ok(TRM_OP_Mod, NULL, in, 2, &out, 1);
+        H_WANT(out, 0, 0, 0, 0, 0, -1, 1, 0, 0);
+        for (size_t i = 0; i < 8; i++) /* the divisor's sign, on a zero too */
+            ck_assert_int_eq(!signbit(trm_tensor_get_f64(&out, i)),
+                             trm_tensor_get_f64(&in[1], i) > 0);
+        h_ok(TRM_OP_Mod, h_int(h_attrs(), "fmod", 1), in, 2, &out, 1);
+        H_WANT(out, 0, 0, 0, 0, 0, 2, -2, 0, 0);
+        for (size_t i = 0; i < 8; i++) /* the dividend's */
+            ck_assert_int_eq(!signbit(trm_tensor_get_f64(&out, i)),
+                             !signbit(trm_tensor_get_f64(&in[0], i)));
+    }
+}
+END_TEST
+
 START_TEST(logic_and_selection)
 {
     trm_tensor b[2] = {H_FILL(H_TENSOR(TRM_DTYPE_BOOL, 4), 0, 0, 1, 1),
@@ -384,6 +408,7 @@ int main(void)
     tcase_add_test(t, special_values);
     tcase_add_loop_test(t, binary_broadcasts, 0, (int)(sizeof(binaries) / sizeof(binaries[0])));
     tcase_add_test(t, integers_never_trap);
+    tcase_add_test(t, mod_signs);
     tcase_add_test(t, logic_and_selection);
     tcase_add_test(t, clip_pow_variadic);
     tcase_add_test(t, blocked_layouts);

