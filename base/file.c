@@ -41,7 +41,8 @@ trm_status trm_file_open(const char *path, trm_file **file_out)
     struct stat info;
     void *map;
     trm_status st = TRM_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* a named pipe without a writer must not hold us here; it is refused below */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0) {
         int e = errno;
@@ -248,6 +249,20 @@ bool trm_path_is_dir(const char *path)
     struct stat info;
 
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool trm_path_is_file(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool trm_path_same(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 bool trm_path_exists(const char *path)

@@ -62,6 +62,8 @@ char *trm_path_stem(const char *path);                  /* last component withou
 const char *trm_path_extension(
     const char *path); /* borrowed: after the last dot of the last component, or "" */
 bool trm_path_is_dir(const char *path);
+bool trm_path_is_file(const char *path);          /* a regular one */
+bool trm_path_same(const char *a, const char *b); /* two names of one existing file */
 bool trm_path_exists(const char *path);
 
 #ifdef __cplusplus

@@ -84,7 +84,9 @@ static trm_status open_for_write(const char *path, int flags, int *fd_out)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0666);
 
     if (fd < 0)
-        return trm_fail(errno == ENOENT || errno == ENOTDIR ? TRM_ERR_NOT_FOUND : TRM_ERR_IO,
+        return trm_fail(errno == ENOENT || errno == ENOTDIR                    ? TRM_ERR_NOT_FOUND
+                        : errno == EACCES || errno == EROFS || errno == EISDIR ? TRM_ERR_INVALID_ARG
+                                                                               : TRM_ERR_IO,
                         "'%s': cannot be written: %s", path, strerror(errno));
     *fd_out = fd;
     return TRM_OK;

@@ -45,15 +45,38 @@ static trm_status scan(trm_lines *l, int64_t *lines_out, off_t *start_out, off_t
     return n < 0 ? io_failed(l, "read") : TRM_OK;
 }
 
-static trm_status go_on(trm_lines *l, int64_t *lines_out, char **last_out)
+/* Whether the file, as far as it goes, starts with `head`. */
+static trm_status check_head(const trm_lines *l, const char *head)
+{
+    size_t bytes = strlen(head);
+    char *found = trm_malloc(bytes + 1, 1);
+    ssize_t n;
+    bool ours;
+
+    if (found == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "output '%s'", l->path);
+    n = pread(l->fd, found, bytes, 0);
+    ours = n >= 0 && memcmp(found, head, (size_t)n) == 0;
+    trm_free(found);
+    if (n < 0)
+        return io_failed(l, "read");
+    if (!ours)
+        return trm_fail(TRM_ERR_BAD_FILE,
+                        "output '%s' is not of an earlier run: its first line does not start with "
+                        "'%.*s': cannot resume",
+                        l->path, (int)strcspn(head, "\n"), head);
+    return TRM_OK;
+}
+
+static trm_status go_on(trm_lines *l, const char *head, int64_t *lines_out, char **last_out)
 {
     off_t start, end;
     size_t bytes;
     char *last;
 
+    TRM_CHECK(check_head(l, head));
     TRM_CHECK(scan(l, lines_out, &start, &end));
-    if (ftruncate(l->fd, end) != 0 || lseek(l->fd, end, SEEK_SET) < 0)
-        return io_failed(l, "cut its torn last line");
+    l->whole_bytes = end;
     bytes = (size_t)(end - start);
     if (*lines_out == 0)
         return TRM_OK;
@@ -72,9 +95,18 @@ static trm_status go_on(trm_lines *l, int64_t *lines_out, char **last_out)
     return TRM_OK;
 }
 
-trm_status trm_lines_open(trm_lines *l, const char *path, bool resume, int64_t *lines_out,
+trm_status trm_lines_cut(trm_lines *l)
+{
+    if (ftruncate(l->fd, (off_t)l->whole_bytes) != 0 ||
+        lseek(l->fd, (off_t)l->whole_bytes, SEEK_SET) < 0)
+        return io_failed(l, "cut its torn last line");
+    return TRM_OK;
+}
+
+trm_status trm_lines_open(trm_lines *l, const char *path, const char *head, int64_t *lines_out,
                           char **last_out)
 {
+    bool resume = head != NULL;
     trm_status st = TRM_OK;
 
     memset(l, 0, sizeof(*l));
@@ -87,7 +119,7 @@ trm_status trm_lines_open(trm_lines *l, const char *path, bool resume, int64_t *
     else if (l->fd < 0)
         st = io_failed(l, "open it");
     else if (resume)
-        st = go_on(l, lines_out, last_out);
+        st = go_on(l, head, lines_out, last_out);
     if (st != TRM_OK) {
         l->failed = st;
         (void)!trm_lines_close(l);

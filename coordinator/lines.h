@@ -14,15 +14,19 @@ typedef struct trm_lines {
     int fd;
     char *buffer;
     size_t used, used_max;
-    size_t complete; /* bytes of `buffer` that end with a line */
-    bool no_memory;  /* something was not appended: seen at the end of the line */
+    size_t complete;     /* bytes of `buffer` that end with a line */
+    bool no_memory;      /* something was not appended: seen at the end of the line */
+    int64_t whole_bytes; /* of the file that is gone on with */
     trm_status failed;
 } trm_lines;
 
-/* Without resume the file is emptied. With it, a torn last line is cut off; *lines_out: whole lines
- * in it, *last_out: the last of them (trm_free; NULL: none). */
-TRM_MUST_USE trm_status trm_lines_open(trm_lines *l, const char *path, bool resume,
+/* Without `head` the file is emptied. With it, the file is to be gone on with if it starts with
+ * `head` (BAD_FILE: it does not): *lines_out: whole lines in it, *last_out: the last of them
+ * (trm_free; NULL: none). It is not changed before trm_lines_cut, which cuts off a torn last line
+ * and must be called before anything is written. */
+TRM_MUST_USE trm_status trm_lines_open(trm_lines *l, const char *path, const char *head,
                                        int64_t *lines_out, char **last_out);
+TRM_MUST_USE trm_status trm_lines_cut(trm_lines *l);
 void trm_lines_put(trm_lines *l, const char *text, size_t bytes);
 void trm_lines_text(trm_lines *l, const char *text);
 void trm_lines_format(trm_lines *l, const char *fmt, ...) TRM_PRINTF(2, 3);

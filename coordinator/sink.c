@@ -2,8 +2,11 @@
 #include "coordinator/sink.h"
 #include "base/file.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static const struct {
     const char *extension;
@@ -21,6 +24,23 @@ static int format_of(const char *path)
         if (strcasecmp(trm_path_extension(path), formats[i].extension) == 0)
             return i;
     return -1;
+}
+
+/* Opens the output for writing once, and leaves everything as it was. */
+static trm_status try_to_write(const char *path)
+{
+    bool there = trm_path_exists(path);
+    int e, fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+
+    if (fd >= 0) {
+        close(fd);
+        if (!there)
+            unlink(path);
+        return TRM_OK;
+    }
+    e = errno;
+    return trm_fail(e == ENOSPC || e == EDQUOT || e == EIO ? TRM_ERR_IO : TRM_ERR_INVALID_ARG,
+                    "output '%s' cannot be written: %s", path, strerror(e));
 }
 
 trm_status trm_sink_check(const char *path, const trm_sink_options *options)
@@ -49,7 +69,7 @@ trm_status trm_sink_check(const char *path, const trm_sink_options *options)
                         "output '%s': this model's output has no fixed number of columns: want "
                         ".jsonl",
                         path);
-    return TRM_OK;
+    return try_to_write(path);
 }
 
 trm_status trm_sink_open(const char *path, const trm_sink_options *options, trm_sink **sink_out)

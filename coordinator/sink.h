@@ -41,7 +41,7 @@ struct trm_sink {
 };
 
 /* What can be said before anything is opened: format by extension, existing output without resume
- * or overwrite, folder that is not there. Exit code 2 errors only. */
+ * or overwrite, folder that is not there, no right to write. Leaves no file behind. */
 TRM_MUST_USE trm_status trm_sink_check(const char *path, const trm_sink_options *options);
 /* Opens the output; options are copied, their strings borrowed. With resume, a torn last record is
  * cut off. BAD_FILE: the existing file is not an output of this kind. */

@@ -109,6 +109,19 @@ static trm_status resume_file(struct npy_sink *m)
     desc.data = NULL;
     if (desc.rank < 1)
         return trm_fail(TRM_ERR_BAD_FILE, "output '%s' holds no stacked records", m->path);
+    if (m->options.columns >= 0) {
+        trm_tensor row = desc;
+        size_t elems;
+
+        row.dims[0] = 1;
+        TRM_CHECK(trm_tensor_elems(&row, &elems));
+        if ((int64_t)elems != m->options.columns)
+            return trm_fail(
+                TRM_ERR_BAD_FILE,
+                "output '%s' is not of an earlier run: its rows have %zu elements, this "
+                "model's have %lld: cannot resume",
+                m->path, elems, (long long)m->options.columns);
+    }
     TRM_CHECK(start(m, &desc, true));
     m->base.rows = trm_npy_writer_rows(m->writer);
     return TRM_OK;

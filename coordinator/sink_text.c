@@ -30,8 +30,8 @@ static trm_status text_close(trm_sink *s)
 }
 
 static trm_status open_lines(const char *path, const trm_sink_ops *ops,
-                             const trm_sink_options *options, struct text_sink **sink_out,
-                             char **last_out)
+                             const trm_sink_options *options, const char *head,
+                             struct text_sink **sink_out, char **last_out)
 {
     struct text_sink *m = trm_calloc(1, sizeof(*m));
     trm_status st;
@@ -40,7 +40,7 @@ static trm_status open_lines(const char *path, const trm_sink_ops *ops,
         return trm_fail(TRM_ERR_NO_MEMORY, "output '%s'", path);
     m->base.ops = ops;
     m->options = *options;
-    st = trm_lines_open(&m->lines, path, options->resume, &m->base.rows, last_out);
+    st = trm_lines_open(&m->lines, path, options->resume ? head : NULL, &m->base.rows, last_out);
     if (st != TRM_OK) {
         trm_free(m);
         return st;
@@ -163,7 +163,9 @@ trm_status trmi_sink_jsonl(const char *path, const trm_sink_options *options, tr
     char *last = NULL;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(open_lines(path, &jsonl_ops, options, &m, &last));
+    TRM_CHECK(open_lines(path, &jsonl_ops, options,
+                         options->images ? "{\"index\":0,\"file\":" : "{\"index\":0,\"id\":", &m,
+                         &last));
     if (last != NULL) {
         json_t *v = json_loads(last, 0, NULL);
         json_t *index = json_object_get(v, "index");
@@ -179,6 +181,8 @@ trm_status trmi_sink_jsonl(const char *path, const trm_sink_options *options, tr
         json_decref(v);
         trm_free(last);
     }
+    if (st == TRM_OK && options->resume)
+        st = trm_lines_cut(&m->lines);
     if (st != TRM_OK) {
         (void)!text_close(&m->base);
         return st;
@@ -206,11 +210,8 @@ static void put_field(trm_lines *l, const char *text)
         trm_lines_text(l, "\"");
 }
 
-static trm_status csv_header(struct text_sink *m)
+static void csv_header(trm_lines *l, const trm_sink_options *o)
 {
-    const trm_sink_options *o = &m->options;
-    trm_lines *l = &m->lines;
-
     trm_lines_text(l, o->images ? "file" : "id");
     for (int i = 0; i < o->label_count; i++) {
         if (i == 0)
@@ -221,8 +222,22 @@ static trm_status csv_header(struct text_sink *m)
     for (int64_t i = 0; o->label_count == 0 && i < o->columns; i++)
         trm_lines_format(l, ",%.100s_%lld", o->column_name != NULL ? o->column_name : "output",
                          (long long)i);
-    trm_lines_text(l, ",error");
-    return trm_lines_end(l);
+    trm_lines_text(l, ",error\n");
+}
+
+/* The first field of a line, unquoted in place. */
+static char *first_field(char *line)
+{
+    char *from = line, *to = line;
+    bool quoted = *from == '"';
+
+    for (from += quoted; *from != '\0'; from++) {
+        if (quoted ? *from == '"' && *++from != '"' : *from == ',')
+            break;
+        *to++ = *from;
+    }
+    *to = '\0';
+    return line;
 }
 
 static trm_status csv_write(trm_sink *s, const trm_taken *taken)
@@ -264,19 +279,36 @@ static const trm_sink_ops csv_ops = {
 trm_status trmi_sink_csv(const char *path, const trm_sink_options *options, trm_sink **sink_out)
 {
     struct text_sink *m = NULL;
+    trm_lines head = {0}; /* only its buffer is used */
     char *last = NULL;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(open_lines(path, &csv_ops, options, &m, &last));
-    trm_free(last);
-    if (m->base.rows == 0)
-        st = csv_header(m);
-    else
+    csv_header(&head, options);
+    trm_lines_put(&head, "", 1);
+    if (head.no_memory) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "output '%s': its header", path);
+        goto done;
+    }
+    TRM_TRY(st, open_lines(path, &csv_ops, options, head.buffer, &m, &last), done);
+    if (options->resume)
+        st = trm_lines_cut(&m->lines);
+    if (st == TRM_OK && m->base.rows == 0) {
+        csv_header(&m->lines, options);
+        m->lines.complete = m->lines.used;
+        if (m->lines.no_memory)
+            st = trm_fail(TRM_ERR_NO_MEMORY, "output '%s': its header", path);
+    } else if (st == TRM_OK) {
         m->base.rows--; /* the header */
+        if (m->base.rows > 0)
+            m->base.last_name = trm_strdup(first_field(last));
+    }
     if (st != TRM_OK) {
         (void)!text_close(&m->base);
-        return st;
+        goto done;
     }
     *sink_out = &m->base;
-    return TRM_OK;
+done:
+    trm_free(last);
+    trm_free(head.buffer);
+    return st;
 }

@@ -26,7 +26,9 @@ trm_status trm_source_open(const char *path, trm_source **source_out)
         return trm_fail(TRM_ERR_NOT_FOUND, "input '%s' does not exist", path);
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
         if (strcasecmp(extension, formats[i].extension) == 0)
-            return formats[i].open(path, source_out);
+            return trm_path_is_file(path)
+                       ? formats[i].open(path, source_out)
+                       : trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is not a regular file", path);
     return trm_fail(TRM_ERR_UNSUPPORTED,
                     "input '%s': want a folder of images, an image (.png .jpg .jpeg), a list of "
                     "images (.txt), .jsonl, .npy or .npz",

@@ -34,6 +34,9 @@ struct trm_source {
     const trm_source_ops *ops;
     int64_t count; /* records; -1: not known before the end */
     bool images;   /* record names are files */
+    /* stacked arrays: what every record brings (no data); NULL: they differ */
+    const trm_wire_tensor *tensors;
+    int tensor_count;
 };
 
 /* Errors are decided here as far as the file's head tells: NOT_FOUND, BAD_FILE, UNSUPPORTED (lists

@@ -108,6 +108,8 @@ static trm_status finish(struct stacked *m, const char *path, trm_source **sourc
 {
     if (m->base.count == 0)
         return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' holds no record", path);
+    m->base.tensors = m->tensors;
+    m->base.tensor_count = m->array_count;
     *source_out = &m->base;
     return TRM_OK;
 }

@@ -1,4 +1,5 @@
 /* trireme run: one-off inference on images or tensors. */
+#define _GNU_SOURCE
 #include "base/npy.h"
 #include "launch/commands.h"
 #include "launch/inputs.h"
@@ -8,15 +9,18 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct run {
     trm_common_options common;
     trm_option_list images, inputs;
     const char *output_dir;
     int64_t top;
-    bool profile;
+    bool profile, made_dir;
+    FILE *text; /* images: printed when all of them are done */
     trm_tensor_model *model;
     trm_arena *arena;
     trm_tensor *in, *out;
@@ -57,19 +61,51 @@ static trm_status classify(struct run *r, const char *path, int scores)
         goto done;
     }
     found = trm_package_top(p, f32.data, trm_tensor_numel(&f32), (int)r->top, labels);
-    printf("%s\n", path);
+    fprintf(r->text, "%s\n", path);
     for (int i = 0; i < found; i++)
-        printf("  %-9.6f %5d  %s\n", (double)labels[i].score, labels[i].index,
-               labels[i].text != NULL ? labels[i].text : "");
+        fprintf(r->text, "  %-9.6f %5d  %s\n", (double)labels[i].score, labels[i].index,
+                labels[i].text != NULL ? labels[i].text : "");
 done:
     trm_image_fini(&image);
     trm_file_unref(file);
     return st;
 }
 
+/* Classes of an output whose dims but the first are known; else -1. */
+static int64_t classes_of(const trm_value *v)
+{
+    int64_t n = 1;
+
+    for (int d = 1; d < v->desc.rank; d++)
+        if (v->desc.dims[d] < 0 || !trm_mul_ok(n, v->desc.dims[d], &n))
+            return -1;
+    return v->desc.rank < 1 ? -1 : n;
+}
+
+/* Nothing is printed before every image is done: a bad one among them leaves no half list. */
+static trm_status classify_all(struct run *r, int scores)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    trm_status st = TRM_OK;
+
+    r->text = open_memstream(&text, &bytes);
+    if (r->text == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "text of %d images", r->images.count);
+    for (int i = 0; i < r->images.count && st == TRM_OK; i++)
+        st = classify(r, r->images.items[i], scores);
+    if (fclose(r->text) != 0 && st == TRM_OK)
+        st = trm_fail(TRM_ERR_NO_MEMORY, "text of %d images", r->images.count);
+    if (st == TRM_OK)
+        fwrite(text, 1, bytes, stdout);
+    free(text);
+    return st;
+}
+
 static trm_status run_images(struct run *r)
 {
     trm_package *p = r->model->package;
+    const trm_value *v;
     int scores;
 
     if (r->model->graph->input_count != 1)
@@ -79,15 +115,18 @@ static trm_status run_images(struct run *r)
     if (!p->has_preprocess)
         TRM_CHECK(trm_package_default_preprocess(p));
     TRM_CHECK(trm_tensor_model_scores(r->model, &scores));
+    v = &r->model->graph->values[r->model->graph->outputs[scores]];
+    if (classes_of(v) >= 0 && r->top > classes_of(v))
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--top %" PRId64 ": output '%s' has only %" PRId64 " classes", r->top,
+                        v->name, classes_of(v));
     if (r->top == 0)
         r->top = p->top_k > 0 ? p->top_k : 5;
     for (int i = 0; i < r->images.count;
          i++) /* unreadable files are said before anything is computed */
         if (!trm_path_exists(r->images.items[i]))
             return trm_fail(TRM_ERR_NOT_FOUND, "'%s': no such image", r->images.items[i]);
-    for (int i = 0; i < r->images.count; i++)
-        TRM_CHECK(classify(r, r->images.items[i], scores));
-    return TRM_OK;
+    return classify_all(r, scores);
 }
 
 /* ---- tensors ---- */
@@ -136,7 +175,8 @@ static trm_status run_tensors(struct run *r)
 
     TRM_CHECK(trm_inputs_load(g, &r->inputs, r->arena, r->in));
     TRM_CHECK(trm_engine_check(r->model->engine, r->in));
-    if (r->output_dir != NULL && mkdir(r->output_dir, 0777) != 0 && errno != EEXIST)
+    r->made_dir = r->output_dir != NULL && mkdir(r->output_dir, 0777) == 0;
+    if (r->output_dir != NULL && !r->made_dir && errno != EEXIST)
         return trm_fail(TRM_ERR_INVALID_ARG, "--output-dir '%s': %s", r->output_dir,
                         strerror(errno));
     if (r->output_dir != NULL && !trm_path_is_dir(r->output_dir))
@@ -171,6 +211,8 @@ static trm_status run_model(struct run *r, const char *path)
         goto done;
     }
     st = r->images.count > 0 ? run_images(r) : run_tensors(r);
+    if (st != TRM_OK && r->made_dir)
+        (void)!rmdir(r->output_dir); /* stays if an output is complete */
     if (st == TRM_OK && r->profile)
         trm_engine_profile(r->model->engine, stderr);
 done:

@@ -86,6 +86,17 @@ static int64_t columns_of(const trm_value *v)
     return n;
 }
 
+/* Classes of the output, -1: not known before it runs. */
+static trm_status check_top(int64_t top, const trm_value *scores)
+{
+    int64_t classes = columns_of(scores);
+
+    if (classes >= 0 && top > classes)
+        return trm_fail(TRM_ERR_INVALID_ARG, "--top %lld: output '%s' has only %lld classes",
+                        (long long)top, scores->name, (long long)classes);
+    return TRM_OK;
+}
+
 static trm_status open_model(struct score *s, const struct settings *set)
 {
     trm_tensor_model_options options = {.dtype = trm_dtype_from_name(s->common.dtype)};
@@ -113,6 +124,7 @@ static trm_status open_model(struct score *s, const struct settings *set)
                         "--top and --labels want class scores, but output '%s' is no [records, "
                         "classes] of floats",
                         scores->name);
+    TRM_CHECK(check_top(s->top, scores));
     if (classes) {
         so.top = s->top > 0                     ? (int)s->top
                  : csv || npy                   ? 1
@@ -132,6 +144,22 @@ static trm_status open_model(struct score *s, const struct settings *set)
                            .columns = columns_of(scores),
                            .column_name = scores->name};
     return TRM_OK;
+}
+
+static trm_status check_records(const struct score *s)
+{
+    trm_status st = trm_score_model_fits(s->model, s->source->tensors, s->source->tensor_count);
+
+    return st == TRM_OK ? st : trm_fail_context(st, "input '%s'", s->input);
+}
+
+static trm_status check_output(const struct score *s)
+{
+    if (trm_path_same(s->output, s->input) ||
+        (s->labels != NULL && trm_path_same(s->output, s->labels)))
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "output '%s' is an input of this run: want another file", s->output);
+    return trm_sink_check(s->output, &s->sink_options);
 }
 
 static trm_status set_up(struct score *s, struct settings *set)
@@ -159,8 +187,10 @@ static trm_status set_up(struct score *s, struct settings *set)
                       s->job.size);
     if (set->ok && st == TRM_OK)
         st = open_model(s, set);
+    if (set->ok && st == TRM_OK && s->job.rank == 0 && s->source->tensors != NULL)
+        st = check_records(s);
     if (set->ok && st == TRM_OK && s->job.rank == 0)
-        st = trm_sink_check(s->output, &s->sink_options);
+        st = check_output(s);
     if (st == TRM_OK)
         st = trm_link_context_create(&s->context);
     return trm_job_agree(&s->job, st, SETUP_TIMEOUT_MS);

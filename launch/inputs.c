@@ -111,25 +111,61 @@ trm_status trm_inputs_load(const trm_graph *g, const trm_option_list *specs, trm
     return TRM_OK;
 }
 
+static trm_status dim_value(const char *item, const char *text, int64_t *out)
+{
+    char *end;
+
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (*end != '\0' || end == text || errno != 0 || *out < 0 || *out > TRM_DIM_MAX)
+        return trm_fail(TRM_ERR_INVALID_ARG, "--dim '%s': want %.*s=N, N a whole number from 0",
+                        item, (int)(text - item - 1), item);
+    return TRM_OK;
+}
+
 static trm_status dim_from_list(const trm_option_list *dims, const char *symbol, const char *input,
                                 int64_t *out)
 {
     size_t n = strlen(symbol);
 
     for (int i = 0; i < dims->count; i++) {
-        char *end;
-
-        if (strncmp(dims->items[i], symbol, n) != 0 || dims->items[i][n] != '=')
-            continue;
-        errno = 0;
-        *out = strtoll(dims->items[i] + n + 1, &end, 10);
-        if (*end != '\0' || end == dims->items[i] + n + 1 || errno != 0 || *out < 0 ||
-            *out > TRM_DIM_MAX)
-            return trm_fail(TRM_ERR_INVALID_ARG, "--dim '%s': want %s=N", dims->items[i], symbol);
-        return TRM_OK;
+        if (strncmp(dims->items[i], symbol, n) == 0 && dims->items[i][n] == '=')
+            return dim_value(dims->items[i], dims->items[i] + n + 1, out);
     }
     return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' has a free dim '%s': give it with --dim %s=N",
                     input, symbol, symbol);
+}
+
+static bool has_free_dim(const trm_graph *g, const char *name, size_t n)
+{
+    for (int i = 0; i < g->input_count; i++) {
+        const trm_tensor *t = &g->values[g->inputs[i]].desc;
+
+        for (int d = 0; d < t->rank; d++) {
+            const char *symbol = trm_graph_dim_name(g, t->dims[d]);
+
+            if (symbol != NULL && strlen(symbol) == n && strncmp(symbol, name, n) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Each is NAME=N, and NAME is one of the model's: a slip is not passed over. */
+static trm_status check_dims(const trm_graph *g, const trm_option_list *dims)
+{
+    for (int i = 0; i < dims->count; i++) {
+        const char *equals = strchr(dims->items[i], '=');
+        int64_t value;
+
+        if (equals == NULL || equals == dims->items[i])
+            return trm_fail(TRM_ERR_INVALID_ARG, "--dim '%s': want NAME=N", dims->items[i]);
+        if (!has_free_dim(g, dims->items[i], (size_t)(equals - dims->items[i])))
+            return trm_fail(TRM_ERR_INVALID_ARG, "--dim '%s': no input has a free dim '%.*s'",
+                            dims->items[i], (int)(equals - dims->items[i]), dims->items[i]);
+        TRM_CHECK(dim_value(dims->items[i], equals + 1, &value));
+    }
+    return TRM_OK;
 }
 
 /* splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014 */
@@ -167,6 +203,7 @@ trm_status trm_inputs_random(const trm_graph *g, int64_t batch, const trm_option
 {
     uint64_t state = seed;
 
+    TRM_CHECK(check_dims(g, dims));
     for (int i = 0; i < g->input_count; i++) {
         const trm_value *v = &g->values[g->inputs[i]];
         size_t bytes, elems;

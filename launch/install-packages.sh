@@ -11,7 +11,7 @@ build=(
     libpng-dev libjpeg62-turbo-dev
 )
 # what the tests and the checks of tests/lint need on top
-tests=(check libonnx-testdata clang libomp-dev clang-format clang-tidy shellcheck)
+tests=(check python3 libonnx-testdata clang libomp-dev clang-format clang-tidy shellcheck)
 # development tools that make fixtures (tests/oracles): never needed to build or test
 oracles=(python3 python3-numpy python3-torch python3-torchvision python3-venv)
 

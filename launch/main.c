@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "launch/commands.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,8 @@ int main(int argc, char **argv)
 
             if (commands[i].every_rank || launched_rank() == 0)
                 st = commands[i].run(argc - 2, argv + 2);
+            if ((fflush(stdout) != 0 || ferror(stdout)) && st == TRM_OK)
+                st = trm_fail(TRM_ERR_IO, "standard output cannot be written: %s", strerror(errno));
             if (st != TRM_OK && trm_message()[0] != '\0')
                 fprintf(stderr, "trireme %s: %s\n", argv[1], trm_message());
             return trm_status_exit_code(st);

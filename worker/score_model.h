@@ -37,6 +37,11 @@ trm_leader_model trm_score_model_callback(trm_score_model *score);
 TRM_MUST_USE trm_status trm_score_model_output(const trm_tensor_model *model, const char *name,
                                                int *output_out);
 
+/* Whether records of these tensors (dtypes and shapes; data is not looked at) fit the model's
+ * inputs: INVALID_ARG says which does not. */
+TRM_MUST_USE trm_status trm_score_model_fits(const trm_tensor_model *model,
+                                             const trm_wire_tensor *tensors, int count);
+
 #ifdef __cplusplus
 }
 #endif

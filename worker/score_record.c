@@ -102,6 +102,64 @@ static int find_input(const trm_graph *g, const char *name)
     return -1;
 }
 
+/* A record's tensor against what the graph declares: without the batch dim, or with it. */
+static trm_status fits(const trm_value *input, const trm_tensor *t)
+{
+    const trm_tensor *d = &input->desc;
+    int shift = d->rank - t->rank;
+    char have[TRM_SHAPE_TEXT_BYTES], want[TRM_SHAPE_TEXT_BYTES];
+    trm_tensor one = *d;
+    bool ok;
+
+    if (!converts(t->dtype, d->dtype))
+        return trm_fail(TRM_ERR_INVALID_ARG, "input '%s': the records are %s, the model wants %s",
+                        input->name, trm_dtype_name(t->dtype), trm_dtype_name(d->dtype));
+    if (d->rank < 1)
+        return TRM_OK;
+    ok = shift == 0 || shift == 1;
+    for (int i = 0; ok && i < t->rank; i++)
+        if (i + shift > 0 && d->dims[i + shift] >= 0 && d->dims[i + shift] != t->dims[i])
+            ok = false;
+    if (ok)
+        return TRM_OK;
+    one.rank--;
+    memmove(one.dims, one.dims + 1, (size_t)one.rank * sizeof(*one.dims));
+    return trm_fail(TRM_ERR_INVALID_ARG,
+                    "input '%s': a record is %s, the model wants %s (without the batch dim)",
+                    input->name, trm_tensor_shape_text(t, have, sizeof(have)),
+                    trm_tensor_shape_text(&one, want, sizeof(want)));
+}
+
+trm_status trm_score_model_fits(const trm_tensor_model *model, const trm_wire_tensor *tensors,
+                                int count)
+{
+    const trm_graph *g = model->graph;
+
+    for (int k = 0; k < count; k++) {
+        int i = find_input(g, tensors[k].name);
+
+        if (i < 0 && tensors[k].name[0] == '\0')
+            return trm_fail(
+                TRM_ERR_INVALID_ARG,
+                "the model has %d inputs ('%s', ...): want a .npz with an array for each",
+                g->input_count, g->values[g->inputs[0]].name);
+        if (i < 0)
+            return trm_fail(TRM_ERR_INVALID_ARG, "the model has no input '%s'; its first is '%s'",
+                            tensors[k].name, g->values[g->inputs[0]].name);
+        TRM_CHECK(fits(&g->values[g->inputs[i]], &tensors[k].tensor));
+    }
+    for (int i = 0; i < g->input_count; i++) {
+        bool given = false;
+
+        for (int k = 0; k < count; k++)
+            given = given || find_input(g, tensors[k].name) == i;
+        if (!given)
+            return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is missing in the records",
+                            g->values[g->inputs[i]].name);
+    }
+    return TRM_OK;
+}
+
 static trm_status tensors(const trm_tensor_model *model, const trm_wire_record *record,
                           trm_arena *scratch, trmi_prepared *p)
 {
