@@ -105,6 +105,18 @@ const unsigned char *trm_file_data(const trm_file *file)
     return file->data;
 }
 
+void trm_file_release(const trm_file *file, size_t at, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t from = (at + page - 1) / page * page, to;
+
+    if (!file->mapped || at > file->bytes || bytes > file->bytes - at)
+        return;
+    to = (at + bytes) / page * page;
+    if (from < to) /* whole pages; read-only, so the next touch finds the file's bytes again */
+        (void)madvise((void *)(uintptr_t)(file->data + from), to - from, MADV_DONTNEED);
+}
+
 size_t trm_file_bytes(const trm_file *file)
 {
     return file->bytes;

@@ -20,6 +20,9 @@ void trm_file_unref(trm_file *file); /* takes NULL */
 const unsigned char *trm_file_data(const trm_file *file);
 size_t trm_file_bytes(const trm_file *file);
 const char *trm_file_path(const trm_file *file);
+/* Hint: bytes [at, at + bytes) will not be read again soon, so their pages need not stay in memory.
+ * They can still be read. */
+void trm_file_release(const trm_file *file, size_t at, size_t bytes);
 
 /* Reads fixed-width little-endian fields and never past `end`. On the first overrun `failed` is
  * set, values read as 0, and the cursor stays at its end: check once after a group of reads. One

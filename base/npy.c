@@ -6,6 +6,8 @@
 #define ZLIB_CONST /* next_in points to const bytes */
 #include <zlib.h>
 
+#define RELEASE_BYTES ((size_t)8 << 20) /* read in order: pages go back in pieces of this size */
+
 struct trm_npy {
     trm_file *file;
     char *name;
@@ -13,6 +15,7 @@ struct trm_npy {
     trmi_npy_header header;
     size_t data_offset; /* of element 0 in the member */
     int64_t rows;
+    size_t released; /* of the member's stored bytes, given back up to here */
     /* deflated members: the stream, and where it stands in the inflated bytes */
     z_stream stream;
     bool stream_open;
@@ -82,6 +85,20 @@ static trm_status member_read(trm_npy *n, uint64_t at, unsigned char *out, size_
     }
     TRM_CHECK(inflate_next(n, NULL, at - n->stream_at));
     return inflate_next(n, out, bytes);
+}
+
+/* Rows have been read up to `at` of the stored bytes. A file larger than memory, read once from end
+ * to end, must not fill it. */
+static void release_read(trm_npy *n, size_t at)
+{
+    size_t base = (size_t)(n->member.raw - trm_file_data(n->file));
+
+    if (at < n->released)
+        n->released = at;
+    if (at - n->released < RELEASE_BYTES)
+        return;
+    trm_file_release(n->file, base + n->released, at - n->released);
+    n->released = at;
 }
 
 /* ---- open ---- */
@@ -283,6 +300,10 @@ trm_status trm_npy_read_rows(trm_npy *npy, int64_t first, int64_t count, void *o
     else
         TRM_CHECK(
             member_read(npy, npy->data_offset + h->row_bytes * (uint64_t)first, bytes_out, bytes));
+    if (npy->member.deflated)
+        release_read(npy, npy->stream_open ? (size_t)(npy->stream.next_in - npy->member.raw) : 0);
+    else if (!h->fortran) /* else rows lie scattered */
+        release_read(npy, npy->data_offset + h->row_bytes * (size_t)(first + count));
     if (h->swap)
         swap_bytes(bytes_out, bytes, trm_dtype_bytes(h->desc.dtype));
     if (h->desc.dtype == TRM_DTYPE_BOOL)

@@ -166,6 +166,59 @@ static void damage(const char *path, bool zip)
     trm_file_unref(good);
 }
 
+static size_t resident_bytes(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long total = 0, pages = 0;
+
+    ck_assert_ptr_nonnull(f);
+    ck_assert_int_eq(fscanf(f, "%lu %lu", &total, &pages), 2);
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A long file read from end to end does not stay in memory, and can be read again. */
+START_TEST(lets_go_of_what_was_read)
+{
+    const int64_t rows = 16384;
+    const size_t row_bytes = 4096, header = 128;
+    char path[] = "/tmp/trm-npy-XXXXXX", text[128];
+    int fd = mkstemp(path), n;
+    size_t before, most = 0;
+    unsigned char row[4096];
+    trm_npy *a;
+
+    ck_assert_int_ge(fd, 0);
+    memset(text, ' ', sizeof(text));
+    n = snprintf(text, sizeof(text),
+                 "\x93NUMPY\x01%c\x76%c{'descr': '|u1', 'fortran_order': False, 'shape': "
+                 "(16384, 4096), }",
+                 0, 0);
+    text[n] = ' ';
+    text[127] = '\n';
+    ck_assert_int_eq(write(fd, text, header), (ssize_t)header);
+    memset(row, 7, sizeof(row));
+    for (int64_t i = 0; i < rows; i++) {
+        row[0] = (unsigned char)i;
+        ck_assert_int_eq(write(fd, row, row_bytes), (ssize_t)row_bytes);
+    }
+    ck_assert_int_eq(trm_npy_open(path, &a), TRM_OK);
+    before = resident_bytes();
+    for (int64_t i = 0; i < rows; i++) {
+        ck_assert_int_eq(trm_npy_read_rows(a, i, 1, row), TRM_OK);
+        ck_assert_int_eq(row[0], (unsigned char)i);
+        if (i % 1024 == 1023 && resident_bytes() > before + most)
+            most = resident_bytes() - before;
+    }
+    ck_assert_uint_le(most, (size_t)24 << 20);
+    ck_assert_int_eq(trm_npy_read_rows(a, 5, 1, row), TRM_OK);
+    ck_assert(row[0] == 5 && row[4095] == 7);
+    trm_npy_close(a);
+    close(fd);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(survives_damage)
 {
     damage(DATA "le_f4.npy", false);
@@ -288,6 +341,7 @@ int main(void)
     tcase_add_test(t, reads_odd_shapes);
     tcase_add_test(t, refuses_dtypes);
     tcase_add_loop_test(t, reads_npz, 0, 2);
+    tcase_add_test(t, lets_go_of_what_was_read);
     tcase_add_test(t, survives_damage);
     tcase_add_loop_test(t, names_bad_headers, 0, sizeof(bad_headers) / sizeof(bad_headers[0]));
     tcase_add_test(t, writes_by_rows);
