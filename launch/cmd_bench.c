@@ -12,7 +12,8 @@
 struct bench {
     trm_common_options common;
     trm_option_list inputs, dims;
-    int64_t batch, warmup, rounds, seed;
+    int64_t batch; /* 0: not given */
+    int64_t warmup, rounds, seed;
     bool json, profile;
 };
 
@@ -22,6 +23,33 @@ static double now_ms(void)
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+}
+
+/* A JSON string. */
+static void print_quoted(const char *text)
+{
+    putchar('"');
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20)
+            printf("\\u%04x", (unsigned char)*text);
+        else
+            printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    }
+    putchar('"');
+}
+
+/* Records of a step: dim 0 of the first input. INVALID_ARG: --batch asked for another number. */
+static trm_status count_records(struct bench *b, const trm_graph *g, const trm_tensor *in)
+{
+    int64_t records = g->input_count > 0 && in[0].rank > 0 ? in[0].dims[0] : 1;
+
+    if (b->batch > 0 && b->batch != records)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--batch %" PRId64 ": dim 0 of input '%s' is %" PRId64 "%s", b->batch,
+                        g->input_count > 0 ? g->values[g->inputs[0]].name : "", records,
+                        b->inputs.count > 0 ? " in the file given" : " in the model");
+    b->batch = records;
+    return TRM_OK;
 }
 
 static int ascending(const void *a, const void *b)
@@ -49,10 +77,12 @@ static void report(const struct bench *b, const char *path, trm_device *device,
     trm_engine_get_stats(engine, &stats);
     device->ops->info(device, &info);
     if (b->json) {
-        printf("{\"model\": \"%s\", \"device\": \"%s\", \"threads\": %d, \"dtype\": \"%s\", "
+        printf("{\"model\": ");
+        print_quoted(path);
+        printf(", \"device\": \"%s\", \"threads\": %d, \"dtype\": \"%s\", "
                "\"batch\": %" PRId64 ", \"load_ms\": %.3f, \"first_ms\": %.3f, \"median_ms\": "
                "%.4f, \"min_ms\": %.4f, \"ms\": [",
-               path, info.name, info.threads, b->common.dtype, b->batch, load_ms, first_ms,
+               info.name, info.threads, b->common.dtype, b->batch, load_ms, first_ms,
                sorted[n / 2], sorted[0]);
         for (size_t i = 0; i < n; i++)
             printf("%s%.4f", i > 0 ? ", " : "", ms[i]);
@@ -98,8 +128,9 @@ static trm_status run_bench(struct bench *b, const char *path)
         TRM_TRY(st, trm_inputs_load(model->graph, &b->inputs, arena, in), done);
     else
         TRM_TRY(st,
-                trm_inputs_random(model->graph, b->batch, &b->dims, (uint64_t)b->seed, arena, in),
+                trm_inputs_random(model->graph, b->batch > 0 ? b->batch : 1, &b->dims, (uint64_t)b->seed, arena, in),
                 done);
+    TRM_TRY(st, count_records(b, model->graph, in), done);
     start = now_ms();
     TRM_TRY(st, trm_engine_run(model->engine, in, out), done);
     first_ms = now_ms() - start;
@@ -123,7 +154,7 @@ done:
 trm_status trm_cmd_bench(int argc, char **argv)
 {
     struct bench b = {
-        .common = TRM_COMMON_DEFAULTS, .batch = 1, .warmup = 3, .rounds = 20, .seed = 1};
+        .common = TRM_COMMON_DEFAULTS, .warmup = 3, .rounds = 20, .seed = 1};
     const trm_option options[] = {
         {"batch", TRM_OPTION_INT, "N", 1, 65536, NULL, "value of a free first dim (1)", &b.batch},
         {"dim", TRM_OPTION_LIST, "NAME=N...", 0, 0, NULL, "values of other free dims", &b.dims},
@@ -136,10 +167,10 @@ trm_status trm_cmd_bench(int argc, char **argv)
          &b.json},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &b.profile},
-        TRM_COMMON_OPTIONS(b.common),
+        TRM_DEVICE_OPTIONS(b.common),
     };
     trm_arguments args = {.command = "bench",
-                          .usage = "MODEL [--batch N] [--rounds N] [--json]",
+                          .usage = "MODEL [--batch N | --input NAME=FILE.npy...] [--rounds N] [--json]",
                           .options = options,
                           .option_count = sizeof(options) / sizeof(options[0]),
                           .positional_min = 1,

@@ -10,8 +10,8 @@ trm_status trm_cmd_devices(int argc, char **argv)
     trm_device *device = NULL;
     trm_device_info info;
 
-    if (argc > 0 && strcmp(argv[0], "--help") == 0) {
-        printf("usage: trireme devices\n");
+    if (argc > 0 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
+        printf("usage: trireme devices\n\n  what can compute here, and why something cannot\n");
         return TRM_OK;
     }
     if (argc > 0)

@@ -87,7 +87,7 @@ trm_status trm_cmd_inspect(int argc, char **argv)
     bool raw = false;
     const trm_option options[] = {
         {"raw", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "as imported, without passes", &raw},
-        TRM_COMMON_OPTIONS(common),
+        TRM_LOG_OPTION(common),
     };
     trm_arguments args = {.command = "inspect",
                           .usage = "MODEL",

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define TOP_MAX 1000 /* as the YAML's top_k */
+
 struct run {
     trm_common_options common;
     trm_option_list images, inputs;
@@ -31,7 +33,7 @@ struct run {
 static trm_status classify(struct run *r, const char *path, int scores)
 {
     trm_package *p = r->model->package;
-    trm_label labels[100];
+    trm_label labels[TOP_MAX];
     trm_image image = {0};
     trm_file *file = NULL;
     trm_tensor *t = &r->in[0], f32;
@@ -232,11 +234,11 @@ trm_status trm_cmd_run(int argc, char **argv)
          "input tensors (or one FILE.npz)", &r.inputs},
         {"output-dir", TRM_OPTION_STRING, "DIR", 0, 0, NULL,
          "write NAME.npy per output (default: print)", &r.output_dir},
-        {"top", TRM_OPTION_INT, "K", 0, 100, NULL,
+        {"top", TRM_OPTION_INT, "K", 0, TOP_MAX, NULL,
          "labels per image (default: the model's YAML, else 5)", &r.top},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &r.profile},
-        TRM_COMMON_OPTIONS(r.common),
+        TRM_DEVICE_OPTIONS(r.common),
     };
     trm_arguments args = {
         .command = "run",

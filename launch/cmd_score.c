@@ -24,7 +24,7 @@
 
 struct score {
     trm_common_options common;
-    const char *model_path, *input, *output, *labels, *output_name;
+    const char *model_path, *input, *output, *labels, *output_name, *bind;
     bool resume, overwrite, raw;
     int64_t batch, top;
 
@@ -108,7 +108,7 @@ static trm_status open_model(struct score *s, const struct settings *set)
     int threads = 1, output = 0;
     bool classes;
 
-    trm_job_take_cores(&s->job, strcmp(s->common.bind, "share") == 0, &threads);
+    trm_job_take_cores(&s->job, strcmp(s->bind, "share") == 0, &threads);
     if (s->common.threads > 0)
         threads = (int)s->common.threads;
     TRM_CHECK(trm_device_cpu_create(threads, &s->device));
@@ -357,7 +357,9 @@ static trm_status parse(struct score *s, int argc, char **argv, bool *help_out)
          "which of the model's outputs (default: the YAML's, else the first)", &s->output_name},
         {"raw", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "write output values instead of labels",
          &s->raw},
-        TRM_COMMON_OPTIONS(s->common),
+        {"bind", TRM_OPTION_STRING, "B", 0, 0, "share|keep",
+         "CPUs: this rank's share of the node's, or as the launcher set them (share)", &s->bind},
+        TRM_DEVICE_OPTIONS(s->common),
     };
     trm_arguments args = {.command = "score",
                           .usage = "MODEL --input PATH --output FILE [--resume|--overwrite] ...",
@@ -387,7 +389,7 @@ static bool asks_for_help(int argc, char **argv)
 
 trm_status trm_cmd_score(int argc, char **argv)
 {
-    struct score s = {.common = TRM_COMMON_DEFAULTS, .batch = BATCH_DEFAULT};
+    struct score s = {.common = TRM_COMMON_DEFAULTS, .bind = "share", .batch = BATCH_DEFAULT};
     struct settings set = {0};
     bool help = false;
     trm_status st;

@@ -14,7 +14,7 @@ TRM_MUST_USE trm_status trm_inputs_load(const trm_graph *g, const trm_option_lis
 
 /* Random inputs: floats from N(0, 1), integers from [0, 100), but ones for names with "mask" and
  * zeros for names with "type". Symbolic dims: dim 0 is `batch`, others come from `dims`
- * ("seq=128"); INVALID_ARG names one that is missing. */
+ * ("seq=128"); INVALID_ARG names one that is missing, or that no input has. */
 TRM_MUST_USE trm_status trm_inputs_random(const trm_graph *g, int64_t batch,
                                           const trm_option_list *dims, uint64_t seed,
                                           trm_arena *arena, trm_tensor *tensors_out);

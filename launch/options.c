@@ -139,7 +139,10 @@ static void print_help(const trm_arguments *args)
                  o->kind == TRM_OPTION_FLAG ? ""
                  : o->choices != NULL       ? o->choices
                                             : o->value_name);
-        printf("  %-30s %s\n", left, o->help);
+        if (strlen(left) > 30)
+            printf("  %s\n  %-30s %s\n", left, "", o->help);
+        else
+            printf("  %-30s %s\n", left, o->help);
     }
 }
 

@@ -44,48 +44,28 @@ typedef struct trm_arguments {
 TRM_MUST_USE trm_status trm_options_parse(trm_arguments *args, int argc, char **argv);
 void trm_options_free_list(trm_option_list *list);
 
-/* Options every command shares; add TRM_COMMON_OPTIONS(c) to a table. */
+/* Options that commands share: a table takes the rows that mean something to it. TRM_LOG_OPTION is
+ * for every command, TRM_DEVICE_OPTIONS for those that compute. */
 typedef struct trm_common_options {
     int64_t threads;    /* 0: this rank's share of the node's cores */
     const char *device; /* auto|cpu|cuda */
-    const char *bind;   /* share|keep */
     const char *dtype;  /* fp32|bf16 */
     const char *log;    /* NULL: TRM_LOG */
 } trm_common_options;
-#define TRM_COMMON_DEFAULTS                                                                        \
-    {                                                                                              \
-        .threads = 0, .device = "auto", .bind = "share", .dtype = "fp32", .log = NULL              \
-    }
-#define TRM_COMMON_OPTIONS(c)                                                                       \
-    {"threads",                                                                                     \
-     TRM_OPTION_INT,                                                                                \
-     "N",                                                                                           \
-     0,                                                                                             \
-     1024,                                                                                          \
-     NULL,                                                                                          \
-     "threads of this rank (0: its share of the cores)",                                            \
-     &(c).threads},                                                                                 \
-        {"device", TRM_OPTION_STRING, "D", 0, 0, "auto|cpu|cuda", "where to compute", &(c).device}, \
-        {"bind",                                                                                    \
-         TRM_OPTION_STRING,                                                                         \
-         "B",                                                                                       \
-         0,                                                                                         \
-         0,                                                                                         \
-         "share|keep",                                                                              \
-         "widen to a share of the node's cores, or keep the mask",                                  \
-         &(c).bind},                                                                                \
-        {"dtype",                                                                                   \
-         TRM_OPTION_STRING,                                                                         \
-         "T",                                                                                       \
-         0,                                                                                         \
-         0,                                                                                         \
-         "fp32|bf16",                                                                               \
-         "precision of convolutions and matmuls",                                                   \
-         &(c).dtype},                                                                               \
-    {                                                                                               \
-        "log", TRM_OPTION_STRING, "LEVEL", 0, 0, "error|warn|info|debug|trace", "what to log",      \
-            &(c).log                                                                                \
-    }
+#define TRM_COMMON_DEFAULTS {.threads = 0, .device = "auto", .dtype = "fp32", .log = NULL}
+/* clang-format off */
+#define TRM_LOG_OPTION(c)                                                                          \
+    {"log", TRM_OPTION_STRING, "LEVEL", 0, 0, "error|warn|info|debug|trace",                       \
+     "what to log (warn)", &(c).log}
+#define TRM_DEVICE_OPTIONS(c)                                                                      \
+    {"threads", TRM_OPTION_INT, "N", 0, 1024, NULL,                                                \
+     "threads of this rank (0: its share of the cores)", &(c).threads},                            \
+    {"device", TRM_OPTION_STRING, "D", 0, 0, "auto|cpu|cuda", "where to compute (auto)",           \
+     &(c).device},                                                                                 \
+    {"dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|bf16",                                           \
+     "precision of convolutions and matmuls (fp32)", &(c).dtype},                                  \
+    TRM_LOG_OPTION(c)
+/* clang-format on */
 
 /* Applies log level; checks the device name (cuda is UNSUPPORTED in this build). */
 TRM_MUST_USE trm_status trm_common_apply(const trm_common_options *c);

@@ -1,0 +1,46 @@
+#!/bin/sh
+# usage: cli.sh TRIREME SOURCE_DIR. What the commands print and refuse.
+set -u
+trireme=$1 data=$2/tests/data/networks demo=$2/configs/demo/digits
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+bad=0
+
+# check NAME EXIT_CODE PATTERN COMMAND...: the exit code, and a line of the output that matches
+check() {
+    name=$1 want=$2 pattern=$3
+    shift 3
+    got=0
+    "$@" >"$dir/out" 2>&1 </dev/null || got=$?
+    if [ "$got" != "$want" ] || ! grep -qE -e "$pattern" "$dir/out"; then
+        echo "FAILED: $name: exit code $got, want $want, and a line like: $pattern"
+        head -n 20 "$dir/out"
+        bad=1
+    fi
+}
+
+check help 0 '^usage: trireme COMMAND' "$trireme" --help
+check version 0 '^trireme [0-9]' "$trireme" --version
+for command in inspect run score bench devices; do
+    check "$command --help" 0 "^usage: trireme $command" "$trireme" "$command" --help
+    check "$command -h" 0 "^usage: trireme $command" "$trireme" "$command" -h
+done
+check "unknown command" 2 "unknown command 'foo'" "$trireme" foo
+
+# top_k of the YAML is not bounded by what --top once was
+cp "$data/unet/model.onnx" "$dir/unet.onnx"
+echo 'top_k: 500' >"$dir/unet.yaml"
+check "top_k 500" 0 '^  ' "$trireme" run "$dir/unet.onnx" --image "$demo/images/000.png"
+[ "$(grep -c '^  ' "$dir/out")" = 500 ] || { echo "FAILED: $(grep -c '^  ' "$dir/out") labels, want 500"; bad=1; }
+
+# bench says what it ran
+check "bench of a file" 0 'batch 2' "$trireme" bench "$data/resnet18/model.onnx" \
+    --input "$data/resnet18/input_0.npy" --rounds 1
+check "bench, batch and file" 2 "^trireme bench: --batch 3: dim 0 of input '.*' is 2 in the file given" \
+    "$trireme" bench "$data/resnet18/model.onnx" --input "$data/resnet18/input_0.npy" --batch 3
+check "bench, unknown dim" 2 "no input has a free dim 'q'" "$trireme" bench "$demo" --dim q=3
+check "bind is score's" 2 "unknown option '--bind'" "$trireme" bench "$demo" --bind keep
+check "bench as JSON" 0 '^\{"model": ".*", "device": ".*"batch": 4, ' "$trireme" bench "$demo" --batch 4 --rounds 1 --json
+
+[ $bad -eq 0 ] && echo "the command line is fine"
+exit $bad
