@@ -582,7 +582,7 @@ int64_t trm_graph_dim_op(trm_graph *g, char op, int64_t a, int64_t b)
         a = b;
         b = t;
     }
-    if (op == '/' && b >= 0) { /* (x*c)/b with b dividing c */
+    if (op == '/' && b > 0) { /* (x*c)/b with b dividing c */
         char *star;
         int64_t factor;
 

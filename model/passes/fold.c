@@ -250,7 +250,7 @@ static trm_status fold_shape(fold *f, int n, bool *done_out)
 {
     const trm_node *node = &f->g->nodes[n];
     const trm_tensor *in = trmi_desc(f->g, node->inputs[0]);
-    int64_t values[TRM_RANK_MAX], start = 0, end = in->rank;
+    int64_t values[TRM_RANK_MAX];
     trm_tensor t = {.dtype = TRM_DTYPE_I64, .rank = 1, .data = values};
     size_t elems;
 
@@ -263,8 +263,9 @@ static trm_status fold_shape(fold *f, int n, bool *done_out)
         t.rank = 0;
         values[0] = (int64_t)elems;
     } else {
-        start = trm_attr_int(&node->attrs, "start", 0);
-        end = trm_attr_int(&node->attrs, "end", in->rank);
+        int64_t start = trm_attr_int(&node->attrs, "start", 0);
+        int64_t end = trm_attr_int(&node->attrs, "end", in->rank);
+
         start = start < 0 ? start + in->rank : start;
         end = end < 0 ? end + in->rank : end;
         start = start < 0 ? 0 : start > in->rank ? in->rank : start;

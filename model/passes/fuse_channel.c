@@ -107,7 +107,6 @@ static trm_status scale_weights(trmi_rw *rw, int conv, const affine *a)
 
     TRM_CHECK(trm_graph_constant(g, n->inputs[1], &w));
     TRM_CHECK(trmi_rw_constant(rw, g->values[n->inputs[1]].name, &w, &value));
-    n = &g->nodes[conv];
     scaled = g->values[value].desc;
     rows = w.dims[0];
     cols = transposed ? w.dims[1] : 1;

@@ -67,6 +67,7 @@ START_TEST(symbols)
     ck_assert_str_eq(trm_graph_dim_name(g, k), "n*12");
     ck_assert_int_eq(trm_graph_dim_op(g, '*', 12, n), k);
     ck_assert_int_eq(trm_graph_dim_op(g, '/', k, 12), n);
+    (void)trm_graph_dim_op(g, '/', k, 0); /* any answer, but no crash */
     ck_assert_int_eq(trm_graph_dim_op(g, '*', trm_graph_dim_op(g, '*', n, 3), 4), k);
     ck_assert_int_eq(trm_graph_dim_op(g, '+', 3, 4), 7);
     ck_assert_int_eq(trm_graph_dim_op(g, '-', 3, 4), TRM_DIM_UNKNOWN);
