@@ -82,8 +82,8 @@ static void report(const struct bench *b, const char *path, trm_device *device,
         printf(", \"device\": \"%s\", \"threads\": %d, \"dtype\": \"%s\", "
                "\"batch\": %" PRId64 ", \"load_ms\": %.3f, \"first_ms\": %.3f, \"median_ms\": "
                "%.4f, \"min_ms\": %.4f, \"ms\": [",
-               info.name, info.threads, b->common.dtype, b->batch, load_ms, first_ms,
-               sorted[n / 2], sorted[0]);
+               info.name, info.threads, b->common.dtype, b->batch, load_ms, first_ms, sorted[n / 2],
+               sorted[0]);
         for (size_t i = 0; i < n; i++)
             printf("%s%.4f", i > 0 ? ", " : "", ms[i]);
         printf("]}\n");
@@ -128,7 +128,8 @@ static trm_status run_bench(struct bench *b, const char *path)
         TRM_TRY(st, trm_inputs_load(model->graph, &b->inputs, arena, in), done);
     else
         TRM_TRY(st,
-                trm_inputs_random(model->graph, b->batch > 0 ? b->batch : 1, &b->dims, (uint64_t)b->seed, arena, in),
+                trm_inputs_random(model->graph, b->batch > 0 ? b->batch : 1, &b->dims,
+                                  (uint64_t)b->seed, arena, in),
                 done);
     TRM_TRY(st, count_records(b, model->graph, in), done);
     start = now_ms();
@@ -153,8 +154,7 @@ done:
 
 trm_status trm_cmd_bench(int argc, char **argv)
 {
-    struct bench b = {
-        .common = TRM_COMMON_DEFAULTS, .warmup = 3, .rounds = 20, .seed = 1};
+    struct bench b = {.common = TRM_COMMON_DEFAULTS, .warmup = 3, .rounds = 20, .seed = 1};
     const trm_option options[] = {
         {"batch", TRM_OPTION_INT, "N", 1, 65536, NULL, "value of a free first dim (1)", &b.batch},
         {"dim", TRM_OPTION_LIST, "NAME=N...", 0, 0, NULL, "values of other free dims", &b.dims},
@@ -170,7 +170,8 @@ trm_status trm_cmd_bench(int argc, char **argv)
         TRM_DEVICE_OPTIONS(b.common),
     };
     trm_arguments args = {.command = "bench",
-                          .usage = "MODEL [--batch N | --input NAME=FILE.npy...] [--rounds N] [--json]",
+                          .usage =
+                              "MODEL [--batch N | --input NAME=FILE.npy...] [--rounds N] [--json]",
                           .options = options,
                           .option_count = sizeof(options) / sizeof(options[0]),
                           .positional_min = 1,

@@ -52,7 +52,10 @@ typedef struct trm_common_options {
     const char *dtype;  /* fp32|bf16 */
     const char *log;    /* NULL: TRM_LOG */
 } trm_common_options;
-#define TRM_COMMON_DEFAULTS {.threads = 0, .device = "auto", .dtype = "fp32", .log = NULL}
+#define TRM_COMMON_DEFAULTS                                                                        \
+    {                                                                                              \
+        .threads = 0, .device = "auto", .dtype = "fp32", .log = NULL                               \
+    }
 /* clang-format off */
 #define TRM_LOG_OPTION(c)                                                                          \
     {"log", TRM_OPTION_STRING, "LEVEL", 0, 0, "error|warn|info|debug|trace",                       \
