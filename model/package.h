@@ -3,12 +3,17 @@
  *
  * MODEL is a .onnx file, or a folder that holds model.onnx. The YAML is <stem>.yaml beside the file
  * (resnet50.onnx -> resnet50.yaml), else model.yaml or trireme.yaml in its folder; it may be
- * absent. Keys (docs/model-yaml.md): preprocess: { resize: 256 | [h, w], crop: 224 | [h, w],
- * interpolation: bilinear|bicubic|nearest, antialias: true, color: rgb|bgr|grey, scale:
- * 0.00392156862745098, mean: [..], std: [..], layout: nchw|nhwc } labels: labels.txt            one
- * label a line output: logits                which output holds class scores (default: the first)
- *   activation: softmax|sigmoid|none
+ * absent. Keys, explained in docs/model-yaml.md:
+ *
+ *   preprocess:
+ *     resize: 256 | [h, w]    crop: 224 | [h, w]    color: rgb|bgr|grey    layout: nchw|nhwc
+ *     interpolation: bilinear|bicubic|nearest       antialias: true|false
+ *     scale: 0.00392156862745098    mean: x | [..]  std: x | [..]
+ *   labels: labels.txt     one label a line
+ *   output: logits         which output holds class scores (default: the first)
+ *   activation: auto|softmax|sigmoid|none   (auto: softmax, unless the graph ends in it or Sigmoid)
  *   top_k: 5
+ *
  * Unknown keys are errors with file:line. */
 #ifndef TRM_MODEL_PACKAGE_H
 #define TRM_MODEL_PACKAGE_H
