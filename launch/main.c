@@ -39,25 +39,30 @@ static void usage(FILE *to)
 
 int main(int argc, char **argv)
 {
+    bool speaks = launched_rank() == 0; /* what every rank would say is said once */
+
     trm_log_init(0, 1);
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
                       strcmp(argv[1], "help") == 0)) {
-        usage(stdout);
+        if (speaks)
+            usage(stdout);
         return 0;
     }
     if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
-        printf("trireme %s\n", TRM_VERSION);
+        if (speaks)
+            printf("trireme %s\n", TRM_VERSION);
         return 0;
     }
     if (argc < 2) {
-        usage(stderr);
+        if (speaks)
+            usage(stderr);
         return 2;
     }
     for (int i = 0; i < COMMAND_COUNT; i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {
             trm_status st = TRM_OK;
 
-            if (commands[i].every_rank || launched_rank() == 0)
+            if (commands[i].every_rank || speaks)
                 st = commands[i].run(argc - 2, argv + 2);
             if ((fflush(stdout) != 0 || ferror(stdout)) && st == TRM_OK)
                 st = trm_fail(TRM_ERR_IO, "standard output cannot be written: %s", strerror(errno));
@@ -66,6 +71,7 @@ int main(int argc, char **argv)
             return trm_status_exit_code(st);
         }
     }
-    fprintf(stderr, "trireme: unknown command '%s': 'trireme --help' lists them\n", argv[1]);
+    if (speaks)
+        fprintf(stderr, "trireme: unknown command '%s': 'trireme --help' lists them\n", argv[1]);
     return 2;
 }

@@ -1,4 +1,7 @@
 # Commands as a user types them (label unit: the program and a Python without packages are all they need).
+add_test(NAME cli/commands COMMAND ${CMAKE_CURRENT_LIST_DIR}/cli/commands.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
+add_test(NAME cli/install COMMAND ${CMAKE_CURRENT_LIST_DIR}/cli/install.sh ${CMAKE_COMMAND} ${CMAKE_BINARY_DIR})
+set_tests_properties(cli/commands cli/install PROPERTIES LABELS unit TIMEOUT 120)
 find_program(trm_python3 python3)
 if(trm_python3)
   add_test(NAME cli/bad_input COMMAND ${trm_python3} ${CMAKE_CURRENT_LIST_DIR}/cli/bad_input.py $<TARGET_FILE:trireme>)

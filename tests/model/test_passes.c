@@ -329,7 +329,7 @@ START_TEST(attention)
     ck_assert_int_eq(trm_graph_symbol(g, "n", &n), TRM_OK);
     ck_assert_int_eq(trm_graph_symbol(g, "s", &s), TRM_OK);
     q = input("q", DIMS(n, 2, s, 8));
-    k = input("k", _i == 1 ? 4 : 4, _i == 1 ? (int64_t[]){n, s, 2, 8} : (int64_t[]){n, 2, s, 8});
+    k = input("k", 4, _i == 1 ? (int64_t[]){n, s, 2, 8} : (int64_t[]){n, 2, s, 8});
     v = input("v", DIMS(n, 2, s, 8));
     m = input("m", DIMS(n, 1, 1, s));
     k = NODE(Transpose, k);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# usage: cli.sh TRIREME SOURCE_DIR. What the commands print and refuse.
+# usage: commands.sh TRIREME SOURCE_DIR. What the commands print and refuse.
 set -u
 trireme=$1 data=$2/tests/data/networks demo=$2/configs/demo/digits
 dir=$(mktemp -d)
@@ -25,6 +25,7 @@ for command in inspect run score bench devices; do
     check "$command --help" 0 "^usage: trireme $command" "$trireme" "$command" --help
     check "$command -h" 0 "^usage: trireme $command" "$trireme" "$command" -h
 done
+check "rank 1 is silent" 0 '^nothing$' sh -c "OMPI_COMM_WORLD_RANK=1 '$trireme' --version | grep . || echo nothing"
 check "unknown command" 2 "unknown command 'foo'" "$trireme" foo
 
 # top_k of the YAML is not bounded by what --top once was
