@@ -9,6 +9,7 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 
 #define MESSAGE_BYTES 1024
 #define INIT_TIMEOUT_MS 60000
+#define END_MS                                                                                     \
+    20000 /* ranks end within milliseconds of each other: rank 0 has closed its output before */
 
 static trm_status mpi_failed(trm_job *job, const char *what, int rc)
 {
@@ -203,15 +206,44 @@ done:
     *threads_out = threads;
 }
 
+static volatile sig_atomic_t end_code; /* for the alarm below, set before it is armed */
+
+static void end_now(int signal)
+{
+    (void)signal;
+    _exit(end_code);
+}
+
+/* MPI_Finalize never returns where a rank was killed unseen (measured: 4 of 17 runs with recovery),
+ * so all ranks meet first, with a deadline, and finalising itself is under an alarm. */
+static void finalize(trm_job *job, int exit_code)
+{
+    struct sigaction action = {.sa_handler = end_now};
+    MPI_Request request;
+
+    if (MPI_Ibarrier(MPI_COMM_WORLD, &request) != MPI_SUCCESS ||
+        finish(job, &request, "end of the job", trm_deadline_us(END_MS)) != TRM_OK) {
+        job->lost = true;
+        return;
+    }
+    end_code = exit_code;
+    sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGALRM, &action, NULL);
+    (void)alarm((unsigned)(trm_scaled_ms(END_MS) / 1000) + 1);
+    MPI_Finalize();
+    (void)alarm(0);
+}
+
 void trm_job_end(trm_job *job, int exit_code)
 {
     if (!job->mpi)
         return;
+    if (!job->lost)
+        finalize(job, exit_code);
     if (job->lost) {
         fflush(stdout);
         fflush(stderr);
         _exit(exit_code);
     }
-    MPI_Finalize();
     job->mpi = false;
 }

@@ -38,7 +38,8 @@ TRM_MUST_USE trm_status trm_job_agree(trm_job *job, trm_status mine, int64_t tim
  * before any thread is made. */
 void trm_job_take_cores(const trm_job *job, bool share, int *threads_out);
 
-/* Finalises MPI. After a loss it does not return: the process ends by _exit(exit_code), with
+/* Meets the other ranks and finalises MPI. After a loss, also one that shows only now (a rank that
+ * does not come within 20 s), it does not return: the process ends by _exit(exit_code), with
  * standard streams flushed. */
 void trm_job_end(trm_job *job, int exit_code);
 

@@ -52,7 +52,7 @@ resume) # a torn output is completed on two ranks: the same bytes
     ;;
 killed) # a rank dies: it is named, and the output is complete and in order
     i=0
-    while [ $i -lt 8 ]; do
+    while [ $i -lt 30 ]; do
         for f in "$demo"/images/*.png; do echo "$f"; done
         i=$((i + 1))
     done >"$dir/list.txt"
@@ -68,14 +68,14 @@ R
         --labels "$demo/labels.csv" 2>"$dir/k.log" &
     job=$!
     n=0
-    while [ ! -s "$dir/o.jsonl" ] && [ $n -lt 600 ]; do
-        sleep 0.1
+    while [ ! -s "$dir/o.jsonl" ] && [ $n -lt 3000 ]; do
+        sleep 0.02
         n=$((n + 1))
     done
     kill -9 "$(cat "$dir/pid.2")" || fail "rank 2 had ended already"
     wait $job || fail "the job"
     grep -q 'lost replica 2/1 (rank 2' "$dir/k.log" || fail "the dead replica is not named"
-    [ "$(wc -l <"$dir/o.jsonl")" = 2880 ] || fail "$(wc -l <"$dir/o.jsonl") of 2880 records"
+    [ "$(wc -l <"$dir/o.jsonl")" = 10800 ] || fail "$(wc -l <"$dir/o.jsonl") of 10800 records"
     awk -F'[:,]' '$2 != NR - 1 { exit 1 }' "$dir/o.jsonl" || fail "out of order"
     ! grep -q '"error"' "$dir/o.jsonl" || fail "records failed"
     ;;
