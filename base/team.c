@@ -7,7 +7,8 @@
 
 static int team_threads = 1; /* written by trm_team_init before regions exist */
 
-int trm_team_cpus(void)
+/* CPUs in this process's affinity mask. */
+static int allowed_cpus(void)
 {
     cpu_set_t set;
 
@@ -18,7 +19,7 @@ int trm_team_cpus(void)
 
 void trm_team_init(int threads)
 {
-    team_threads = threads > 0 ? threads : trm_team_cpus();
+    team_threads = threads > 0 ? threads : allowed_cpus();
     omp_set_dynamic(0);
     omp_set_num_threads(team_threads);
 }

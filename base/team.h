@@ -15,8 +15,6 @@ extern "C" {
  * before any region. */
 void trm_team_init(int threads);
 int trm_team_size(void);
-/* CPUs in this process's affinity mask. */
-int trm_team_cpus(void);
 
 /* Calls fn(ctx, begin, end) on disjoint ranges that cover [0, n), in parallel where n >= 2 * grain.
  * Ranges are contiguous and their number depends on n, grain and the team's size only. fn must not

@@ -68,6 +68,8 @@ int main(int argc, char **argv)
                 st = trm_fail(TRM_ERR_IO, "standard output cannot be written: %s", strerror(errno));
             if (st != TRM_OK && trm_message()[0] != '\0')
                 fprintf(stderr, "trireme %s: %s\n", argv[1], trm_message());
+            if (st != TRM_OK)
+                TRM_LOG(TRM_LOG_DEBUG, "launch", "that was decided in %s", trm_message_where());
             return trm_status_exit_code(st);
         }
     }

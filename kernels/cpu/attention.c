@@ -57,7 +57,8 @@ static size_t padded(size_t n)
     return trm_align_up(n, TRMI_ATTENTION_LANES);
 }
 
-size_t trmi_attention_scratch(const trm_attention *a)
+/* Floats of scratch that one thread needs. */
+static size_t scratch_elems(const trm_attention *a)
 {
     size_t kv = padded(a->kv_len), v = padded(a->v_dim);
 
@@ -65,8 +66,9 @@ size_t trmi_attention_scratch(const trm_attention *a)
         a->dim * kv + a->kv_len * v + TRMI_ATTENTION_ROWS * (a->dim + kv + v) + 16 * a->dim, 16);
 }
 
-void trmi_attention_pack(const trm_attention *a, size_t b, size_t h, float *scratch,
-                         trmi_attention_head *head)
+/* Packs head `h` of batch `b` into scratch. */
+static void pack_head(const trm_attention *a, size_t b, size_t h, float *scratch,
+                      trmi_attention_head *head)
 {
     size_t g = h / (a->heads / a->kv_heads);
     float *keys = scratch, *values, *rows;
@@ -128,7 +130,7 @@ static void attention_parts(void *ctx, size_t begin, size_t end)
             size_t last = first + k->piece_rows < a->q_len ? first + k->piece_rows : a->q_len;
 
             if (packed != pair)
-                trmi_attention_pack(a, b, h, k->workspace + part * k->scratch, &head);
+                pack_head(a, b, h, k->workspace + part * k->scratch, &head);
             packed = pair;
             for (size_t i = first; i < last; i += TRMI_ATTENTION_ROWS)
                 k->rows(a, &head, b, h, i,
@@ -311,7 +313,7 @@ static void attention_finish(attention_kernel *k)
     k->piece_rows = (a->q_len + k->pieces - 1) / k->pieces;
     k->items = pairs * k->pieces;
     k->parts = k->items < threads ? k->items : threads;
-    k->scratch = trmi_attention_scratch(a);
+    k->scratch = scratch_elems(a);
     k->base.workspace_bytes = k->parts * k->scratch * sizeof(float);
 }
 

@@ -9,17 +9,13 @@
 #define TRMI_ATTENTION_ROWS 48
 #define TRMI_ATTENTION_LANES 64 /* columns are padded to this: 4 vectors of 16 */
 
-/* Floats of scratch that one thread needs. */
-size_t trmi_attention_scratch(const trm_attention *a);
-/* Packed forms into scratch: keys transposed [dim, kv_pad], values [kv_len, v_pad], of one head. */
+/* One head, packed: keys transposed [dim, kv_pad], values [kv_len, v_pad]. */
 typedef struct trmi_attention_head {
     const float *keys, *values; /* where the products read */
     size_t keys_row, values_row;
     float *q, *scores, *out; /* [ROWS, dim], [ROWS, kv_pad], [ROWS, v_pad] */
     size_t kv_pad, v_pad;
 } trmi_attention_head;
-void trmi_attention_pack(const trm_attention *a, size_t b, size_t h, float *scratch,
-                         trmi_attention_head *head);
 
 /* Rows [first, first + count), count <= ROWS, of head h of batch b. */
 typedef void (*trmi_attention_rows_fn)(const trm_attention *a, const trmi_attention_head *head,

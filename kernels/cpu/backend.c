@@ -76,7 +76,8 @@ trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t by
     return TRM_OK;
 }
 
-void trmi_cpu_pack_forget(trm_cpu *cpu, uint64_t key)
+/* Frees all packed forms of constant `key`. */
+static void pack_forget(trm_cpu *cpu, uint64_t key)
 {
     struct trmi_pack **at = &cpu->packs;
 
@@ -202,7 +203,7 @@ static void cpu_destroy(trm_device *d)
     trm_cpu *cpu = (trm_cpu *)d;
 
     while (cpu->packs != NULL)
-        trmi_cpu_pack_forget(cpu, cpu->packs->key);
+        pack_forget(cpu, cpu->packs->key);
     trmi_dnnl_fini(cpu);
     trm_free(cpu);
 }

@@ -30,8 +30,6 @@ struct trm_cpu {
  * is made for the caller to fill. Key 0 is never shared. Blocks live as long as the device. */
 TRM_MUST_USE trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t bytes,
                                       void **memory_out, bool *found_out);
-/* Host data of constant `key` is about to be freed or changed: drop its packed forms. */
-void trmi_cpu_pack_forget(trm_cpu *cpu, uint64_t key);
 
 /* Calloc of a kernel object whose first member is trm_kernel; sets ops. */
 TRM_MUST_USE trm_status trmi_kernel_new(size_t bytes, const trm_kernel_ops *ops, void *kernel_out);

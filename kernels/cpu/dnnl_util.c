@@ -240,7 +240,8 @@ trm_status trmi_dnnl_kernel_new(trm_cpu *cpu, trmi_dnnl_kernel **kernel_out)
     return TRM_OK;
 }
 
-size_t trmi_dnnl_workspace(trmi_dnnl_kernel *k, size_t bytes)
+/* Reserves workspace; returns its byte offset. */
+static size_t reserve_workspace(trmi_dnnl_kernel *k, size_t bytes)
 {
     size_t at = k->base.workspace_bytes;
 
@@ -282,7 +283,7 @@ trm_status trmi_dnnl_step_add(trmi_dnnl_kernel *k, const_dnnl_primitive_desc_t p
     bytes = scratch == NULL ? 0 : dnnl_memory_desc_get_size(scratch);
     if (bytes > 0)
         TRM_CHECK(trmi_dnnl_step_arg(k, step, DNNL_ARG_SCRATCHPAD, scratch,
-                                     trmi_bind_workspace(trmi_dnnl_workspace(k, bytes))));
+                                     trmi_bind_workspace(reserve_workspace(k, bytes))));
     *step_out = step;
     return TRM_OK;
 }
@@ -318,8 +319,9 @@ done:
     return st;
 }
 
-trm_status trmi_dnnl_reorder_now(trm_cpu *cpu, const dnnl_memory_desc_t *from,
-                                 const void *from_data, const dnnl_memory_desc_t *to, void *to_data)
+/* Runs one reorder now. */
+static trm_status reorder_now(trm_cpu *cpu, const dnnl_memory_desc_t *from, const void *from_data,
+                              const dnnl_memory_desc_t *to, void *to_data)
 {
     trmi_dnnl_kernel *k = NULL;
     void *workspace = NULL;
@@ -382,7 +384,7 @@ trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int i
         return TRM_OK;
     }
     if (data == NULL) {
-        size_t at = trmi_dnnl_workspace(k, bytes);
+        size_t at = reserve_workspace(k, bytes);
 
         *bind_out = trmi_bind_workspace(at);
         return trmi_dnnl_step_reorder(k, user, trmi_bind_input(input), wanted, *bind_out);
@@ -395,7 +397,7 @@ trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int i
         key = 0;
     TRM_CHECK(trmi_cpu_pack(k->cpu, key, form, bytes, &memory, &found));
     if (!found)
-        TRM_CHECK(trmi_dnnl_reorder_now(k->cpu, user, data, wanted, memory));
+        TRM_CHECK(reorder_now(k->cpu, user, data, wanted, memory));
     k->base.packed_inputs |= 1u << input;
     *bind_out = trmi_bind_fixed(memory);
     return TRM_OK;

@@ -96,8 +96,6 @@ TRM_MUST_USE trm_status trmi_dnnl_step_add(trmi_dnnl_kernel *k, const_dnnl_primi
                                            trmi_dnnl_step **step_out);
 TRM_MUST_USE trm_status trmi_dnnl_step_arg(trmi_dnnl_kernel *k, trmi_dnnl_step *step, int arg,
                                            const dnnl_memory_desc_t *md, trmi_bind bind);
-/* Reserves workspace; returns its byte offset. */
-size_t trmi_dnnl_workspace(trmi_dnnl_kernel *k, size_t bytes);
 /* Appends a reorder of a value bound to `from_bind`. */
 TRM_MUST_USE trm_status trmi_dnnl_step_reorder(trmi_dnnl_kernel *k, const dnnl_memory_desc_t *from,
                                                trmi_bind from_bind, const dnnl_memory_desc_t *to,
@@ -110,10 +108,6 @@ void trmi_dnnl_kernel_destroy(trm_kernel *k);
 TRM_MUST_USE trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int input,
                                           const dnnl_memory_desc_t *user,
                                           const dnnl_memory_desc_t *wanted, trmi_bind *bind_out);
-/* Runs one reorder now. */
-TRM_MUST_USE trm_status trmi_dnnl_reorder_now(trm_cpu *cpu, const dnnl_memory_desc_t *from,
-                                              const void *from_data, const dnnl_memory_desc_t *to,
-                                              void *to_data);
 
 /* Attributes with user scratchpad; destroy with dnnl_primitive_attr_destroy. */
 TRM_MUST_USE trm_status trmi_dnnl_attr(dnnl_primitive_attr_t *attr_out);

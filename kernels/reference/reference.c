@@ -20,7 +20,8 @@ size_t trm_ref_broadcast(const trm_tensor *t, const trm_tensor *full, size_t i)
     return at;
 }
 
-double trm_ref_posts(const trm_ref *r, size_t i, double v)
+/* The posts alone, on the value of element i of out[0]. */
+static double posts(const trm_ref *r, size_t i, double v)
 {
     for (int p = 0; p < r->post_count; p++) {
         const trm_post *post = &r->posts[p];
@@ -81,5 +82,5 @@ void trm_ref_store(const trm_ref *r, size_t i, double value)
 {
     trm_tensor out = r->out[0];
 
-    trm_tensor_set_f64(&out, i, r->post_count == 0 ? value : trm_ref_posts(r, i, value));
+    trm_tensor_set_f64(&out, i, r->post_count == 0 ? value : posts(r, i, value));
 }

@@ -30,8 +30,6 @@ typedef void (*trm_ref_range)(const trm_ref *r, size_t begin, size_t end);
 
 /* Stores `value` as element i of out[0], after the posts. */
 void trm_ref_store(const trm_ref *r, size_t i, double value);
-/* The posts alone, on the value of element i of out[0]. */
-double trm_ref_posts(const trm_ref *r, size_t i, double value);
 /* Index into a tensor that broadcasts to `full` of the element that meets element i of `full`. */
 size_t trm_ref_broadcast(const trm_tensor *t, const trm_tensor *full, size_t i);
 
