@@ -11,8 +11,14 @@ import struct
 import sys
 import zlib
 
-import numpy as np
-from PIL import Image
+try:
+    import numpy as np
+    from PIL import Image
+    import torch
+    import torchvision
+except ImportError as e:
+    print(f"skipped: {e.name} is not installed (Debian: python3-pil python3-numpy python3-torch python3-torchvision)")
+    sys.exit(77)
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "images")
 CHECK = "--check" in sys.argv[1:]
@@ -150,8 +156,6 @@ SHAPES = [
 
 
 def main():
-    import torch
-    import torchvision
     from torchvision import transforms as T
     from torchvision.transforms import InterpolationMode
 
@@ -200,9 +204,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        print("skipped: torchvision is not installed (Debian: python3-torchvision)")
-        sys.exit(77)
     main()
