@@ -21,8 +21,14 @@ if [ ${#todo[@]} -gt 0 ]; then
         "$python" tests/oracles/networks/export.py full "$cache" "$name" && touch "$cache/$name/done" || exit 1
     done
 fi
-folders=()
+folders=() bf16=()
 for name in $names; do
     folders+=("$cache/$name")
+    # in bf16 a detector keeps other boxes, and its output another shape: nothing to compare with
+    [ "$name" = yolo ] || bf16+=("$cache/$name")
 done
-"$program" "${folders[@]}"
+status=0
+"$program" "${folders[@]}" || status=1
+echo "in bf16:"
+"$program" --dtype bf16 --tolerance 0.05 "${bf16[@]}" || status=1
+exit $status
