@@ -212,6 +212,8 @@ trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment
     TRM_TRY(st, grow_engine(e, s), fail);
     s->next = parent->children;
     parent->children = s;
+    s->linked = true;
+    e->segment_count++;
     TRM_LOG(TRM_LOG_DEBUG, "bind", "graph '%s': nodes %d to %d, %d steps, arena %zu, workspace %zu",
             e->graph->name, s->node_begin, s->node_end, s->step_count, s->arena_bytes,
             s->workspace_bytes);
@@ -237,5 +239,6 @@ void trmi_segment_destroy(trm_engine *e, trmi_segment *s)
         trm_kernel_destroy(s->steps[i].kernel);
     if (e->ran == s)
         e->ran = NULL;
+    e->segment_count -= s->linked;
     trm_arena_destroy(s->arena);
 }

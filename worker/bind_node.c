@@ -24,6 +24,7 @@ static trm_status bind_on_host(struct binder *b, const trm_node *n, bool *done_o
     trm_tensor results[TRMI_ARGS_MAX];
     trm_op_info const *info = trm_op_get(n->op);
     bool from_dims = n->op == TRM_OP_Shape || n->op == TRM_OP_Size;
+    trm_status st;
 
     *done_out = false;
     if (b->e->evaluator.run == NULL || (info->flags & (TRM_OPF_CONTROL | TRM_OPF_FOLD_OFF)) != 0)
@@ -41,7 +42,10 @@ static trm_status bind_on_host(struct binder *b, const trm_node *n, bool *done_o
         if (!from_dims && b->in[i].dtype != TRM_DTYPE_NONE &&
             trm_tensor_numel(&b->in[i]) > HOST_VALUE_ELEMS_MAX)
             return TRM_OK;
-    if (b->e->evaluator.run(b->e->evaluator.ctx, n, b->in, results) != TRM_OK)
+    st = b->e->evaluator.run(b->e->evaluator.ctx, n, b->in, results);
+    if (st == TRM_ERR_NO_MEMORY)
+        return st; /* not a property of the node: must not settle what the program looks like */
+    if (st != TRM_OK)
         return TRM_OK; /* then it is a step, and complains there if it must */
     for (int i = 0; i < n->output_count; i++)
         if (n->outputs[i] != TRM_NO_VALUE && results[i].dtype != TRM_DTYPE_NONE)
@@ -93,6 +97,18 @@ static trm_status bind_view(struct binder *b, const trm_node *n)
     return trmi_bind_slot(s, TRMI_SOURCE_ARENA, (int)(storage - s->storages), NULL, &st->slot);
 }
 
+/* True if a kernel that writes over input i would spoil another of its inputs: the same memory,
+ * read in ways that the kernel does not allow to be overwritten. */
+static bool spoils_another(const struct binder *b, const trm_node *n, const trm_kernel *k,
+                           const trmi_step *step, int i, const trmi_storage *storage)
+{
+    for (int j = 0; j < n->input_count; j++)
+        if (j != i && step->in_slots[j] >= 0 && (j >= 32 || (k->in_place >> j & 1u) == 0) &&
+            trmi_bind_storage(b->s, step->in_slots[j]) == storage)
+            return true;
+    return false;
+}
+
 /* Takes over the storage of an input that dies here, where the kernel allows it. */
 static bool reuse_input(struct binder *b, const trm_node *n, const trm_kernel *k,
                         const trmi_step *step, int *slot_out, trm_status *st_out)
@@ -106,7 +122,8 @@ static bool reuse_input(struct binder *b, const trm_node *n, const trm_kernel *k
             b->in[i].layout != out->layout || !trm_tensor_same_shape(&b->in[i], out))
             continue;
         storage = trmi_bind_storage(b->s, step->in_slots[i]);
-        if (storage == NULL || storage->death != b->node)
+        if (storage == NULL || storage->death != b->node ||
+            spoils_another(b, n, k, step, i, storage))
             continue;
         storage->death = trmi_bind_last_use(b, n->outputs[0]);
         *st_out = trmi_bind_slot(b->s, TRMI_SOURCE_ARENA, (int)(storage - b->s->storages), NULL,
@@ -275,7 +292,7 @@ trm_status trmi_bind_node(struct binder *b, enum verdict *verdict_out)
         *verdict_out = END_AFTER;
         return bind_control(b, n);
     }
-    if ((info->flags & TRM_OPF_VIEW) != 0 && b->out[0].dtype == b->in[0].dtype &&
+    if ((info->flags & TRM_OPF_VIEW) != 0 && n->outputs[0] != TRM_NO_VALUE && b->out[0].dtype == b->in[0].dtype &&
         (n->output_count == 1 || !is_wanted(b, n->outputs[1])))
         return bind_view(b, n);
     TRM_CHECK(bind_kernel(b, n, &dynamic));

@@ -87,7 +87,18 @@ static trm_status body_of(trm_engine *e, const trm_node *node, const char *name,
     if (a->v.graph->input_count != want_inputs)
         return trm_fail(TRM_ERR_BAD_FILE, "body '%s' takes %d inputs, the node gives %d",
                         a->v.graph->name, a->v.graph->input_count, want_inputs);
+    if (a->v.graph->output_count > ARGS_MAX)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "body '%s' has %d outputs: at most %d",
+                        a->v.graph->name, a->v.graph->output_count, ARGS_MAX);
     return trmi_body_engine(e, a->v.graph, body_out);
+}
+
+static trm_status condition_of(const trm_tensor *t, const char *what, unsigned char *out)
+{
+    if (t->dtype != TRM_DTYPE_BOOL || trm_tensor_numel(t) != 1)
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s wants one bool", what);
+    *out = *(const unsigned char *)t->data != 0;
+    return TRM_OK;
 }
 
 static trm_status run_if(trm_engine *e, const trm_node *node, const trm_tensor *in,
@@ -95,11 +106,9 @@ static trm_status run_if(trm_engine *e, const trm_node *node, const trm_tensor *
 {
     trm_tensor results[ARGS_MAX];
     trm_engine *body;
-    bool taken;
+    unsigned char taken;
 
-    if (in[0].dtype != TRM_DTYPE_BOOL || trm_tensor_numel(&in[0]) != 1)
-        return trm_fail(TRM_ERR_INVALID_ARG, "the condition of If wants one bool");
-    taken = *(const unsigned char *)in[0].data != 0;
+    TRM_CHECK(condition_of(&in[0], "the condition of If", &taken));
     TRM_CHECK(
         body_of(e, node, taken ? "then_branch" : "else_branch", node->input_count - 1, &body));
     if (body->graph->output_count < node->output_count)
@@ -192,10 +201,13 @@ static trm_status run_loop(trm_engine *e, const trm_node *node, const trm_tensor
     memset(now, 0, sizeof(now));
     memset(next, 0, sizeof(next));
     memset(stacks, 0, sizeof(stacks));
-    if (in[0].dtype != TRM_DTYPE_NONE)
+    if (in[0].dtype != TRM_DTYPE_NONE) {
+        if (trm_tensor_numel(&in[0]) != 1)
+            return trm_fail(TRM_ERR_INVALID_ARG, "the trip count of Loop wants one number");
         trips = trm_tensor_get_i64(&in[0], 0);
+    }
     if (in[1].dtype != TRM_DTYPE_NONE)
-        go_on = *(const unsigned char *)in[1].data;
+        TRM_CHECK(condition_of(&in[1], "the condition of Loop", &go_on));
     for (int i = 0; i < carried; i++)
         TRM_TRY(st, kept_set(&now[i], &in[2 + i]), done);
     for (int i = 0; i < captures; i++)
@@ -211,7 +223,7 @@ static trm_status run_loop(trm_engine *e, const trm_node *node, const trm_tensor
             TRM_TRY(st, kept_set(&next[i], &results[1 + i]), done);
         for (int i = 0; i < scans; i++)
             TRM_TRY(st, append(&stacks[i], &results[1 + carried + i], iteration), done);
-        go_on = *(const unsigned char *)results[0].data;
+        TRM_TRY(st, condition_of(&results[0], "the condition from a Loop's body", &go_on), done);
         swap_sets(now, next, carried);
     }
     for (int i = 0; i < carried && i < node->output_count; i++)
@@ -338,13 +350,10 @@ done:
 trm_status trmi_control_run(trm_engine *e, const trm_node *node, const trm_tensor *in,
                             const int *out_dynamic)
 {
-    const trm_attr *body = trm_attr_find(&node->attrs, "body");
-
     if (!e->device->host_memory)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s runs where memory is the host's",
                         trm_op_get(node->op)->name);
-    if (node->input_count > ARGS_MAX - 4 ||
-        (body != NULL && body->kind == TRM_ATTR_GRAPH && body->v.graph->output_count > ARGS_MAX))
+    if (node->input_count > ARGS_MAX - 4)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%d inputs: at most %d", node->input_count,
                         ARGS_MAX - 4);
     switch (node->op) {

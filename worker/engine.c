@@ -12,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 
+#define TAILS_MAX 8 /* segments kept for each program that may be kept */
+
 static _Atomic uint64_t next_engine_id = 1; /* relaxed: only uniqueness matters */
 
 static trm_status create_last_use(trm_engine *e)
@@ -193,8 +195,12 @@ trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
             return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is %s, the model wants %s", v->name,
                             trm_dtype_name(t->dtype), trm_dtype_name(v->desc.dtype));
         TRM_CHECK(trm_tensor_bytes(t, &bytes));
-        if (v->desc.rank < 0 || e->last_use[g->inputs[i]] < 0)
-            continue; /* nothing declared, or nothing reads it */
+        if (e->last_use[g->inputs[i]] < 0)
+            continue; /* nothing reads it */
+        if (bytes > 0 && t->data == NULL)
+            return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' has no data", v->name);
+        if (v->desc.rank < 0)
+            continue; /* nothing declared */
         if (t->rank != v->desc.rank)
             return dim_mismatch(e, v, t);
         for (int d = 0; d < t->rank; d++) {
@@ -207,6 +213,8 @@ trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
             for (int j = 0; j <= i; j++) { /* the same symbol elsewhere must have the same value */
                 const trm_tensor *other = &g->values[g->inputs[j]].desc;
 
+                if (e->last_use[g->inputs[j]] < 0)
+                    continue; /* may have any shape */
                 for (int k = 0; k < other->rank; k++)
                     if (other->dims[k] == want && (j < i || k < d) &&
                         inputs[j].dims[k] != t->dims[d])
@@ -287,19 +295,19 @@ static trm_status learn(trm_engine *e, const trmi_segment *s)
     return TRM_OK;
 }
 
-static void drop_oldest_program(trm_engine *e)
+/* Destroys the child of `parent` that was found longest ago. */
+static void drop_oldest(trm_engine *e, trmi_segment *parent)
 {
-    trmi_segment **oldest = NULL;
+    trmi_segment **oldest = &parent->children;
 
-    for (trmi_segment **at = &e->root.children; *at != NULL; at = &(*at)->next)
-        if (oldest == NULL || (*at)->used < (*oldest)->used)
+    for (trmi_segment **at = oldest; *at != NULL; at = &(*at)->next)
+        if ((*at)->used < (*oldest)->used)
             oldest = at;
-    if (oldest != NULL) {
+    if (*oldest != NULL) {
         trmi_segment *s = *oldest;
 
         *oldest = s->next;
         trmi_segment_destroy(e, s);
-        e->program_count--;
     }
 }
 
@@ -314,22 +322,23 @@ static trm_status find_or_bind(trm_engine *e, trmi_segment *parent, trmi_segment
             return TRM_OK;
         }
     }
-    if (parent == &e->root && e->program_count >= e->options.programs_max)
-        drop_oldest_program(e);
-    if (parent != &e->root &&
-        siblings >= e->options.programs_max) { /* data-dependent tails: start afresh */
-        while (parent->children != NULL) {
-            trmi_segment *s = parent->children;
-
-            parent->children = s->next;
-            trmi_segment_destroy(e, s);
-        }
-    }
     TRM_CHECK(trmi_bind(e, parent, segment_out));
     (*segment_out)->used = ++e->clock;
-    if (parent == &e->root)
-        e->program_count++;
+    /* after binding: the newcomer shares the packed weights of those that go */
+    if (siblings >= e->options.programs_max)
+        drop_oldest(e, parent);
     return TRM_OK;
+}
+
+/* Each segment has at most programs_max children, but a chain of data-dependent ones is a tree:
+ * where it has grown large, only the heads of the programs stay. Between runs. */
+static void trim(trm_engine *e)
+{
+    if (e->segment_count <= e->options.programs_max * TAILS_MAX)
+        return;
+    for (trmi_segment *s = e->root.children; s != NULL; s = s->next)
+        while (s->children != NULL)
+            drop_oldest(e, s);
 }
 
 /* ---- running ---- */
@@ -344,6 +353,8 @@ static trm_status sink_alloc(void *ctx, int output, int rank, const int64_t *dim
     struct sink_context *c = ctx;
     int dynamic = c->step->out_dynamic[output];
 
+    if (dynamic < 0)
+        return trm_fail(TRM_ERR_INTERNAL, "memory for output %d, which nobody wants", output);
     return trmi_dynamic_alloc(c->e, dynamic, c->step->out_dtypes[output], rank, dims, data_out);
 }
 
@@ -376,6 +387,8 @@ static uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static unsigned char nothing[TRM_ALIGN]; /* where empty inputs lie; nobody reads or writes it */
+
 static void set_pointers(trm_engine *e, const trmi_segment *s)
 {
     for (int i = 0; i < s->slot_count; i++) {
@@ -388,6 +401,8 @@ static void set_pointers(trm_engine *e, const trmi_segment *s)
             break;
         case TRMI_SOURCE_INPUT:
             *p = e->inputs[slot->index].data;
+            if (*p == NULL)
+                *p = nothing; /* an empty tensor: NULL would say that it is absent */
             break;
         case TRMI_SOURCE_FIXED:
             *p = (void *)(uintptr_t)slot->fixed;
@@ -433,6 +448,7 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
 {
     trmi_segment *s = &e->root;
 
+    trim(e);
     e->inputs = device_inputs;
     do {
         TRM_CHECK(learn(e, s));
@@ -453,6 +469,30 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
     return TRM_OK;
 }
 
+/* An output may be an input, or a view of one: the caller gets a copy, because what it was told is
+ * that outputs stay until the next run. */
+static trm_status own_outputs(trm_engine *e, const trm_tensor *inputs, trm_tensor *outputs)
+{
+    for (int i = 0; i < e->graph->output_count; i++) {
+        trmi_buffer *copy = &e->staging[e->graph->input_count + i];
+        size_t bytes, in_bytes;
+
+        TRM_CHECK(trm_tensor_bytes(&outputs[i], &bytes));
+        for (int j = 0; j < e->graph->input_count && bytes > 0; j++) {
+            const unsigned char *from = inputs[j].data, *at = outputs[i].data;
+
+            TRM_CHECK(trm_tensor_bytes(&inputs[j], &in_bytes));
+            if ((uintptr_t)at < (uintptr_t)from || (uintptr_t)at >= (uintptr_t)from + in_bytes)
+                continue;
+            TRM_CHECK(trmi_buffer_grow(e, copy, bytes));
+            memcpy(copy->memory, at, bytes);
+            outputs[i].data = copy->memory;
+            break;
+        }
+    }
+    return TRM_OK;
+}
+
 trm_status trm_engine_run(trm_engine *e, const trm_tensor *inputs, trm_tensor *outputs)
 {
     const trm_device_ops *ops = e->device->ops;
@@ -461,7 +501,8 @@ trm_status trm_engine_run(trm_engine *e, const trm_tensor *inputs, trm_tensor *o
     if (!e->device->host_memory)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "device '%s' has memory of its own: staging is not built", ops->name);
-    return trmi_engine_execute(e, inputs, outputs);
+    TRM_CHECK(trmi_engine_execute(e, inputs, outputs));
+    return own_outputs(e, inputs, outputs);
 }
 
 /* ---- reports ---- */
@@ -469,7 +510,9 @@ trm_status trm_engine_run(trm_engine *e, const trm_tensor *inputs, trm_tensor *o
 void trm_engine_get_stats(const trm_engine *e, trm_engine_stats *stats)
 {
     memset(stats, 0, sizeof(*stats));
-    stats->programs = e->program_count;
+    for (const trmi_segment *s = e->root.children; s != NULL; s = s->next)
+        stats->programs++;
+    stats->segments = e->segment_count;
     for (int i = 0; i < e->level_count; i++)
         stats->arena_bytes += e->arenas[i].bytes;
     for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent)

@@ -42,6 +42,7 @@ TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_ten
 typedef struct trm_engine_stats {
     size_t arena_bytes; /* activations: the arenas of all levels */
     int programs;       /* bound now */
+    int segments;       /* of all programs: more than programs where shapes depend on data */
     int kernels;        /* steps of the program last run */
 } trm_engine_stats;
 void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);

@@ -73,7 +73,7 @@ typedef struct trmi_segment {
     size_t key_bytes;
     uint64_t used; /* engine clock */
     int node_begin, node_end;
-    bool last;
+    bool last, linked; /* linked: a child of its parent, counted */
     trmi_step *steps;
     int step_count, step_max;
     trmi_slot *slots; /* slot ids slot_begin.. */
@@ -107,7 +107,7 @@ struct trm_engine {
     int *last_use; /* [value_count]: last node that reads it; TRMI_FOREVER for outputs; -1 unused */
     void **constants;  /* [value_count] device memory of constants, where it is not the host's */
     trmi_segment root; /* no steps; children are the programs */
-    int program_count;
+    int segment_count;
     trmi_buffer *arenas; /* by level */
     int level_count;
     trmi_buffer *dynamics;

@@ -69,7 +69,7 @@ static trm_status run_prepared(struct evaluator *ev, trm_kernel *k, const trm_op
     if (workspace == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "workspace of %zu bytes", k->workspace_bytes);
     for (int i = 0; i < desc->input_count; i++) {
-        in[i] = (k->packed_inputs >> i & 1u) != 0 ? NULL : desc->inputs[i].data;
+        in[i] = i < 32 && (k->packed_inputs >> i & 1u) != 0 ? NULL : desc->inputs[i].data;
         if (desc->inputs[i].dtype != TRM_DTYPE_NONE && desc->inputs[i].layout != TRM_LAYOUT_PLAIN)
             st = trm_fail(TRM_ERR_UNSUPPORTED, "%s: folding in a blocked layout", desc->name);
     }

@@ -5,8 +5,8 @@
 
 #include <stdlib.h>
 
-static const trmi_storage
-    *sort_base; /* qsort has no context argument; one owner thread binds at a time */
+/* qsort has no context argument; a thread plans one arena at a time */
+static _Thread_local const trmi_storage *sort_base;
 
 static int larger_first(const void *a, const void *b)
 {

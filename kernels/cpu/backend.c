@@ -7,13 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-struct trmi_pack {
-    struct trmi_pack *next;
-    uint64_t key;
-    char *form;
-    void *memory;
-};
-
 static const char *const isa_names[] = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
 
 trm_isa trmi_cpu_isa(void)
@@ -44,14 +37,15 @@ trm_isa trmi_cpu_isa(void)
 }
 
 trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t bytes,
-                         void **memory_out, bool *found_out)
+                         trmi_pack **pack_out, bool *found_out)
 {
-    struct trmi_pack *p;
+    trmi_pack *p;
 
     *found_out = false;
     for (p = cpu->packs; p != NULL && key != 0; p = p->next) {
         if (p->key == key && strcmp(p->form, form) == 0) {
-            *memory_out = p->memory;
+            p->holders++;
+            *pack_out = p;
             *found_out = true;
             return TRM_OK;
         }
@@ -70,29 +64,25 @@ trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t by
         return trm_fail(TRM_ERR_NO_MEMORY, "packed weight of %zu bytes", bytes);
     }
     p->key = key;
+    p->holders = 1;
     p->next = cpu->packs;
     cpu->packs = p;
-    *memory_out = p->memory;
+    *pack_out = p;
     return TRM_OK;
 }
 
-/* Frees all packed forms of constant `key`. */
-static void pack_forget(trm_cpu *cpu, uint64_t key)
+void trmi_cpu_pack_release(trm_cpu *cpu, trmi_pack *pack)
 {
-    struct trmi_pack **at = &cpu->packs;
+    trmi_pack **at = &cpu->packs;
 
-    while (*at != NULL) {
-        struct trmi_pack *p = *at;
-
-        if (p->key != key) {
-            at = &p->next;
-            continue;
-        }
-        *at = p->next;
-        trm_free(p->form);
-        trm_aligned_free(p->memory);
-        trm_free(p);
-    }
+    if (--pack->holders > 0)
+        return;
+    while (*at != pack)
+        at = &(*at)->next;
+    *at = pack->next;
+    trm_free(pack->form);
+    trm_aligned_free(pack->memory);
+    trm_free(pack);
 }
 
 trm_status trmi_kernel_new(size_t bytes, const trm_kernel_ops *ops, void *kernel_out)
@@ -202,8 +192,7 @@ static void cpu_destroy(trm_device *d)
 {
     trm_cpu *cpu = (trm_cpu *)d;
 
-    while (cpu->packs != NULL)
-        pack_forget(cpu, cpu->packs->key);
+    TRM_ASSERT(cpu->packs == NULL); /* the kernels that held them are gone */
     trmi_dnnl_fini(cpu);
     trm_free(cpu);
 }

@@ -21,15 +21,24 @@ struct trm_cpu {
     trm_device base;
     int threads;
     void *dnnl_engine, *dnnl_stream; /* dnnl_engine_t, dnnl_stream_t: opaque here */
-    struct trmi_pack
-        *packs; /* list of packed weights, shared between kernels, freed with the device */
+    struct trmi_pack *packs; /* list of packed weights, shared between kernels */
 };
 
+/* Packed weights: freed with the last kernel that holds them. */
+typedef struct trmi_pack {
+    struct trmi_pack *next;
+    uint64_t key;
+    char *form;
+    void *memory;
+    int holders;
+} trmi_pack;
+
 /* Memory packed from constant `key` in the form named by `form` (any text that determines the
- * packed bytes). If it is there, *memory_out is set and *found_out is true; else a block of `bytes`
- * is made for the caller to fill. Key 0 is never shared. Blocks live as long as the device. */
+ * packed bytes). If it is there, *found_out is true; else a block of `bytes` is made for the caller
+ * to fill. Key 0 is never shared. The caller holds it until trmi_cpu_pack_release. */
 TRM_MUST_USE trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t bytes,
-                                      void **memory_out, bool *found_out);
+                                      trmi_pack **pack_out, bool *found_out);
+void trmi_cpu_pack_release(trm_cpu *cpu, trmi_pack *pack);
 
 /* Calloc of a kernel object whose first member is trm_kernel; sets ops. */
 TRM_MUST_USE trm_status trmi_kernel_new(size_t bytes, const trm_kernel_ops *ops, void *kernel_out);

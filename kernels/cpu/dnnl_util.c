@@ -224,6 +224,8 @@ void trmi_dnnl_kernel_destroy(trm_kernel *base)
             dnnl_memory_destroy(k->steps[i].args[a].memory);
         dnnl_primitive_destroy(k->steps[i].primitive);
     }
+    for (int i = 0; i < k->pack_count; i++)
+        trmi_cpu_pack_release(k->cpu, k->packs[i]);
     trm_free(k);
 }
 
@@ -374,7 +376,7 @@ trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int i
     char form[1200];
     uint64_t key = desc->weight_keys == NULL ? 0 : desc->weight_keys[input];
     size_t half = sizeof(form) / 2, bytes = dnnl_memory_desc_get_size(wanted);
-    void *memory;
+    trmi_pack *pack;
     bool found;
 
     if (dnnl_memory_desc_equal(user, wanted)) {
@@ -395,10 +397,13 @@ trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int i
         strcat(form, " to ");
     if (!md_text(wanted, form + strlen(form), half))
         key = 0;
-    TRM_CHECK(trmi_cpu_pack(k->cpu, key, form, bytes, &memory, &found));
+    if (k->pack_count == TRMI_DNNL_PACKS)
+        return trm_fail(TRM_ERR_INTERNAL, "more than %d packed weights", TRMI_DNNL_PACKS);
+    TRM_CHECK(trmi_cpu_pack(k->cpu, key, form, bytes, &pack, &found));
+    k->packs[k->pack_count++] = pack;
     if (!found)
-        TRM_CHECK(reorder_now(k->cpu, user, data, wanted, memory));
+        TRM_CHECK(reorder_now(k->cpu, user, data, wanted, pack->memory));
     k->base.packed_inputs |= 1u << input;
-    *bind_out = trmi_bind_fixed(memory);
+    *bind_out = trmi_bind_fixed(pack->memory);
     return TRM_OK;
 }

@@ -42,6 +42,7 @@ bool trmi_layout_same_bytes(const trm_tensor *t, trm_layout a, trm_layout b);
 
 #define TRMI_DNNL_ARGS 12
 #define TRMI_DNNL_STEPS 6
+#define TRMI_DNNL_PACKS 4
 
 typedef enum trmi_bind_kind {
     TRMI_BIND_INPUT,     /* at: input index */
@@ -69,6 +70,8 @@ typedef struct trmi_dnnl_kernel {
     trm_cpu *cpu;
     int step_count;
     trmi_dnnl_step steps[TRMI_DNNL_STEPS];
+    trmi_pack *packs[TRMI_DNNL_PACKS]; /* weights held */
+    int pack_count;
     char impl[64]; /* implementation of the main primitive */
 } trmi_dnnl_kernel;
 

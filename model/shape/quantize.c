@@ -23,7 +23,8 @@ static trm_status check_scale(trmi_io io)
                 TRM_CHECK(trmi_shape_same(io, "dims of data and scales", io->in[0].dims[i],
                                           io->in[1].dims[i], &same));
             else if (io->in[0].dims[i] >= 0 && io->in[1].dims[i] >= 0 &&
-                     (io->in[0].dims[i] + block - 1) / block != io->in[1].dims[i])
+                     io->in[0].dims[i] / block + (io->in[0].dims[i] % block != 0) !=
+                         io->in[1].dims[i])
                 return trmi_shape_bad(io, "blocks of %lld do not match the scales",
                                       (long long)block);
     }

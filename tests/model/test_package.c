@@ -153,7 +153,7 @@ static const struct {
     const char *message;
 } foreign[] = {
     {"a.onnx", "", 0, TRM_ERR_BAD_FILE, "is empty"},
-    {"a.pt", "PK\3\4..........archive/data.pkl", 33, TRM_ERR_UNSUPPORTED,
+    {"a.pt", "PK\3\4..........archive/data.pkl", 30, TRM_ERR_UNSUPPORTED,
      "torch.onnx.export(model.eval(), torch.randn(1, 3, 224, 224), \"a.onnx\""},
     {"a.pth", "\x80\2\x8a\nl\xfc\x9c", 7, TRM_ERR_UNSUPPORTED, "torch.onnx.export("},
     {"a.ts", "PK\3\4....a/data.pkl....a/code/x.py", 33, TRM_ERR_UNSUPPORTED, "torch.jit.load"},
