@@ -1,7 +1,8 @@
 /* ROUTER with ROUTER_MANDATORY, so that a frame for a vanished peer is an error and not silence;
- * ZeroMQ's own heartbeats (250/1000 ms), so that a cut link closes both sides. They are answered by
- * the library's thread, so they say nothing about the process's own threads: that is what HEARTBEAT
- * messages are for. */
+ * ZeroMQ's own heartbeats, so that a cut link closes both sides; they wait longer than
+ * HEARTBEAT messages do, because a link that is cut on a machine that stalls loses what is under
+ * way. They are answered by the library's thread, so they say nothing about the process's own
+ * threads: that is what HEARTBEAT messages are for. */
 #define _GNU_SOURCE
 #include "base/link_zmq.h"
 #include "base/wait.h"
@@ -18,8 +19,8 @@
 #include <zmq.h>
 
 #define HEARTBEAT_INTERVAL_MS 250
-#define HEARTBEAT_TIMEOUT_MS 1000
-#define LINGER_MS 1000
+#define HEARTBEAT_TIMEOUT_MS 5000
+#define LINGER_MS 1000 /* scaled */
 
 static_assert(sizeof(zmq_msg_t) <= sizeof(((trm_link_frame *)0)->opaque), "a message fits a frame");
 
@@ -67,7 +68,7 @@ void trm_link_context_destroy(trm_link_context *context)
 static trm_status open_socket(trm_link_context *context, int type, const char *identity,
                               trm_link **link_out)
 {
-    int linger = LINGER_MS, one = 1;
+    int linger = (int)trm_scaled_ms(LINGER_MS), one = 1;
     int interval = HEARTBEAT_INTERVAL_MS, timeout = (int)trm_scaled_ms(HEARTBEAT_TIMEOUT_MS);
     int64_t bytes_max = (int64_t)TRM_WIRE_FRAME_MAX;
     trm_link *l = trm_calloc(1, sizeof(*l));

@@ -118,6 +118,14 @@ void trm_registry_answered(trm_registry *r, int replica, int records)
     r->replicas[replica].done += (uint64_t)records;
 }
 
+void trm_registry_forgive(trm_registry *r, int64_t us)
+{
+    for (int i = 0; i < r->count; i++) {
+        r->replicas[i].heard_us += us;
+        r->replicas[i].moved_us += us;
+    }
+}
+
 int trm_registry_overdue(const trm_registry *r, const trm_registry_limits *limits, int64_t now_us)
 {
     for (int i = 0; i < r->count; i++) {

@@ -58,6 +58,8 @@ TRM_MUST_USE trm_status trm_registry_hear(trm_registry *r, int replica, const tr
 int trm_registry_pick(const trm_registry *r);
 void trm_registry_sent(trm_registry *r, int replica, int records, int64_t now_us);
 void trm_registry_answered(trm_registry *r, int replica, int records);
+/* This process has not run for `us`: adds that to what each replica may be silent or stuck. */
+void trm_registry_forgive(trm_registry *r, int64_t us);
 /* A replica past a limit, with the reason as this thread's message; -1: none. */
 int trm_registry_overdue(const trm_registry *r, const trm_registry_limits *limits, int64_t now_us);
 /* Gives it up; `reason` is kept. */

@@ -10,7 +10,6 @@
 
 #define BEAT_MS 250
 #define JOIN_MS 30000
-#define LATE_JOIN_MS 5000
 #define SILENCE_MS 2000
 #define STUCK_MS 120000
 
@@ -258,17 +257,23 @@ static void check_replicas(trm_router *r)
 
 static void serve(trm_router *r)
 {
-    int64_t next_beat_us = 0, leave_us = 0;
+    int64_t next_beat_us = 0;
 
     for (;;) {
         char peer[TRM_LINK_PEER_BYTES];
         trm_link_frame *frame = NULL;
+        int64_t now;
         bool stop;
 
         /* everything that has come, before anyone is judged by what he has not said */
         while (trm_link_recv(r->link, peer, &frame) == TRM_OK)
             on_frame(r, peer, frame);
-        if (trm_now_us() >= next_beat_us) {
+        now = trm_now_us();
+        if (now >= next_beat_us) {
+            /* late by more than a beat: this process has not run (an overloaded machine, SIGSTOP),
+             * nor, perhaps, have the others; what they did not say meanwhile is not silence */
+            if (next_beat_us > 0 && now - next_beat_us > BEAT_MS * 1000)
+                trm_registry_forgive(&r->registry, now - next_beat_us);
             beat(r);
             check_replicas(r);
             next_beat_us = trm_now_us() + BEAT_MS * 1000;
@@ -278,9 +283,8 @@ static void serve(trm_router *r)
         stop = r->stop;
         pthread_mutex_unlock(&r->mu);
         /* a short job can be over before all have joined: they must hear STOP too */
-        if (stop && leave_us == 0)
-            leave_us = trm_deadline_us(LATE_JOIN_MS);
-        if (stop && (r->registry.count >= r->options.replicas || trm_now_us() >= leave_us))
+        if (stop &&
+            (r->registry.count >= r->options.replicas || trm_now_us() > r->join_deadline_us))
             return;
         trm_link_wait(r->link, (next_beat_us - trm_now_us()) / 1000 + 1);
     }

@@ -316,7 +316,8 @@ static trm_status find_or_bind(trm_engine *e, trmi_segment *parent, trmi_segment
     int siblings = 0;
 
     for (trmi_segment *s = parent->children; s != NULL; s = s->next, siblings++) {
-        if (s->key_bytes == e->key_bytes && memcmp(s->key, e->key, e->key_bytes) == 0) {
+        if (s->key_bytes == e->key_bytes &&
+            (e->key_bytes == 0 || memcmp(s->key, e->key, e->key_bytes) == 0)) {
             s->used = ++e->clock;
             *segment_out = s;
             return TRM_OK;

@@ -180,6 +180,8 @@ static trm_status helper_loop(trm_leader *l, trm_link *link)
 
             if (st != TRM_OK && st != TRM_ERR_TIMEOUT) /* a full link beats by its traffic */
                 return st;
+            if (next_beat_us > 0 && now - next_beat_us > BEAT_MS * 1000)
+                heard_us += now - next_beat_us; /* it was we who did not run */
             next_beat_us = now + BEAT_MS * 1000;
         }
         pthread_mutex_lock(&l->mu);
