@@ -8,7 +8,8 @@ usage: tests/run.sh [MODE] [--no-install] [--jobs N]
   (no mode)    preset dev: all tests and checks but the slow ones       under 25 minutes on 2 cores
   --quick      preset dev: unit tests and the fast checks               under 4 minutes
   --slow       preset dev: the tests labelled slow (whole networks, fuzzing, clang-tidy on all files)
-  --asan, --ubsan, --tsan     unit and mpi tests in a build with that sanitizer
+  --asan, --ubsan   unit, mpi, conformance and networks tests in a build with that sanitizer (asan: leaks too)
+  --tsan            the tests labelled threads in a build with ThreadSanitizer
   --lint       only the checks of tests/lint
 The build lies in build/PRESET, logs in build/logs. Exit code 0 if everything passed.
 END
@@ -46,7 +47,7 @@ full) select=(-LE slow) ;;
 quick) select=(-L 'unit|lint' -LE 'slow|long') ;;
 slow) select=(-L slow) ;;
 lint) select=(-L lint -LE slow) ;;
-asan | ubsan) preset=$mode select=(-L 'unit|mpi' -LE slow) ;;
+asan | ubsan) preset=$mode select=(-L 'unit|mpi|conformance|networks' -LE slow) ;;
 tsan) preset=tsan select=(-L threads -LE slow) ;;
 esac
 
@@ -55,10 +56,8 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 if [ "$preset" != dev ]; then
     export TRM_DEADLINE_SCALE=${TRM_DEADLINE_SCALE:-10}
-    export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}
+    export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-10}
     export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-    # libgomp is not instrumented: one thread, or every barrier looks like a race
-    [ "$preset" != tsan ] || export OMP_NUM_THREADS=1
 fi
 
 mkdir -p build/logs
