@@ -292,8 +292,8 @@ trm_status trmi_bind_node(struct binder *b, enum verdict *verdict_out)
         *verdict_out = END_AFTER;
         return bind_control(b, n);
     }
-    if ((info->flags & TRM_OPF_VIEW) != 0 && n->outputs[0] != TRM_NO_VALUE && b->out[0].dtype == b->in[0].dtype &&
-        (n->output_count == 1 || !is_wanted(b, n->outputs[1])))
+    if ((info->flags & TRM_OPF_VIEW) != 0 && n->outputs[0] != TRM_NO_VALUE &&
+        b->out[0].dtype == b->in[0].dtype && (n->output_count == 1 || !is_wanted(b, n->outputs[1])))
         return bind_view(b, n);
     TRM_CHECK(bind_kernel(b, n, &dynamic));
     if (dynamic)

@@ -21,7 +21,7 @@ struct trm_cpu {
     trm_device base;
     int threads;
     void *dnnl_engine, *dnnl_stream; /* dnnl_engine_t, dnnl_stream_t: opaque here */
-    struct trmi_pack *packs; /* list of packed weights, shared between kernels */
+    struct trmi_pack *packs;         /* list of packed weights, shared between kernels */
 };
 
 /* Packed weights: freed with the last kernel that holds them. */

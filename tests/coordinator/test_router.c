@@ -162,10 +162,8 @@ struct rig {
 
 static void rig_start(struct rig *g, const char *endpoint, int replicas, int threads, int records)
 {
-    trm_router_options o = {.endpoint = endpoint,
-                            .replicas = replicas,
-                            .window = 24,
-                            .silence_ms = g->silence_ms};
+    trm_router_options o = {
+        .endpoint = endpoint, .replicas = replicas, .window = 24, .silence_ms = g->silence_ms};
 
     ck_assert_int_eq(trm_link_context_create(&g->context), TRM_OK);
     o.context = g->context;

@@ -24,7 +24,8 @@ static inline int value(trm_graph *g, const char *name)
     return v;
 }
 
-static inline int input(trm_graph *g, const char *name, trm_dtype dtype, int rank, const int64_t *dims)
+static inline int input(trm_graph *g, const char *name, trm_dtype dtype, int rank,
+                        const int64_t *dims)
 {
     trm_tensor t = {.dtype = dtype, .rank = rank};
     int v;
@@ -36,7 +37,7 @@ static inline int input(trm_graph *g, const char *name, trm_dtype dtype, int ran
 }
 
 static inline int constant_i64(trm_graph *g, const char *name, int rank, int64_t count,
-                        const int64_t *values)
+                               const int64_t *values)
 {
     trm_tensor t = {
         .dtype = TRM_DTYPE_I64, .rank = rank, .dims = {count}, .data = (void *)(uintptr_t)values};
