@@ -51,7 +51,8 @@ trm_status trm_engine_create(trm_graph *graph, trm_device *device,
     e->id = atomic_fetch_add_explicit(&next_engine_id, 1, memory_order_relaxed);
     e->root.level = -1;
     e->constants = trm_calloc((size_t)graph->value_count + 1, sizeof(void *));
-    if (e->constants == NULL) {
+    e->copies = trm_calloc((size_t)graph->output_count + 1, sizeof(trmi_buffer));
+    if (e->constants == NULL || e->copies == NULL) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "engine");
         goto fail;
     }
@@ -91,11 +92,14 @@ void trm_engine_destroy(trm_engine *e)
     for (int v = 0; e->constants != NULL && v < e->graph->value_count; v++)
         if (e->constants[v] != NULL)
             e->device->ops->free(e->device, TRM_MEMORY_DEVICE, e->constants[v]);
+    for (int i = 0; e->copies != NULL && i < e->graph->output_count; i++)
+        buffer_free(e, &e->copies[i]);
     buffer_free(e, &e->workspace);
     trm_evaluator_destroy(&e->evaluator);
     trm_free(e->arenas);
     trm_free(e->dynamics);
     trm_free(e->constants);
+    trm_free(e->copies);
     trm_free(e->last_use);
     trm_free(e->slot_pointers);
     trm_free(e->key);
@@ -475,7 +479,7 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
 static trm_status own_outputs(trm_engine *e, const trm_tensor *inputs, trm_tensor *outputs)
 {
     for (int i = 0; i < e->graph->output_count; i++) {
-        trmi_buffer *copy = &e->staging[e->graph->input_count + i];
+        trmi_buffer *copy = &e->copies[i];
         size_t bytes, in_bytes;
 
         TRM_CHECK(trm_tensor_bytes(&outputs[i], &bytes));
