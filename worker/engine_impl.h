@@ -122,7 +122,7 @@ struct trm_engine {
     const trm_graph **body_graphs;
     int body_count;
     const trm_tensor *inputs; /* of the running step */
-    trmi_buffer *copies; /* [graph outputs]: of those that are inputs */
+    trmi_buffer *copies;      /* [graph outputs]: of those that are inputs */
     trmi_segment *ran;        /* last segment of the last run: for stats */
 };
 
