@@ -48,6 +48,14 @@ int trm_status_exit_code(trm_status status)
     }
 }
 
+/* Names from files may hold anything; a message is one line and steers no terminal. */
+static void keep_one_line(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 trm_status trmi_fail_at(trm_status status, const char *file, int line, const char *fmt, ...)
 {
     va_list args;
@@ -56,6 +64,7 @@ trm_status trmi_fail_at(trm_status status, const char *file, int line, const cha
     va_start(args, fmt);
     vsnprintf(message, sizeof(message), fmt, args);
     va_end(args);
+    keep_one_line(message);
     return status;
 }
 
@@ -71,6 +80,7 @@ trm_status trm_fail_context(trm_status status, const char *fmt, ...)
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof(message))
         snprintf(message + n, sizeof(message) - (size_t)n, ": %s", old);
+    keep_one_line(message);
     return status;
 }
 

@@ -83,6 +83,10 @@ static trm_status list_next(trm_source *s, trm_wire_record *record_out, bool *en
             *end_out = true;
             return TRM_OK;
         }
+        if (strlen(m->line) != (size_t)n)
+            return trm_fail(
+                TRM_ERR_BAD_FILE,
+                "the list of images holds a zero byte: want text, one image path a line");
         while (n > 0 && (m->line[n - 1] == '\n' || m->line[n - 1] == '\r'))
             m->line[--n] = '\0';
         if (n > 0)
@@ -199,7 +203,11 @@ trm_status trmi_source_list(const char *path, trm_source **source_out)
         st = trm_fail(TRM_ERR_IO, "input '%s': %s", path, strerror(errno));
         goto fail;
     }
-    TRM_TRY(st, trm_source_next(&m->base, &record, &end), fail);
+    st = trm_source_next(&m->base, &record, &end);
+    if (st != TRM_OK) {
+        st = trm_fail_context(st, "input '%s'", path);
+        goto fail;
+    }
     if (end) {
         st = trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is empty: want one image path a line", path);
         goto fail;

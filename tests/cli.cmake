@@ -9,3 +9,9 @@ if(trm_python3)
 else()
   message(STATUS "python3 is not installed: no test of the command line's bad input")
 endif()
+# Damaged models: with a build that has sanitizers this is the harder test (preset asan), so it is short elsewhere.
+if(trm_python3)
+  add_test(NAME cli/mutate COMMAND ${trm_python3} ${CMAKE_CURRENT_LIST_DIR}/cli/mutate.py $<TARGET_FILE:trireme>
+    ${CMAKE_SOURCE_DIR} 300)
+  set_tests_properties(cli/mutate PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
+endif()

@@ -78,11 +78,11 @@ def npy(descr, shape, data, order="False"):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + data
 
 
-def png(width, height):
-    """A grey-scale PNG of one shade."""
+def png(width, height, rows=None):
+    """A grey-scale PNG of one shade, or of the given bytes."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = zlib.compress((b"\0" + b"\x80" * width) * height)
+    rows = zlib.compress((b"\0" + b"\x80" * width) * height if rows is None else rows)
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
