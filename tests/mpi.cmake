@@ -1,5 +1,5 @@
 # Jobs of several ranks (label mpi). One at a time: they share the machine's cores with nothing.
-foreach(case accuracy refusal resume killed full)
+foreach(case accuracy refusal resume killed interrupted full)
   add_test(NAME mpi/score-${case}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/score.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/score-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)

@@ -79,6 +79,30 @@ R
     awk -F'[:,]' '$2 != NR - 1 { exit 1 }' "$dir/o.jsonl" || fail "out of order"
     ! grep -q '"error"' "$dir/o.jsonl" || fail "records failed"
     ;;
+interrupted) # SIGTERM ends the job promptly; what is written is whole records in order
+    i=0
+    while [ $i -lt 200 ]; do
+        for f in "$demo"/images/*.png; do echo "$f"; done
+        i=$((i + 1))
+    done >"$dir/list.txt"
+    # what Ctrl-C comes to in mpirun; a shell's background job ignores SIGINT itself
+    mpirun --allow-run-as-root --oversubscribe --bind-to none -np 3 "$trireme" score "$demo" \
+        --input "$dir/list.txt" --output "$dir/o.jsonl" 2>"$dir/i.log" &
+    job=$!
+    n=0
+    while [ ! -s "$dir/o.jsonl" ] && [ $n -lt 600 ]; do
+        sleep 0.1
+        n=$((n + 1))
+    done
+    kill -TERM $job
+    rc=0
+    wait $job || rc=$?
+    [ "$rc" != 0 ] || fail "exit code 0"
+    n=$(wc -l <"$dir/o.jsonl")
+    { [ "$n" -gt 0 ] && [ "$n" -lt 72000 ]; } || fail "$n records"
+    [ "$(tail -c 2 "$dir/o.jsonl")" = "}" ] || fail "a torn record"
+    awk -F'[:,]' '$2 != NR - 1 { exit 1 }' "$dir/o.jsonl" || fail "out of order"
+    ;;
 full) # the disk is full: exit code 1, whole records kept
     rc=0
     (
