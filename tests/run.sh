@@ -80,6 +80,10 @@ echo "Trireme: tests, mode $mode, preset $preset, $jobs jobs"
 [ $install -eq 0 ] || launch/install-packages.sh test
 step configure cmake --preset "$preset"
 step build cmake --build --preset "$preset" -j "$jobs"
+if [ "$mode" = full ]; then # what users build must build too
+    release() { cmake --preset release -DBUILD_TESTING=OFF && cmake --build --preset release -j "$jobs"; }
+    step release release
+fi
 echo "== ctest ${select[*]}, $((SECONDS - start)) s after the start"
 # ctest's own summary are the last lines, its exit code is ours
 exec ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$jobs" "${select[@]}"
