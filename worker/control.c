@@ -106,7 +106,7 @@ static trm_status run_if(trm_engine *e, const trm_node *node, const trm_tensor *
 {
     trm_tensor results[ARGS_MAX];
     trm_engine *body;
-    unsigned char taken;
+    unsigned char taken = 0;
 
     TRM_CHECK(condition_of(&in[0], "the condition of If", &taken));
     TRM_CHECK(
