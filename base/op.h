@@ -31,8 +31,9 @@ enum {
     TRM_OPF_DATA_SHAPE = 1 << 1, /* output shape depends on the data: known only after it has run */
     TRM_OPF_CONTROL = 1 << 2,    /* If, Loop, Scan: the executor runs bodies */
     TRM_OPF_VIEW = 1 << 3, /* output is input 0's plain elements under another shape: may alias */
-    TRM_OPF_FOLD_OFF = 1 << 4, /* never folded (random, or too large when expanded) */
-    TRM_OPF_INTERNAL = 1 << 5, /* made by passes; not an ONNX operator */
+    TRM_OPF_FOLD_OFF = 1 << 4,   /* never folded (random, or too large when expanded) */
+    TRM_OPF_INTERNAL = 1 << 5,   /* made by passes; not an ONNX operator */
+    TRM_OPF_COLLECTIVE = 1 << 6, /* the executor runs it over its communicator, not the device */
 };
 
 typedef struct trm_op_info {

@@ -90,6 +90,13 @@ TRM_MUST_USE trm_status trm_graph_add_weight(trm_graph *g, const char *name, con
 TRM_MUST_USE trm_status trm_graph_add_node(trm_graph *g, trm_op op, const char *name,
                                            const int *inputs, int input_count, const int *outputs,
                                            int output_count, int *node_out);
+/* A part of constant `value` of graph `from` (its source outlives g's use: files are referenced,
+ * arena memory must live on): along `dim` only ranges[count][2] (begin, end; ascending). dim -1:
+ * all of it. Nothing large is read: where the part is no contiguous stretch of the source, the
+ * value has a recipe and its bytes are gathered when they are asked for. */
+TRM_MUST_USE trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *from,
+                                           int value, int dim, const int64_t (*ranges)[2],
+                                           int count, int *value_out);
 TRM_MUST_USE trm_status trm_graph_set_inputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_graph_set_outputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_node_add_input(trm_graph *g, trm_node *node,

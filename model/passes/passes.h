@@ -23,18 +23,24 @@ typedef struct trm_evaluator {
  * too. */
 TRM_MUST_USE trm_status trm_pass_fold(trm_graph *g, const trm_evaluator *evaluator);
 
-/* Fusion: conv + batch norm (into weights), conv/gemm/matmul + bias + add + activation (post-ops),
- * layer norm, gelu, silu, attention patterns, transposes and reshapes that cancel. Needs shapes
- * (trm_graph_infer). */
+/* Fusion: conv + batch norm (into weights), layer norm, gelu, silu, attention patterns, transposes
+ * and reshapes that cancel. Needs shapes (trm_graph_infer). */
 TRM_MUST_USE trm_status trm_pass_fuse(trm_graph *g);
+/* conv/gemm/matmul + bias + add + activation become post-ops. After trm_pass_fuse; needs shapes. */
+TRM_MUST_USE trm_status trm_pass_posts(trm_graph *g);
 
 /* Mixed precision: convolutions and matmuls compute in `dtype` (BF16 or F16), with Cast nodes only
  * where a chain begins or ends; norms, softmax and reductions stay in fp32; inputs and outputs of
  * the graph keep their dtypes. */
 TRM_MUST_USE trm_status trm_pass_precision(trm_graph *g, trm_dtype dtype);
 
-/* infer, fold, infer, fuse, infer: what every model goes through once after import. evaluator may
- * be NULL (no folding). */
+/* What every model goes through once after import: infer, fold, infer, fuse (all but post-ops),
+ * infer. evaluator may be NULL (no folding). The planner looks at the graph in this state. */
+TRM_MUST_USE trm_status trm_pass_prepare(trm_graph *g, const trm_evaluator *evaluator);
+/* What a graph goes through just before the executor gets it, after the planner has cut it:
+ * post-ops are fused into their hosts; infer. */
+TRM_MUST_USE trm_status trm_pass_finish(trm_graph *g);
+/* Both, for a graph that one rank runs alone. */
 TRM_MUST_USE trm_status trm_pass_all(trm_graph *g, const trm_evaluator *evaluator);
 
 #ifdef __cplusplus

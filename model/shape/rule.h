@@ -177,6 +177,10 @@ TRMI_RULE(dynamic_quantize);
 TRMI_RULE(if);
 TRMI_RULE(loop);
 TRMI_RULE(scan);
+/* collective.c */
+TRMI_RULE(all_gather);
+TRMI_RULE(shard);
+TRMI_RULE(all_to_all);
 #undef TRMI_RULE
 
 /* Spatial window geometry, shared by conv.c and pool.c. */

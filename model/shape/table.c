@@ -180,6 +180,11 @@ static const trm_shape_rule rules[TRM_OP_COUNT] = {
     [TRM_OP_Xor] = trmi_rule_compare,
     [TRM_OP_TrmSilu] = trmi_rule_same,
     [TRM_OP_TrmAttention] = trmi_rule_trm_attention,
+    [TRM_OP_TrmAllReduce] = trmi_rule_same,
+    [TRM_OP_TrmAllGather] = trmi_rule_all_gather,
+    [TRM_OP_TrmReduceScatter] = trmi_rule_shard,
+    [TRM_OP_TrmShard] = trmi_rule_shard,
+    [TRM_OP_TrmAllToAll] = trmi_rule_all_to_all,
 };
 
 trm_shape_rule trm_shape_rule_get(trm_op op)

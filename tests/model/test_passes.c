@@ -123,6 +123,7 @@ static void finish(int out)
 static void fuse(void)
 {
     ck_assert_msg(trm_pass_fuse(g) == TRM_OK, "%s", trm_message());
+    ck_assert_msg(trm_pass_posts(g) == TRM_OK, "%s", trm_message());
     ck_assert_msg(trm_graph_infer(g) == TRM_OK, "%s", trm_message());
 }
 

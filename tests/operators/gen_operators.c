@@ -45,12 +45,15 @@ static void print_notes(FILE *out, const trm_op_info *info)
     }
     if (info->flags & TRM_OPF_CONTROL)
         fprintf(out, "%sbodies run by the executor", comma);
+    if (info->flags & TRM_OPF_COLLECTIVE)
+        fprintf(out, "%srun by the executor over its communicator", comma);
 }
 
 static void print_row(FILE *out, trm_op op, bool onnx)
 {
     const trm_op_info *info = trm_op_get(op);
-    bool cpu = trmi_cpu_kernel(op) != NULL || (info->flags & TRM_OPF_CONTROL) != 0;
+    bool cpu =
+        trmi_cpu_kernel(op) != NULL || (info->flags & (TRM_OPF_CONTROL | TRM_OPF_COLLECTIVE)) != 0;
     char link[128];
 
     snprintf(link, sizeof(link), "[%s](https://onnx.ai/onnx/operators/onnx__%s.html)", info->name,
@@ -97,7 +100,8 @@ static void print_page(FILE *out)
             "out.\n\n",
             TRMI_OPSET_MAX, TRMI_OPSET_MAX, onnx, cpu);
     print_group(out, false);
-    fprintf(out, "\n## Made by fusion\n\nGraph passes put these in place of several nodes; no file "
+    fprintf(out, "\n## Made by passes\n\nGraph passes put these in place of several nodes, or "
+                 "between nodes where ranks share the work; no file "
                  "holds them. What they compute stands in `base/ops.def`.\n\n");
     print_group(out, true);
 }

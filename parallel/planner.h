@@ -1,0 +1,103 @@
+/* The planner: data x tensor x pipeline for a graph and a machine. Arithmetic: neither ranks nor
+ * devices are needed. Rank 0 plans; the plan travels to the others as bytes. */
+#ifndef TRM_PARALLEL_PLANNER_H
+#define TRM_PARALLEL_PLANNER_H
+
+#include "parallel/placement.h"
+#include "parallel/stages.h"
+
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_parallel {
+    int data, tensor, pipeline; /* 0: chosen by the planner */
+} trm_parallel;
+/* "auto", or "data=2,tensor=4" (what is left out is 1). INVALID_ARG says what is wrong. */
+TRM_MUST_USE trm_status trm_parallel_parse(const char *text, trm_parallel *parallel_out);
+/* "data=2,tensor=2,pipeline=1" */
+char *trm_parallel_text(const trm_parallel *p, char *buf, size_t bytes);
+/* World rank -> place: rank = (replica * pipeline + stage) * tensor + shard. */
+typedef struct trm_place {
+    int replica, stage, shard;
+} trm_place;
+trm_place trm_parallel_place(const trm_parallel *p, int rank);
+
+typedef enum trm_objective { TRM_OBJECTIVE_THROUGHPUT, TRM_OBJECTIVE_LATENCY } trm_objective;
+
+typedef struct trm_plan_options {
+    trm_parallel parallel; /* 0s: free */
+    int ranks;             /* data * tensor * pipeline must be this, or at most this when free */
+    const int *hosts;      /* [ranks] host of each rank; NULL: one host */
+    trm_objective objective;
+    int64_t batch;            /* records of a step */
+    int64_t other_dims;       /* value of other free dims; 0: 128 */
+    const trm_tensor *inputs; /* concrete inputs instead of batch/other_dims; NULL */
+    int threads;              /* of each rank */
+    int cores; /* of each host: ranks x threads beyond it slow each other down; 0: no limit */
+    trm_dtype dtype;
+    size_t memory_bytes; /* limit per rank; 0: the device's */
+    const trm_rates *rates;
+} trm_plan_options;
+
+/* What a rank holds, before anything is allocated. */
+typedef struct trm_ledger {
+    size_t weights;     /* its share, as packed by kernels */
+    size_t mapped;      /* of those, pages of the model file shared with other processes */
+    size_t activations; /* arena and workspace of one step */
+    size_t staging;     /* loading buffer */
+    size_t communicators;
+} trm_ledger;
+static inline size_t trm_ledger_total(const trm_ledger *l)
+{
+    return l->weights + l->activations + l->staging + l->communicators;
+}
+
+typedef struct trm_candidate {
+    trm_parallel parallel;
+    bool fits;
+    double step_us;   /* one step of `batch` records through one replica: latency */
+    double records_s; /* all replicas, pipelines full: throughput */
+    double compute_us, collective_us, bubble;
+    size_t memory;    /* of the fullest rank */
+    char reason[160]; /* why it is out: "needs 1.2 GiB a rank, limit 1 GiB" */
+} trm_candidate;
+
+typedef struct trm_plan {
+    trm_parallel parallel;
+    int candidate_count, chosen;
+    trm_candidate *candidates;
+    int node_count; /* of the prepared graph: a check that ranks plan the same model */
+    uint64_t graph_hash;
+    int *strategy;     /* [node_count]; all 0 when tensor is 1 */
+    trm_stages stages; /* cuts in the lowered graph */
+    int micro_batches; /* in flight: >= stages */
+    double step_us;    /* predicted, for the stuck limit */
+    int ledger_count;  /* tensor * pipeline, by stage * tensor + shard */
+    trm_ledger *ledger;
+    size_t slot_bytes, message_bytes; /* what the communicators need */
+} trm_plan;
+
+/* `g`: prepared. INVALID_ARG: the forced layout does not match the ranks. NO_MEMORY: nothing fits;
+ * the message names the biggest weights and the smallest layout that would fit. */
+TRM_MUST_USE trm_status trm_plan_make(trm_graph *g, const trm_plan_options *options,
+                                      trm_plan **plan_out);
+void trm_plan_destroy(trm_plan *plan);
+/* The graph of one place: lowered, cut, finished (trm_pass_finish). `g` outlives it. */
+TRM_MUST_USE trm_status trm_plan_graph(const trm_plan *plan, trm_graph *g, int stage, int shard,
+                                       trm_graph **local_out);
+/* On the wire (msgpack-free, little endian, versioned). decode checks every count. */
+TRM_MUST_USE trm_status trm_plan_encode(const trm_plan *plan, void **bytes_out, size_t *count_out);
+TRM_MUST_USE trm_status trm_plan_decode(const void *bytes, size_t count, trm_plan **plan_out);
+/* Hash of nodes, shapes and weights' places: equal for ranks that opened the same model. */
+uint64_t trm_plan_graph_hash(const trm_graph *g);
+/* The table of candidates, the choice with its reasons, the ledger per rank, what is split how. */
+void trm_plan_print(const trm_plan *plan, const trm_graph *g, const trm_plan_options *options,
+                    FILE *file);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
