@@ -37,7 +37,8 @@ typedef struct trm_op_desc {
     /* [input_count] dtype NONE: absent. dims concrete. layout: in: how it will arrive; prepare may
      * set the layout it wants instead (the executor converts, once for all readers). data: plain
      * host value where it is constant for the kernel's life (weights; shape inputs always), else
-     * NULL. Host data stays valid for the kernel's life. */
+     * NULL. Host data stays valid for the kernel's life, unless the kernel says that it has
+     * copied it (copied_inputs). */
     trm_tensor *inputs;
     /* [output_count] dtype NONE: not wanted. dtype and dims as inferred (data-dependent dims:
      * TRM_DIM_UNKNOWN). layout: PLAIN on entry; prepare sets what it will produce. */
@@ -77,6 +78,8 @@ struct trm_kernel {
     size_t workspace_bytes;
     uint32_t
         packed_inputs; /* bit i: the kernel keeps constant input i itself; run gets NULL for it */
+    uint32_t copied_inputs; /* bit i, of packed_inputs: it keeps a copy of its own, so that the host
+                               data of input i is not read again after prepare */
     uint32_t
         in_place; /* bit i: output 0 may lie where input i lies (same dtype, shape and layout) */
 };

@@ -53,6 +53,7 @@ void trm_graph_destroy(trm_graph *graph)
 {
     if (graph == NULL || graph->root != graph)
         return;
+    trmi_graph_free_lazies(graph);
     for (int i = 0; i < graph->file_count; i++)
         trm_file_unref(graph->files[i]);
     trm_arena_destroy(graph->arena); /* the graph itself lies in it */
@@ -266,6 +267,8 @@ trm_status trm_graph_constant(trm_graph *g, int value, trm_tensor *tensor_out)
 
     if (v->desc.data == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "value '%s' is no constant", v->name);
+    if (v->lazy != NULL)
+        return trmi_graph_keep_lazy(g, value, tensor_out);
     if (align > 1 && (uintptr_t)v->desc.data % align != 0) {
         void *copy = trm_arena_alloc_aligned(g->arena, v->bytes == 0 ? 1 : v->bytes);
 

@@ -34,7 +34,9 @@ typedef struct trm_value {
     trm_file *file;   /* constants from a file: where their bytes lie; the graph holds a reference.
                          NULL: arena memory */
     uint64_t file_offset;
-    size_t bytes; /* of a constant */
+    size_t bytes;          /* of a constant */
+    struct trm_lazy *lazy; /* a constant whose bytes are made when they are asked for: desc.data is
+                              where they will be, and not readable before. NULL: others */
 } trm_value;
 
 typedef struct trm_node {
@@ -64,6 +66,10 @@ typedef struct trm_graph {
     int symbol_count, symbol_count_max;
     trm_file **files; /* root only: references released on destroy */
     int file_count, file_count_max;
+    struct trm_lazy *lazies; /* root only: a list, released on destroy */
+    struct trm_lazy_bytes {
+        size_t now, most;
+    } lazy_bytes; /* root only: trm_graph_lazy_bytes */
     /* metadata for `inspect` */
     const char *format;   /* "onnx", ... */
     const char *producer; /* "pytorch 1.13" or "" */
@@ -90,13 +96,16 @@ TRM_MUST_USE trm_status trm_graph_add_weight(trm_graph *g, const char *name, con
 TRM_MUST_USE trm_status trm_graph_add_node(trm_graph *g, trm_op op, const char *name,
                                            const int *inputs, int input_count, const int *outputs,
                                            int output_count, int *node_out);
-/* A part of constant `value` of graph `from` (its source outlives g's use: files are referenced,
- * arena memory must live on): along `dim` only ranges[count][2] (begin, end; ascending). dim -1:
- * all of it. Nothing large is read: where the part is no contiguous stretch of the source, the
- * value has a recipe and its bytes are gathered when they are asked for. */
+/* A part of constant `value` of graph `from`, whose files are referenced and whose other memory
+ * must live on: along `dim` only ranges[count][2] (begin, end; ascending). dim -1: all of it. Where
+ * the part is no contiguous stretch of the source and not small, the value is lazy. */
 TRM_MUST_USE trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *from,
                                            int value, int dim, const int64_t (*ranges)[2],
                                            int count, int *value_out);
+/* The F32 constant `value` with row i of dim 0 multiplied by scale[i] [dims[0]], in double: lazy
+ * unless it is small. Scaling what is scaled already multiplies the scales. */
+TRM_MUST_USE trm_status trm_graph_add_scaled(trm_graph *g, const char *name, int value,
+                                             const double *scale, int *value_out);
 TRM_MUST_USE trm_status trm_graph_set_inputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_graph_set_outputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_node_add_input(trm_graph *g, trm_node *node,
@@ -112,8 +121,18 @@ int trm_graph_find_value(const trm_graph *g, const char *name); /* -1 */
 bool trm_graph_is_constant(const trm_graph *g, int value);
 bool trm_graph_is_output(const trm_graph *g, int value);
 /* The constant as a plain, aligned host tensor: the mapped bytes where they are aligned, else a
- * copy made once in the arena. INVALID_ARG if it is no constant. */
+ * copy made once in the arena; a lazy one is made and stays. INVALID_ARG if it is no constant. */
 TRM_MUST_USE trm_status trm_graph_constant(trm_graph *g, int value, trm_tensor *tensor_out);
+/* The same for a while: a lazy constant is made for the first borrower and dropped when the last
+ * has returned it, so that loading needs memory for few of them at a time. Its address is the same
+ * each time. Others: as trm_graph_constant, and the return does nothing. */
+TRM_MUST_USE trm_status trm_graph_constant_borrow(trm_graph *g, int value, trm_tensor *tensor_out);
+void trm_graph_constant_return(trm_graph *g, int value);
+/* Bytes of lazy constants that are made now, and the most there were at once. */
+void trm_graph_lazy_bytes(const trm_graph *g, size_t *now_out, size_t *most_out);
+/* Between graph.c and graph_part.c. */
+trm_status trmi_graph_keep_lazy(trm_graph *g, int value, trm_tensor *tensor_out);
+void trmi_graph_free_lazies(trm_graph *root);
 /* A fresh value name "<base>_<n>" that no value has yet; arena memory, NULL: no memory. */
 char *trm_graph_fresh_name(trm_graph *g, const char *base);
 

@@ -16,7 +16,9 @@ static trm_status start_state(struct binder *b, const trmi_segment *parent)
         for (int v = 0; v < g->value_count; v++) {
             s->state[v].slot = TRMI_NO_SLOT;
             s->state[v].desc.rank = -1;
-            if (e->last_use[v] >= 0 && trm_graph_is_constant(g, v))
+            if (e->last_use[v] >= 0 && g->values[v].lazy != NULL)
+                s->state[v].desc = g->values[v].desc; /* made when a node reads it */
+            else if (e->last_use[v] >= 0 && trm_graph_is_constant(g, v))
                 TRM_CHECK(trm_graph_constant(g, v, &s->state[v].desc));
         }
         for (int i = 0; i < g->input_count; i++) {

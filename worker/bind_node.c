@@ -182,6 +182,19 @@ static trm_status bind_control(struct binder *b, const trm_node *n)
     return dynamic_outputs(b, n, step);
 }
 
+/* Lazy constants that the kernel will go on reading must stay. */
+static trm_status keep_constants(struct binder *b, const trm_node *n, const trm_kernel *k)
+{
+    trm_graph *g = b->e->graph;
+    trm_tensor t;
+
+    for (int i = 0; i < n->input_count; i++)
+        if (n->inputs[i] != TRM_NO_VALUE && g->values[n->inputs[i]].lazy != NULL &&
+            (i >= 32 || (k->copied_inputs >> i & 1u) == 0))
+            TRM_CHECK(trm_graph_constant(g, n->inputs[i], &t));
+    return TRM_OK;
+}
+
 static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic_out)
 {
     trmi_segment *s = b->s;
@@ -207,6 +220,11 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
     TRM_CHECK(e->device->ops->prepare(e->device, &desc, &k));
     *dynamic_out =
         k->ops->run_dynamic != NULL && (trm_op_get(n->op)->flags & TRM_OPF_DATA_SHAPE) != 0;
+    st = keep_constants(b, n, k);
+    if (st != TRM_OK) {
+        trm_kernel_destroy(k);
+        return st;
+    }
     for (int i = 0; i < n->input_count; i++) {
         in_slots[i] = TRMI_NO_SLOT;
         if (n->inputs[i] == TRM_NO_VALUE || (i < 32 && (k->packed_inputs >> i & 1u) != 0))
@@ -246,17 +264,56 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
     return TRM_OK;
 }
 
+/* Lazy constants are made for the time a node is bound. */
+static trm_status borrow_constants(struct binder *b, const trm_node *n, int *borrowed_out)
+{
+    trm_graph *g = b->e->graph;
+    trm_tensor t;
+
+    for (int i = 0; i < n->input_count; i++) {
+        int v = n->inputs[i];
+
+        if (v != TRM_NO_VALUE && g->values[v].lazy != NULL)
+            TRM_CHECK(trm_graph_constant_borrow(g, v, &t));
+        *borrowed_out = i + 1;
+    }
+    return TRM_OK;
+}
+
+static void return_constants(struct binder *b, const trm_node *n, int borrowed)
+{
+    trm_graph *g = b->e->graph;
+
+    for (int i = 0; i < borrowed; i++)
+        if (n->inputs[i] != TRM_NO_VALUE && g->values[n->inputs[i]].lazy != NULL)
+            trm_graph_constant_return(g, n->inputs[i]);
+}
+
+static trm_status bind_node(struct binder *b, const trm_node *n, enum verdict *verdict_out);
+
 trm_status trmi_bind_node(struct binder *b, enum verdict *verdict_out)
 {
     const trm_node *n = &b->e->graph->nodes[b->node];
-    const trm_op_info *info = trm_op_get(n->op);
-    trm_shape_io io = {.node = n, .in = b->in, .out = b->out};
-    bool done, dynamic;
+    int borrowed = 0;
+    trm_status st;
 
     *verdict_out = GO_ON;
     if (n->input_count > TRMI_ARGS_MAX || n->output_count > TRMI_ARGS_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%d inputs, %d outputs: at most %d", n->input_count,
                         n->output_count, TRMI_ARGS_MAX);
+    st = borrow_constants(b, n, &borrowed);
+    if (st == TRM_OK)
+        st = bind_node(b, n, verdict_out);
+    return_constants(b, n, borrowed);
+    return st;
+}
+
+static trm_status bind_node(struct binder *b, const trm_node *n, enum verdict *verdict_out)
+{
+    const trm_op_info *info = trm_op_get(n->op);
+    trm_shape_io io = {.node = n, .in = b->in, .out = b->out};
+    bool done, dynamic;
+
     for (int i = 0; i < n->input_count; i++) {
         int v = n->inputs[i];
 

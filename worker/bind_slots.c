@@ -108,7 +108,10 @@ static trm_status materialise(struct binder *b, int value)
     trm_engine *e = b->e;
     trmi_state *st = &b->s->state[value];
     const void *p = st->desc.data;
+    trm_tensor kept;
 
+    if (e->graph->values[value].lazy != NULL) /* steps read it in place: it stays */
+        TRM_CHECK(trm_graph_constant(e->graph, value, &kept));
     if (!e->device->host_memory) {
         size_t bytes;
 

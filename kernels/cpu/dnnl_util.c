@@ -404,6 +404,7 @@ trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int i
     if (!found)
         TRM_CHECK(reorder_now(k->cpu, user, data, wanted, pack->memory));
     k->base.packed_inputs |= 1u << input;
+    k->base.copied_inputs |= 1u << input;
     *bind_out = trmi_bind_fixed(pack->memory);
     return TRM_OK;
 }

@@ -105,6 +105,12 @@ static trm_status scale_weights(trmi_rw *rw, int conv, const affine *a)
     trm_tensor w, scaled;
     int value;
 
+    if (!transposed && trmi_desc(g, n->inputs[1])->dtype == TRM_DTYPE_F32) {
+        /* by recipe: whoever needs a part of the weights makes that part only */
+        TRM_CHECK(trmi_rw_scaled(rw, n->inputs[1], a->scale, &value));
+        trmi_rw_set_input(rw, conv, 1, value);
+        return TRM_OK;
+    }
     TRM_CHECK(trm_graph_constant(g, n->inputs[1], &w));
     TRM_CHECK(trmi_rw_constant(rw, g->values[n->inputs[1]].name, &w, &value));
     scaled = g->values[value].desc;

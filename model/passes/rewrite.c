@@ -175,6 +175,16 @@ trm_status trmi_rw_constant(trmi_rw *rw, const char *base, const trm_tensor *t, 
     return grow(rw);
 }
 
+trm_status trmi_rw_scaled(trmi_rw *rw, int value, const double *scale, int *value_out)
+{
+    char *name = trm_graph_fresh_name(rw->g, rw->g->values[value].name);
+
+    if (name == NULL)
+        return no_memory();
+    TRM_CHECK(trm_graph_add_scaled(rw->g, name, value, scale, value_out));
+    return grow(rw);
+}
+
 trm_status trmi_rw_value(trmi_rw *rw, const char *base, const trm_tensor *desc, int *value_out)
 {
     char *name = trm_graph_fresh_name(rw->g, base);

@@ -38,6 +38,8 @@ TRM_MUST_USE trm_status trmi_rw_become(trmi_rw *rw, int node, trm_op op, const i
 /* A constant of the graph's arena; name from `base`. */
 TRM_MUST_USE trm_status trmi_rw_constant(trmi_rw *rw, const char *base, const trm_tensor *t,
                                          int *value_out);
+/* Constant `value` with its rows scaled (trm_graph_add_scaled). */
+TRM_MUST_USE trm_status trmi_rw_scaled(trmi_rw *rw, int value, const double *scale, int *value_out);
 TRM_MUST_USE trm_status trmi_rw_value(trmi_rw *rw, const char *base, const trm_tensor *desc,
                                       int *value_out);
 TRM_MUST_USE trm_status trmi_rw_node(trmi_rw *rw, trm_op op, const char *name, const int *inputs,
