@@ -43,7 +43,7 @@ static trm_status map(trm_segment *s, int fd)
     return TRM_OK;
 }
 
-trm_status trm_segment_create(size_t bytes, trm_segment **segment_out)
+static trm_status create(size_t bytes, bool sparse, trm_segment **segment_out)
 {
     trm_segment *s = NULL;
     uint64_t random = 0;
@@ -71,11 +71,15 @@ trm_status trm_segment_create(size_t bytes, trm_segment **segment_out)
     /* posix_fallocate and not ftruncate alone: a full /dev/shm is an error here, not a SIGBUS at
      * the first write */
     do {
-        rc = posix_fallocate(fd, 0, (off_t)(HEADER_BYTES + bytes));
+        rc = posix_fallocate(fd, 0, (off_t)(sparse ? HEADER_BYTES : HEADER_BYTES + bytes));
     } while (rc == EINTR);
     if (rc != 0) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "shared segment of %zu bytes: /dev/shm has no room: %s",
                       bytes, strerror(rc));
+        goto fail;
+    }
+    if (sparse && ftruncate(fd, (off_t)(HEADER_BYTES + bytes)) != 0) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "shared segment of %zu bytes: %s", bytes, strerror(errno));
         goto fail;
     }
     TRM_TRY(st, map(s, fd), fail);
@@ -90,6 +94,16 @@ fail:
         close(fd);
     trm_segment_close(s);
     return st;
+}
+
+trm_status trm_segment_create(size_t bytes, trm_segment **segment_out)
+{
+    return create(bytes, false, segment_out);
+}
+
+trm_status trm_segment_create_sparse(size_t bytes, trm_segment **segment_out)
+{
+    return create(bytes, true, segment_out);
 }
 
 trm_status trm_segment_attach(const char *name, size_t bytes, trm_segment **segment_out)

@@ -17,6 +17,9 @@ typedef struct trm_segment trm_segment;
 
 /* Makes a zeroed segment of `bytes` (1 .. 1 TiB) under a fresh name, readable by this user only. */
 TRM_MUST_USE trm_status trm_segment_create(size_t bytes, trm_segment **segment_out);
+/* The same, but memory is taken only when it is written to; a writer must be sure that there is
+ * some (madvise MADV_POPULATE_WRITE answers), or a full /dev/shm kills it by SIGBUS. */
+TRM_MUST_USE trm_status trm_segment_create_sparse(size_t bytes, trm_segment **segment_out);
 /* Maps the segment called `name`, checks that it is one of ours and has `bytes`, and counts itself
  * as attached. NOT_FOUND: no such name (already unlinked, or the wrong host). */
 TRM_MUST_USE trm_status trm_segment_attach(const char *name, size_t bytes,

@@ -10,6 +10,7 @@
 #define TRM_KERNELS_DEVICE_H
 
 #include "base/op.h"
+#include "kernels/weight_store.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -128,7 +129,10 @@ typedef struct trm_device_ops {
 /* Base of every device: embed it first. */
 struct trm_device {
     const trm_device_ops *ops;
-    bool host_memory; /* device memory is host memory: outputs and inputs need no copies */
+    bool host_memory;          /* device memory is host memory: outputs and inputs need no copies */
+    trm_weight_store *weights; /* where weights are packed that other processes share; NULL:
+                                  nowhere. Set before kernels are prepared */
+    size_t packed_bytes, shared_bytes; /* packed weights now: this process's own, and shared */
 };
 
 /* threads: of the executor's team (base/team), 0: all allowed CPUs. */

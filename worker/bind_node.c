@@ -289,6 +289,18 @@ static void return_constants(struct binder *b, const trm_node *n, int borrowed)
             trm_graph_constant_return(g, n->inputs[i]);
 }
 
+/* Unique in the process; with a weight space also the same in all processes that share it. */
+static uint64_t weight_key(const trm_engine *e, int value)
+{
+    uint64_t h = e->options.weight_space ^ ((uint64_t)value + 1) * 0x9e3779b97f4a7c15u;
+
+    if (e->options.weight_space == 0)
+        return e->id << 32 | (uint64_t)(value + 1);
+    h = (h ^ h >> 31) * 0xbf58476d1ce4e5b9u; /* a finaliser of SplitMix64 */
+    h ^= h >> 29;
+    return h == 0 ? 1 : h;
+}
+
 static trm_status bind_node(struct binder *b, const trm_node *n, enum verdict *verdict_out);
 
 trm_status trmi_bind_node(struct binder *b, enum verdict *verdict_out)
@@ -319,7 +331,7 @@ static trm_status bind_node(struct binder *b, const trm_node *n, enum verdict *v
 
         b->in[i] = v == TRM_NO_VALUE ? (trm_tensor){.dtype = TRM_DTYPE_NONE, .rank = -1}
                                      : b->s->state[v].desc;
-        b->keys[i] = trm_graph_is_constant(b->e->graph, v) ? b->e->id << 32 | (uint64_t)(v + 1) : 0;
+        b->keys[i] = trm_graph_is_constant(b->e->graph, v) ? weight_key(b->e, v) : 0;
         if (v != TRM_NO_VALUE && !trm_tensor_is_concrete(&b->in[i]))
             return trm_fail(TRM_ERR_INTERNAL, "input '%s' has no shape yet",
                             b->e->graph->values[v].name);

@@ -135,6 +135,7 @@ trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int r
 
 trm_status trmi_body_engine(trm_engine *e, trm_graph *body, trm_engine **engine_out)
 {
+    trm_engine_options options;
     trm_engine **bodies;
     const trm_graph **graphs;
 
@@ -152,7 +153,9 @@ trm_status trmi_body_engine(trm_engine *e, trm_graph *body, trm_engine **engine_
         e->body_graphs = graphs;
     if (bodies == NULL || graphs == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "engine of body '%s'", body->name);
-    TRM_CHECK(trm_engine_create(body, e->device, &e->options, &e->bodies[e->body_count]));
+    options = e->options;
+    options.weight_space = 0; /* its value numbers are its own */
+    TRM_CHECK(trm_engine_create(body, e->device, &options, &e->bodies[e->body_count]));
     e->body_graphs[e->body_count] = body;
     *engine_out = e->bodies[e->body_count++];
     return TRM_OK;

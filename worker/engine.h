@@ -19,8 +19,10 @@ extern "C" {
 typedef struct trm_engine trm_engine;
 
 typedef struct trm_engine_options {
-    int programs_max; /* cached shape buckets, 0: 16 */
-    bool profile;     /* collect time per node: trm_engine_profile */
+    int programs_max;      /* cached shape buckets, 0: 16 */
+    bool profile;          /* collect time per node: trm_engine_profile */
+    uint64_t weight_space; /* names this graph's constants among the processes that share the
+                              device's weight store; 0: none of them is shared */
 } trm_engine_options;
 
 /* `graph` has been through trm_pass_all and outlives the engine; `device` too. */

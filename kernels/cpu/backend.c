@@ -52,23 +52,37 @@ trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t by
     }
     p = trm_calloc(1, sizeof(*p));
     if (p != NULL) {
+        trm_weight_store *store = key == 0 ? NULL : cpu->base.weights;
+
         p->form = trm_strdup(form);
-        p->memory = trm_aligned_malloc(bytes);
+        if (store != NULL && p->form != NULL)
+            p->memory = store->get(store, key, form, bytes, found_out);
+        p->shared = p->memory != NULL;
+        if (p->memory == NULL)
+            p->memory = trm_aligned_malloc(bytes);
     }
     if (p == NULL || p->form == NULL || p->memory == NULL) {
         if (p != NULL) {
             trm_free(p->form);
-            trm_aligned_free(p->memory);
+            trm_aligned_free(p->memory); /* not the store's: with a form there is memory */
         }
         trm_free(p);
         return trm_fail(TRM_ERR_NO_MEMORY, "packed weight of %zu bytes", bytes);
     }
     p->key = key;
+    p->bytes = bytes;
     p->holders = 1;
+    *(p->shared ? &cpu->base.shared_bytes : &cpu->base.packed_bytes) += bytes;
     p->next = cpu->packs;
     cpu->packs = p;
     *pack_out = p;
     return TRM_OK;
+}
+
+void trmi_cpu_pack_settle(trm_cpu *cpu, const trmi_pack *pack, bool ok)
+{
+    if (pack->shared)
+        cpu->base.weights->settle(cpu->base.weights, pack->memory, ok);
 }
 
 void trmi_cpu_pack_release(trm_cpu *cpu, trmi_pack *pack)
@@ -80,8 +94,10 @@ void trmi_cpu_pack_release(trm_cpu *cpu, trmi_pack *pack)
     while (*at != pack)
         at = &(*at)->next;
     *at = pack->next;
+    *(pack->shared ? &cpu->base.shared_bytes : &cpu->base.packed_bytes) -= pack->bytes;
     trm_free(pack->form);
-    trm_aligned_free(pack->memory);
+    if (!pack->shared)
+        trm_aligned_free(pack->memory);
     trm_free(pack);
 }
 

@@ -30,14 +30,18 @@ typedef struct trmi_pack {
     uint64_t key;
     char *form;
     void *memory;
+    size_t bytes;
     int holders;
+    bool shared; /* memory is the weight store's */
 } trmi_pack;
 
 /* Memory packed from constant `key` in the form named by `form` (any text that determines the
  * packed bytes). If it is there, *found_out is true; else a block of `bytes` is made for the caller
- * to fill. Key 0 is never shared. The caller holds it until trmi_cpu_pack_release. */
+ * to fill and then call trmi_cpu_pack_settle. Key 0 is never shared. The caller holds it until
+ * trmi_cpu_pack_release. */
 TRM_MUST_USE trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t bytes,
                                       trmi_pack **pack_out, bool *found_out);
+void trmi_cpu_pack_settle(trm_cpu *cpu, const trmi_pack *pack, bool ok);
 void trmi_cpu_pack_release(trm_cpu *cpu, trmi_pack *pack);
 
 /* Calloc of a kernel object whose first member is trm_kernel; sets ops. */

@@ -401,8 +401,12 @@ trm_status trmi_dnnl_weights(trmi_dnnl_kernel *k, const trm_op_desc *desc, int i
         return trm_fail(TRM_ERR_INTERNAL, "more than %d packed weights", TRMI_DNNL_PACKS);
     TRM_CHECK(trmi_cpu_pack(k->cpu, key, form, bytes, &pack, &found));
     k->packs[k->pack_count++] = pack;
-    if (!found)
-        TRM_CHECK(reorder_now(k->cpu, user, data, wanted, pack->memory));
+    if (!found) {
+        trm_status st = reorder_now(k->cpu, user, data, wanted, pack->memory);
+
+        trmi_cpu_pack_settle(k->cpu, pack, st == TRM_OK);
+        TRM_CHECK(st);
+    }
     k->base.packed_inputs |= 1u << input;
     k->base.copied_inputs |= 1u << input;
     *bind_out = trmi_bind_fixed(pack->memory);
