@@ -15,7 +15,8 @@ extern "C" {
 typedef struct trm_parallel {
     int data, tensor, pipeline; /* 0: chosen by the planner */
 } trm_parallel;
-/* "auto", or "data=2,tensor=4" (what is left out is 1). INVALID_ARG says what is wrong. */
+/* "auto", or "data=2,tensor=4" (what is left out is 1; a number may be "auto"). INVALID_ARG says
+ * what is wrong. */
 TRM_MUST_USE trm_status trm_parallel_parse(const char *text, trm_parallel *parallel_out);
 /* "data=2,tensor=2,pipeline=1" */
 char *trm_parallel_text(const trm_parallel *p, char *buf, size_t bytes);
@@ -71,13 +72,16 @@ typedef struct trm_plan {
     trm_candidate *candidates;
     int node_count; /* of the prepared graph: a check that ranks plan the same model */
     uint64_t graph_hash;
-    int *strategy;     /* [node_count]; all 0 when tensor is 1 */
-    trm_stages stages; /* cuts in the lowered graph */
-    int micro_batches; /* in flight: >= stages */
-    double step_us;    /* predicted, for the stuck limit */
-    int ledger_count;  /* tensor * pipeline, by stage * tensor + shard */
+    int input_count;
+    trm_tensor *inputs; /* [input_count] concrete shapes that were planned for */
+    int *strategy;      /* [node_count]; all 0 when tensor is 1 */
+    trm_stages stages;  /* cuts in the lowered graph */
+    int micro_batches;  /* in flight: >= stages */
+    double step_us;     /* predicted, for the stuck limit */
+    int ledger_count;   /* tensor * pipeline, by stage * tensor + shard */
     trm_ledger *ledger;
     size_t slot_bytes, message_bytes; /* what the communicators need */
+    char reason[256];                 /* why this one: one line */
 } trm_plan;
 
 /* `g`: prepared. INVALID_ARG: the forced layout does not match the ranks. NO_MEMORY: nothing fits;
@@ -93,9 +97,13 @@ TRM_MUST_USE trm_status trm_plan_encode(const trm_plan *plan, void **bytes_out, 
 TRM_MUST_USE trm_status trm_plan_decode(const void *bytes, size_t count, trm_plan **plan_out);
 /* Hash of nodes, shapes and weights' places: equal for ranks that opened the same model. */
 uint64_t trm_plan_graph_hash(const trm_graph *g);
-/* The table of candidates, the choice with its reasons, the ledger per rank, what is split how. */
-void trm_plan_print(const trm_plan *plan, const trm_graph *g, const trm_plan_options *options,
-                    FILE *file);
+/* The table of candidates, the choice with its reasons, the stages, the ledger per rank; verbose:
+ * also what is split how. */
+TRM_MUST_USE trm_status trm_plan_print(const trm_plan *plan, trm_graph *g,
+                                       const trm_plan_options *options, bool verbose, FILE *file);
+/* The same as one JSON object on one line. */
+void trm_plan_print_json(const trm_plan *plan, const trm_graph *g, const trm_plan_options *options,
+                         FILE *file);
 
 #ifdef __cplusplus
 }
