@@ -14,6 +14,8 @@
 #include "parallel/rates.h"
 #include "parallel/sharding.h"
 
+#include <stdio.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -45,7 +47,8 @@ typedef struct trm_placement {
     double compute_us, collective_us;
     size_t weight_bytes; /* constants of the rank that holds most */
     int collectives;
-    bool exact; /* the beam was never full */
+    bool exact; /* the beam was never full; with weight_bytes_max a price decides, which may leave a
+                   gap even so */
 } trm_placement;
 
 /* NO_MEMORY: weight_bytes_max cannot be met; the message has the least possible and the biggest
@@ -58,6 +61,13 @@ void trm_placement_fini(trm_placement *p);
 /* Cost of given strategies, by the same accounting (brute force in tests, forced plans). */
 TRM_MUST_USE trm_status trm_placement_cost(const trm_sharding *s, const trm_placement_costs *costs,
                                            trm_placement *placement_inout);
+
+/* "whole", the name of the axis, or "linear". */
+const char *trm_strategy_name(const trm_sharding *s, int node, int strategy);
+/* A summary, then a line a node with its strategy and the forms it yields; before it the changes of
+ * form it is the first to need. costs may be NULL. */
+TRM_MUST_USE trm_status trm_placement_print(const trm_sharding *s, const trm_placement_costs *costs,
+                                            const trm_placement *p, FILE *out);
 
 #ifdef __cplusplus
 }
