@@ -40,8 +40,12 @@ typedef struct trm_split {
  * [offset, offset + length) of them (all of it unless a Concat or Split cuts it), each of them
  * `scale` elements of the dim (inner dims merged into it), and all of that `repeat` times (outer
  * dims merged into it). */
+/* Of trm_axis_dim.dim: this tensor does not carry the axis, it is whole on every rank; of a summed
+ * axis: this tensor (a bias) is added to the sum, so it arrives as a partial sum itself. */
+#define TRM_AXIS_NONE (-1)
+#define TRM_AXIS_ADDED (-2)
 typedef struct trm_axis_dim {
-    int dim; /* -1: this tensor does not carry the axis: whole on every rank */
+    int dim; /* or one of the above */
     int64_t offset, length, scale, repeat;
 } trm_axis_dim;
 
@@ -51,6 +55,8 @@ typedef struct trm_axis {
     int64_t unit;      /* smallest piece of the axis a rank may hold (1); a preference of a kernel
                           (channel blocks of 16) is put here where enough units remain */
     bool sum;          /* outputs are partial sums */
+    int weight;        /* how much a network gains by sharing it, 0..4: decides between axes that
+                          exclude each other, as those of a Reshape do */
     trm_axis_dim *in;  /* [input_count] */
     trm_axis_dim *out; /* [output_count] */
 } trm_axis;
@@ -112,7 +118,9 @@ double trm_sharding_largest(const trm_sharding *s, int node, int strategy);
 /* `have`: bit f set: form f of the value exists already (WHOLE of graph inputs; of constants every
  * form is free). The step that makes `want` at the least traffic, the same choice everywhere: the
  * form to start from and the operator (TRM_OP_NONE: nothing to do; TrmShard, TrmAllGather,
- * TrmAllReduce, TrmReduceScatter, TrmAllToAll). */
+ * TrmAllReduce, TrmReduceScatter, TrmAllToAll). A whole value becomes a partial sum by Where: rank
+ * 0 keeps it, the others have zeros, no traffic; a split one is gathered first, which is what
+ * `op` then says (the whole form exists afterwards too). */
 typedef struct trm_change {
     trm_form from;
     trm_op op;
