@@ -57,13 +57,17 @@ typedef struct trm_npy_writer trm_npy_writer;
  * file is emptied. */
 TRM_MUST_USE trm_status trm_npy_writer_create(const char *path, const trm_tensor *desc, bool resume,
                                               trm_npy_writer **writer_out);
-int64_t trm_npy_writer_rows(const trm_npy_writer *writer); /* in the file now */
+/* What rows an existing file holds, by its header; dims[0] is what that says, not what is there. */
+TRM_MUST_USE trm_status trm_npy_writer_desc(const char *path, trm_tensor *desc_out);
+int64_t trm_npy_writer_rows(const trm_npy_writer *writer);  /* in the file now */
+int64_t trm_npy_writer_bytes(const trm_npy_writer *writer); /* of the file: header and rows */
 /* Drops rows from `rows` on. */
 TRM_MUST_USE trm_status trm_npy_writer_truncate(trm_npy_writer *writer, int64_t rows);
 /* IO (disk full, ...): the file keeps the whole rows written before this call. */
 TRM_MUST_USE trm_status trm_npy_writer_append(trm_npy_writer *writer, const void *rows,
                                               int64_t count);
-TRM_MUST_USE trm_status trm_npy_writer_sync(trm_npy_writer *writer); /* header and fdatasync */
+TRM_MUST_USE trm_status trm_npy_writer_flush(trm_npy_writer *writer); /* the header */
+TRM_MUST_USE trm_status trm_npy_writer_sync(trm_npy_writer *writer);  /* header and fdatasync */
 /* Fixes the header and frees the writer, also on failure. Takes NULL. */
 TRM_MUST_USE trm_status trm_npy_writer_close(trm_npy_writer *writer);
 

@@ -125,43 +125,67 @@ trm_status trm_npy_save(const char *path, const trm_tensor *tensor)
     return st;
 }
 
-/* Takes over the whole rows of an existing file; checks that they are of our kind. */
-static trm_status adopt(trm_npy_writer *w)
+/* The header alone: a writer that died may have left another number of rows than it says. */
+static trm_status read_header(const char *path, trmi_npy_header *h, size_t *header_bytes_out,
+                              size_t *file_bytes_out, int *version_out)
 {
     trm_file *file = NULL;
-    trmi_npy_header h;
     size_t text_offset, text_bytes, bytes;
     const unsigned char *data;
     trm_status st;
 
-    TRM_TRY(st, trm_file_open(w->path, &file), done);
+    TRM_TRY(st, trm_file_open(path, &file), done);
     data = trm_file_data(file);
     bytes = trm_file_bytes(file);
-    TRM_TRY(st, trmi_npy_prelude(data, bytes, w->path, &text_offset, &text_bytes), done);
+    TRM_TRY(st, trmi_npy_prelude(data, bytes, path, &text_offset, &text_bytes), done);
     if (text_bytes > bytes - text_offset) {
-        st = trm_fail(TRM_ERR_BAD_FILE, "'%s': cut short inside its header", w->path);
+        st = trm_fail(TRM_ERR_BAD_FILE, "'%s': cut short inside its header", path);
         goto done;
     }
-    TRM_TRY(st, trmi_npy_parse((const char *)data + text_offset, text_bytes, w->path, &h), done);
-    h.desc.dims[0] = w->desc.dims[0];
-    if (h.fortran || h.swap || h.desc.dtype != w->desc.dtype ||
-        !trm_tensor_same_shape(&h.desc, &w->desc) || data[6] != 1 ||
-        text_offset + text_bytes < HEADER_BYTES) {
-        char shape[TRM_SHAPE_TEXT_BYTES];
-
-        st = trm_fail(TRM_ERR_INVALID_ARG,
-                      "'%s' cannot be continued: it does not hold rows of %s %s as this run makes "
-                      "them",
-                      w->path, trm_dtype_name(w->desc.dtype),
-                      trm_tensor_shape_text(&w->desc, shape, sizeof(shape)));
-        goto done;
-    }
-    w->data_offset = (off_t)(text_offset + text_bytes);
-    if (w->row_bytes > 0)
-        w->desc.dims[0] = (int64_t)((bytes - (size_t)w->data_offset) / w->row_bytes);
+    TRM_TRY(st, trmi_npy_parse((const char *)data + text_offset, text_bytes, path, h), done);
+    *header_bytes_out = text_offset + text_bytes;
+    *file_bytes_out = bytes;
+    *version_out = data[6];
 done:
     trm_file_unref(file);
     return st;
+}
+
+trm_status trm_npy_writer_desc(const char *path, trm_tensor *desc_out)
+{
+    trmi_npy_header h;
+    size_t header_bytes, file_bytes;
+    int version;
+
+    TRM_CHECK(read_header(path, &h, &header_bytes, &file_bytes, &version));
+    *desc_out = h.desc;
+    desc_out->data = NULL;
+    return TRM_OK;
+}
+
+/* Takes over the whole rows of an existing file; checks that they are of our kind. */
+static trm_status adopt(trm_npy_writer *w)
+{
+    trmi_npy_header h;
+    size_t header_bytes, bytes;
+    int version;
+
+    TRM_CHECK(read_header(w->path, &h, &header_bytes, &bytes, &version));
+    h.desc.dims[0] = w->desc.dims[0];
+    if (h.fortran || h.swap || h.desc.dtype != w->desc.dtype ||
+        !trm_tensor_same_shape(&h.desc, &w->desc) || version != 1 || header_bytes < HEADER_BYTES) {
+        char shape[TRM_SHAPE_TEXT_BYTES];
+
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "'%s' cannot be continued: it does not hold rows of %s %s as this run "
+                        "makes them",
+                        w->path, trm_dtype_name(w->desc.dtype),
+                        trm_tensor_shape_text(&w->desc, shape, sizeof(shape)));
+    }
+    w->data_offset = (off_t)header_bytes;
+    if (w->row_bytes > 0)
+        w->desc.dims[0] = (int64_t)((bytes - header_bytes) / w->row_bytes);
+    return TRM_OK;
 }
 
 static trm_status write_header(trm_npy_writer *w)
@@ -198,8 +222,7 @@ trm_status trm_npy_writer_create(const char *path, const trm_tensor *desc, bool 
     TRM_TRY(st, open_for_write(path, resume ? 0 : O_TRUNC, &w->fd), fail);
     if (resume && fstat(w->fd, &info) == 0 && info.st_size > 0)
         TRM_TRY(st, adopt(w), fail);
-    TRM_TRY(st, write_header(w), fail);
-    TRM_TRY(st, trm_npy_writer_truncate(w, w->desc.dims[0]), fail);
+    TRM_TRY(st, trm_npy_writer_truncate(w, w->desc.dims[0]), fail); /* and the header */
     *writer_out = w;
     return TRM_OK;
 fail:
@@ -215,14 +238,20 @@ int64_t trm_npy_writer_rows(const trm_npy_writer *writer)
     return writer->desc.dims[0];
 }
 
+int64_t trm_npy_writer_bytes(const trm_npy_writer *writer)
+{
+    return (int64_t)writer->data_offset + (int64_t)writer->row_bytes * writer->desc.dims[0];
+}
+
 trm_status trm_npy_writer_truncate(trm_npy_writer *writer, int64_t rows)
 {
     if (rows < 0 || rows > writer->desc.dims[0])
         return trm_fail(TRM_ERR_INVALID_ARG, "'%s': %" PRId64 " rows of %" PRId64 " kept",
                         writer->path, rows, writer->desc.dims[0]);
+    writer->desc.dims[0] = rows;
+    TRM_CHECK(write_header(writer)); /* first: it never speaks of rows that are not there */
     if (ftruncate(writer->fd, writer->data_offset + (off_t)writer->row_bytes * rows) != 0)
         return trm_fail(TRM_ERR_IO, "'%s': ftruncate: %s", writer->path, strerror(errno));
-    writer->desc.dims[0] = rows;
     return TRM_OK;
 }
 
@@ -241,6 +270,11 @@ trm_status trm_npy_writer_append(trm_npy_writer *writer, const void *rows, int64
     else if (ftruncate(writer->fd, end) != 0)
         return st; /* a partial row stays; resume drops it */
     return st;
+}
+
+trm_status trm_npy_writer_flush(trm_npy_writer *writer)
+{
+    return write_header(writer);
 }
 
 trm_status trm_npy_writer_sync(trm_npy_writer *writer)

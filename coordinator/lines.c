@@ -8,118 +8,31 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define FLUSH_BYTES ((size_t)256 << 10)
-#define LAST_LINE_MAX ((size_t)64 << 20)
 
 static trm_status io_failed(const trm_lines *l, const char *what)
 {
     return trm_fail(TRM_ERR_IO, "output '%s': cannot %s: %s", l->path, what, strerror(errno));
 }
 
-/* Counts newlines; *end_out: offset behind the last one; *start_out: where the last line starts. */
-static trm_status scan(trm_lines *l, int64_t *lines_out, off_t *start_out, off_t *end_out)
+trm_status trm_lines_open(trm_lines *l, const char *path, int64_t keep, trm_hash *hash)
 {
-    static const size_t chunk = 65536;
-    char *buffer = trm_malloc(chunk, 1);
-    off_t at = 0;
-    ssize_t n;
-
-    *lines_out = 0;
-    *start_out = *end_out = 0;
-    if (buffer == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "output '%s'", l->path);
-    while ((n = pread(l->fd, buffer, chunk, at)) > 0) {
-        for (ssize_t i = 0; i < n; i++) {
-            if (buffer[i] != '\n')
-                continue;
-            ++*lines_out;
-            *start_out = *end_out;
-            *end_out = at + i + 1;
-        }
-        at += n;
-    }
-    trm_free(buffer);
-    return n < 0 ? io_failed(l, "read") : TRM_OK;
-}
-
-/* Whether the file, as far as it goes, starts with `head`. */
-static trm_status check_head(const trm_lines *l, const char *head)
-{
-    size_t bytes = strlen(head);
-    char *found = trm_malloc(bytes + 1, 1);
-    ssize_t n;
-    bool ours;
-
-    if (found == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "output '%s'", l->path);
-    n = pread(l->fd, found, bytes, 0);
-    ours = n >= 0 && memcmp(found, head, (size_t)n) == 0;
-    trm_free(found);
-    if (n < 0)
-        return io_failed(l, "read");
-    if (!ours)
-        return trm_fail(TRM_ERR_BAD_FILE,
-                        "output '%s' is not of an earlier run: its first line does not start with "
-                        "'%.*s': cannot resume",
-                        l->path, (int)strcspn(head, "\n"), head);
-    return TRM_OK;
-}
-
-static trm_status go_on(trm_lines *l, const char *head, int64_t *lines_out, char **last_out)
-{
-    off_t start, end;
-    size_t bytes;
-    char *last;
-
-    TRM_CHECK(check_head(l, head));
-    TRM_CHECK(scan(l, lines_out, &start, &end));
-    l->whole_bytes = end;
-    bytes = (size_t)(end - start);
-    if (*lines_out == 0)
-        return TRM_OK;
-    if (bytes > LAST_LINE_MAX)
-        return trm_fail(TRM_ERR_BAD_FILE, "output '%s': its last line has %zu bytes", l->path,
-                        bytes);
-    last = trm_malloc(bytes, 1);
-    if (last == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "last line of '%s'", l->path);
-    if (pread(l->fd, last, bytes, start) != (ssize_t)bytes) {
-        trm_free(last);
-        return io_failed(l, "read its last line");
-    }
-    last[bytes - 1] = '\0';
-    *last_out = last;
-    return TRM_OK;
-}
-
-trm_status trm_lines_cut(trm_lines *l)
-{
-    if (ftruncate(l->fd, (off_t)l->whole_bytes) != 0 ||
-        lseek(l->fd, (off_t)l->whole_bytes, SEEK_SET) < 0)
-        return io_failed(l, "cut its torn last line");
-    return TRM_OK;
-}
-
-trm_status trm_lines_open(trm_lines *l, const char *path, const char *head, int64_t *lines_out,
-                          char **last_out)
-{
-    bool resume = head != NULL;
     trm_status st = TRM_OK;
 
     memset(l, 0, sizeof(*l));
-    *lines_out = 0;
-    *last_out = NULL;
     l->path = trm_strdup(path);
-    l->fd = open(path, (resume ? O_RDWR : O_WRONLY | O_TRUNC) | O_CREAT | O_CLOEXEC, 0666);
+    l->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (keep == 0 ? O_TRUNC : 0), 0666);
+    l->bytes = keep;
+    l->hash = hash;
     if (l->path == NULL)
         st = trm_fail(TRM_ERR_NO_MEMORY, "output '%s'", path);
     else if (l->fd < 0)
         st = io_failed(l, "open it");
-    else if (resume)
-        st = go_on(l, head, lines_out, last_out);
+    else if (keep > 0 &&
+             (ftruncate(l->fd, (off_t)keep) != 0 || lseek(l->fd, (off_t)keep, SEEK_SET) < 0))
+        st = io_failed(l, "cut what is behind its last record");
     if (st != TRM_OK) {
         l->failed = st;
         (void)!trm_lines_close(l);
@@ -214,6 +127,9 @@ trm_status trm_lines_flush(trm_lines *l)
         }
         written += (size_t)n;
     }
+    if (l->hash != NULL)
+        trm_hash_add(l->hash, l->buffer, l->complete);
+    l->bytes += (int64_t)l->complete;
     memmove(l->buffer, l->buffer + l->complete, l->used - l->complete);
     l->used -= l->complete;
     l->complete = 0;

@@ -4,13 +4,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
 
+#define ENTRY_BYTES                                                                                \
+    (256 << 10) /* an entry for each row of a .npy would be as large as a small row */
+
 static const struct {
     const char *extension;
-    trm_status (*open)(const char *path, const trm_sink_options *options, trm_sink **sink_out);
+    trm_status (*open)(const char *path, const trm_sink_options *options,
+                       const trm_journal_mark *from, trm_sink **sink_out);
 } formats[] = {
     {"jsonl", trmi_sink_jsonl},
     {"ndjson", trmi_sink_jsonl},
@@ -26,21 +31,20 @@ static int format_of(const char *path)
     return -1;
 }
 
-/* Opens the output for writing once, and leaves everything as it was. */
+/* Opens an output that is there. Whether one can be made, its journal tells, which is made first:
+ * to make it here would take it from a run that has made it a moment ago. */
 static trm_status try_to_write(const char *path)
 {
-    bool there = trm_path_exists(path);
-    int e, fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd >= 0) {
         close(fd);
-        if (!there)
-            unlink(path);
         return TRM_OK;
     }
-    e = errno;
-    return trm_fail(e == ENOSPC || e == EDQUOT || e == EIO ? TRM_ERR_IO : TRM_ERR_INVALID_ARG,
-                    "output '%s' cannot be written: %s", path, strerror(e));
+    if (errno == ENOENT)
+        return TRM_OK;
+    return trm_fail(errno == EIO ? TRM_ERR_IO : TRM_ERR_INVALID_ARG,
+                    "output '%s' cannot be written: %s", path, strerror(errno));
 }
 
 trm_status trm_sink_check(const char *path, const trm_sink_options *options)
@@ -72,27 +76,72 @@ trm_status trm_sink_check(const char *path, const trm_sink_options *options)
     return try_to_write(path);
 }
 
-trm_status trm_sink_open(const char *path, const trm_sink_options *options, trm_sink **sink_out)
+trm_status trm_sink_open(const char *path, const trm_sink_options *options, trm_journal *journal,
+                         trm_sink **sink_out)
 {
+    trm_journal_mark from = {0};
+    trm_sink *s = NULL;
+
     TRM_CHECK(trm_sink_check(path, options));
-    return formats[format_of(path)].open(path, options, sink_out);
+    if (journal != NULL)
+        from = *trm_journal_last(journal);
+    TRM_CHECK(formats[format_of(path)].open(path, options, &from, &s));
+    s->journal = journal;
+    s->rows = from.records;
+    s->errors = from.errors;
+    s->at = from;
+    s->from = from.bytes;
+    trm_hash_init(&s->hash, 0);
+    *sink_out = s;
+    return TRM_OK;
+}
+
+/* Enters in the journal what was written since, if it is a good deal, or `all` of it. */
+static trm_status enter(trm_sink *s, bool all)
+{
+    if (s->journal == NULL || s->at.bytes == s->from ||
+        (!all && s->at.bytes - s->from < ENTRY_BYTES))
+        return TRM_OK;
+    TRM_CHECK(trm_journal_add(s->journal, &s->at, s->from, trm_hash_value(&s->hash)));
+    s->from = s->at.bytes;
+    trm_hash_init(&s->hash, 0);
+    return TRM_OK;
 }
 
 trm_status trm_sink_write(trm_sink *s, const trm_taken *taken)
 {
-    TRM_CHECK(s->ops->write(s, taken));
+    bool failed = taken->result.status != TRM_OK;
+    trm_status st;
+
     s->rows++;
-    return TRM_OK;
+    s->errors += failed;
+    st = s->ops->write(s, taken);
+    if (st != TRM_OK) {
+        s->rows--;
+        s->errors -= failed;
+        return st;
+    }
+    return enter(s, false);
 }
 
 trm_status trm_sink_flush(trm_sink *s)
 {
-    return s->ops->flush(s);
+    TRM_CHECK(s->ops->flush(s));
+    return enter(s, true);
 }
 
 trm_status trm_sink_close(trm_sink *s)
 {
-    return s != NULL ? s->ops->close(s) : TRM_OK;
+    char text[1024];
+    trm_status st, closed;
+
+    if (s == NULL)
+        return TRM_OK;
+    st = trm_sink_flush(s);
+    if (st != TRM_OK)
+        snprintf(text, sizeof(text), "%s", trm_message());
+    closed = s->ops->close(s);
+    return st == TRM_OK ? closed : trm_fail(st, "%s", text);
 }
 
 const trm_wire_tensor *trmi_sink_output(const trm_wire_result *result, const char *name)

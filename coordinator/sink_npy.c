@@ -1,9 +1,13 @@
-/* .npy: one output, stacked in input order. */
+/* .npy: one output, stacked in input order. The header's row count is brought up to date at each
+ * flush, behind the rows: it never speaks of rows that are not there. */
+#define _GNU_SOURCE
 #include "base/npy.h"
 #include "coordinator/sink.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct npy_sink {
     trm_sink base;
@@ -29,7 +33,27 @@ static trm_status start(struct npy_sink *m, const trm_tensor *desc, bool resume)
         return trm_fail(TRM_ERR_NO_MEMORY, "output '%s': a row", m->path);
     /* all bits set is a NaN in every floating dtype */
     memset(m->failed_row, trm_dtype_is_float(desc->dtype) ? 0xff : 0, m->row_bytes);
-    return trm_npy_writer_create(m->path, desc, resume, &m->writer);
+    TRM_CHECK(trm_npy_writer_create(m->path, desc, resume, &m->writer));
+    m->base.from = trm_npy_writer_bytes(m->writer); /* the header changes: it is in no entry */
+    return TRM_OK;
+}
+
+static trm_status append(struct npy_sink *m, const void *row)
+{
+    TRM_CHECK(trm_npy_writer_append(m->writer, row, 1));
+    trm_hash_add(&m->base.hash, row, m->row_bytes);
+    m->base.at.bytes = trm_npy_writer_bytes(m->writer);
+    return TRM_OK;
+}
+
+/* All records taken are in the file. */
+static trm_status settle(struct npy_sink *m, trm_status written)
+{
+    if (written == TRM_OK) {
+        m->base.at.records = m->base.rows;
+        m->base.at.errors = m->base.errors;
+    }
+    return written;
 }
 
 static trm_status npy_write(trm_sink *s, const trm_taken *taken)
@@ -53,14 +77,14 @@ static trm_status npy_write(trm_sink *s, const trm_taken *taken)
         desc.rank++;
         TRM_CHECK(start(m, &desc, false));
         for (; m->failed_before > 0; m->failed_before--)
-            TRM_CHECK(trm_npy_writer_append(m->writer, m->failed_row, 1));
+            TRM_CHECK(append(m, m->failed_row));
     }
     if (out == NULL && m->writer == NULL) {
         m->failed_before++;
         return TRM_OK;
     }
     if (out == NULL)
-        return trm_npy_writer_append(m->writer, m->failed_row, 1);
+        return settle(m, append(m, m->failed_row));
     if (out->tensor.dtype != m->desc.dtype || out->tensor.rank != m->desc.rank - 1 ||
         memcmp(out->tensor.dims, m->desc.dims + 1,
                (size_t)out->tensor.rank * sizeof(*out->tensor.dims)) != 0) {
@@ -73,14 +97,14 @@ static trm_status npy_write(trm_sink *s, const trm_taken *taken)
                         trm_tensor_shape_text(&out->tensor, have, sizeof(have)),
                         trm_tensor_shape_text(&m->desc, want, sizeof(want)));
     }
-    return trm_npy_writer_append(m->writer, out->tensor.data, 1);
+    return settle(m, append(m, out->tensor.data));
 }
 
 static trm_status npy_flush(trm_sink *s)
 {
     struct npy_sink *m = (struct npy_sink *)s;
 
-    return m->writer != NULL ? trm_npy_writer_sync(m->writer) : TRM_OK;
+    return m->writer != NULL ? trm_npy_writer_flush(m->writer) : TRM_OK;
 }
 
 static trm_status npy_close(trm_sink *s)
@@ -97,37 +121,25 @@ static trm_status npy_close(trm_sink *s)
 static const trm_sink_ops npy_ops = {
     .name = "npy", .write = npy_write, .flush = npy_flush, .close = npy_close};
 
-/* An existing file gives its own dtype and row shape; the rows it really holds count. */
-static trm_status resume_file(struct npy_sink *m)
+/* An existing file gives its own dtype and row shape. */
+static trm_status go_on(struct npy_sink *m, const trm_journal_mark *from)
 {
-    trm_npy *npy = NULL;
     trm_tensor desc;
 
-    TRM_CHECK(trm_npy_open(m->path, &npy));
-    desc = *trm_npy_desc(npy);
-    trm_npy_close(npy);
-    desc.data = NULL;
+    TRM_CHECK(trm_npy_writer_desc(m->path, &desc));
     if (desc.rank < 1)
         return trm_fail(TRM_ERR_BAD_FILE, "output '%s' holds no stacked records", m->path);
-    if (m->options.columns >= 0) {
-        trm_tensor row = desc;
-        size_t elems;
-
-        row.dims[0] = 1;
-        TRM_CHECK(trm_tensor_elems(&row, &elems));
-        if ((int64_t)elems != m->options.columns)
-            return trm_fail(
-                TRM_ERR_BAD_FILE,
-                "output '%s' is not of an earlier run: its rows have %zu elements, this "
-                "model's have %lld: cannot resume",
-                m->path, elems, (long long)m->options.columns);
-    }
     TRM_CHECK(start(m, &desc, true));
-    m->base.rows = trm_npy_writer_rows(m->writer);
+    TRM_CHECK(trm_npy_writer_truncate(m->writer, from->records));
+    if (trm_npy_writer_bytes(m->writer) != from->bytes)
+        return trm_fail(TRM_ERR_BAD_FILE,
+                        "output '%s': %lld rows are not the %lld bytes that its journal has",
+                        m->path, (long long)from->records, (long long)from->bytes);
     return TRM_OK;
 }
 
-trm_status trmi_sink_npy(const char *path, const trm_sink_options *options, trm_sink **sink_out)
+trm_status trmi_sink_npy(const char *path, const trm_sink_options *options,
+                         const trm_journal_mark *from, trm_sink **sink_out)
 {
     struct npy_sink *m = trm_calloc(1, sizeof(*m));
     trm_status st = TRM_OK;
@@ -138,8 +150,10 @@ trm_status trmi_sink_npy(const char *path, const trm_sink_options *options, trm_
     }
     m->base.ops = &npy_ops;
     m->options = *options;
-    if (options->resume && trm_path_exists(path))
-        st = resume_file(m);
+    if (from->bytes > 0)
+        st = go_on(m, from);
+    else if (truncate(path, 0) != 0 && errno != ENOENT) /* what is overwritten goes now */
+        st = trm_fail(TRM_ERR_IO, "output '%s': %s", path, strerror(errno));
     if (st != TRM_OK) {
         (void)!npy_close(&m->base);
         return st;

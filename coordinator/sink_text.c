@@ -14,9 +14,20 @@ struct text_sink {
     trm_lines lines;
 };
 
+/* What of the records taken is in the file now: all, or as many as before. */
+static trm_status settle(struct text_sink *m, trm_status written)
+{
+    if (written == TRM_OK && m->lines.complete == 0)
+        m->base.at = (trm_journal_mark){
+            .records = m->base.rows, .errors = m->base.errors, .bytes = m->lines.bytes};
+    return written;
+}
+
 static trm_status text_flush(trm_sink *s)
 {
-    return trm_lines_flush(&((struct text_sink *)s)->lines);
+    struct text_sink *m = (struct text_sink *)s;
+
+    return settle(m, trm_lines_flush(&m->lines));
 }
 
 static trm_status text_close(trm_sink *s)
@@ -24,14 +35,13 @@ static trm_status text_close(trm_sink *s)
     struct text_sink *m = (struct text_sink *)s;
     trm_status st = trm_lines_close(&m->lines);
 
-    trm_free(s->last_name);
     trm_free(m);
     return st;
 }
 
 static trm_status open_lines(const char *path, const trm_sink_ops *ops,
-                             const trm_sink_options *options, const char *head,
-                             struct text_sink **sink_out, char **last_out)
+                             const trm_sink_options *options, const trm_journal_mark *from,
+                             struct text_sink **sink_out)
 {
     struct text_sink *m = trm_calloc(1, sizeof(*m));
     trm_status st;
@@ -40,7 +50,7 @@ static trm_status open_lines(const char *path, const trm_sink_ops *ops,
         return trm_fail(TRM_ERR_NO_MEMORY, "output '%s'", path);
     m->base.ops = ops;
     m->options = *options;
-    st = trm_lines_open(&m->lines, path, options->resume ? head : NULL, &m->base.rows, last_out);
+    st = trm_lines_open(&m->lines, path, from->bytes, &m->base.hash);
     if (st != TRM_OK) {
         trm_free(m);
         return st;
@@ -151,42 +161,18 @@ static trm_status jsonl_write(trm_sink *s, const trm_taken *taken)
         trm_lines_text(l, "}");
     }
     trm_lines_text(l, "}");
-    return trm_lines_end(l);
+    return settle(m, trm_lines_end(l));
 }
 
 static const trm_sink_ops jsonl_ops = {
     .name = "jsonl", .write = jsonl_write, .flush = text_flush, .close = text_close};
 
-trm_status trmi_sink_jsonl(const char *path, const trm_sink_options *options, trm_sink **sink_out)
+trm_status trmi_sink_jsonl(const char *path, const trm_sink_options *options,
+                           const trm_journal_mark *from, trm_sink **sink_out)
 {
     struct text_sink *m = NULL;
-    char *last = NULL;
-    trm_status st = TRM_OK;
 
-    TRM_CHECK(open_lines(path, &jsonl_ops, options,
-                         options->images ? "{\"index\":0,\"file\":" : "{\"index\":0,\"id\":", &m,
-                         &last));
-    if (last != NULL) {
-        json_t *v = json_loads(last, 0, NULL);
-        json_t *index = json_object_get(v, "index");
-        json_t *name = json_object_get(v, options->images ? "file" : "id");
-
-        if (!json_is_integer(index) || json_integer_value(index) != m->base.rows - 1)
-            st = trm_fail(TRM_ERR_BAD_FILE,
-                          "output '%s': line %lld is not record %lld of an earlier run: cannot "
-                          "resume",
-                          path, (long long)m->base.rows, (long long)m->base.rows - 1);
-        else if (json_is_string(name))
-            m->base.last_name = trm_strdup(json_string_value(name));
-        json_decref(v);
-        trm_free(last);
-    }
-    if (st == TRM_OK && options->resume)
-        st = trm_lines_cut(&m->lines);
-    if (st != TRM_OK) {
-        (void)!text_close(&m->base);
-        return st;
-    }
+    TRM_CHECK(open_lines(path, &jsonl_ops, options, from, &m));
     *sink_out = &m->base;
     return TRM_OK;
 }
@@ -225,21 +211,6 @@ static void csv_header(trm_lines *l, const trm_sink_options *o)
     trm_lines_text(l, ",error\n");
 }
 
-/* The first field of a line, unquoted in place. */
-static char *first_field(char *line)
-{
-    char *from = line, *to = line;
-    bool quoted = *from == '"';
-
-    for (from += quoted; *from != '\0'; from++) {
-        if (quoted ? *from == '"' && *++from != '"' : *from == ',')
-            break;
-        *to++ = *from;
-    }
-    *to = '\0';
-    return line;
-}
-
 static trm_status csv_write(trm_sink *s, const trm_taken *taken)
 {
     struct text_sink *m = (struct text_sink *)s;
@@ -270,45 +241,26 @@ static trm_status csv_write(trm_sink *s, const trm_taken *taken)
     }
     trm_lines_text(l, ",");
     put_field(l, error);
-    return trm_lines_end(l);
+    return settle(m, trm_lines_end(l));
 }
 
 static const trm_sink_ops csv_ops = {
     .name = "csv", .write = csv_write, .flush = text_flush, .close = text_close};
 
-trm_status trmi_sink_csv(const char *path, const trm_sink_options *options, trm_sink **sink_out)
+trm_status trmi_sink_csv(const char *path, const trm_sink_options *options,
+                         const trm_journal_mark *from, trm_sink **sink_out)
 {
     struct text_sink *m = NULL;
-    trm_lines head = {0}; /* only its buffer is used */
-    char *last = NULL;
-    trm_status st = TRM_OK;
 
-    csv_header(&head, options);
-    trm_lines_put(&head, "", 1);
-    if (head.no_memory) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "output '%s': its header", path);
-        goto done;
-    }
-    TRM_TRY(st, open_lines(path, &csv_ops, options, head.buffer, &m, &last), done);
-    if (options->resume)
-        st = trm_lines_cut(&m->lines);
-    if (st == TRM_OK && m->base.rows == 0) {
+    TRM_CHECK(open_lines(path, &csv_ops, options, from, &m));
+    if (from->bytes == 0) {
         csv_header(&m->lines, options);
         m->lines.complete = m->lines.used;
-        if (m->lines.no_memory)
-            st = trm_fail(TRM_ERR_NO_MEMORY, "output '%s': its header", path);
-    } else if (st == TRM_OK) {
-        m->base.rows--; /* the header */
-        if (m->base.rows > 0)
-            m->base.last_name = trm_strdup(first_field(last));
-    }
-    if (st != TRM_OK) {
-        (void)!text_close(&m->base);
-        goto done;
+        if (m->lines.no_memory) {
+            (void)!text_close(&m->base);
+            return trm_fail(TRM_ERR_NO_MEMORY, "output '%s': its header", path);
+        }
     }
     *sink_out = &m->base;
-done:
-    trm_free(last);
-    trm_free(head.buffer);
-    return st;
+    return TRM_OK;
 }

@@ -54,6 +54,20 @@ trm_status trm_source_skip(trm_source *s, int64_t count)
     return TRM_OK;
 }
 
+trm_status trm_source_identity(const trm_source *s, const char *path, uint64_t *hash_out)
+{
+    trm_hash h;
+
+    trm_hash_init(&h, 0);
+    trm_hash_text(&h, s->ops->name);
+    if (trm_path_is_dir(path) && s->ops->identify != NULL)
+        TRM_CHECK(s->ops->identify(s, &h));
+    else
+        TRM_CHECK(trm_hash_file(&h, path));
+    *hash_out = trm_hash_value(&h);
+    return TRM_OK;
+}
+
 void trm_source_close(trm_source *s)
 {
     if (s != NULL)

@@ -13,6 +13,7 @@
 #ifndef TRM_COORDINATOR_SOURCE_H
 #define TRM_COORDINATOR_SOURCE_H
 
+#include "base/hash.h"
 #include "base/wire.h"
 
 #ifdef __cplusplus
@@ -27,6 +28,8 @@ typedef struct trm_source_ops {
     trm_status (*next)(trm_source *s, trm_wire_record *record_out, bool *end_out);
     /* optional: passes over `count` records; NULL: next is called that often */
     trm_status (*skip)(trm_source *s, int64_t count);
+    /* optional: adds what says which records these are; NULL: the file's size and content do */
+    trm_status (*identify)(const trm_source *s, trm_hash *h);
     void (*close)(trm_source *s);
 } trm_source_ops;
 /* Base of every source: embed it first. */
@@ -44,6 +47,10 @@ struct trm_source {
 TRM_MUST_USE trm_status trm_source_open(const char *path, trm_source **source_out);
 TRM_MUST_USE trm_status trm_source_next(trm_source *s, trm_wire_record *record_out, bool *end_out);
 TRM_MUST_USE trm_status trm_source_skip(trm_source *s, int64_t count);
+/* A hash of what the input is, the same wherever it lies and whenever it was copied there: of a
+ * folder the names and sizes of its images, of a file (a list: of the list) trm_hash_file. */
+TRM_MUST_USE trm_status trm_source_identity(const trm_source *s, const char *path,
+                                            uint64_t *hash_out);
 void trm_source_close(trm_source *s); /* takes NULL */
 
 /* By format, for trm_source_open. */

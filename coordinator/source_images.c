@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 struct images {
     trm_source base;
@@ -66,8 +67,29 @@ static trm_status folder_skip(trm_source *s, int64_t count)
     return TRM_OK;
 }
 
-static const trm_source_ops folder_ops = {
-    .name = "images", .next = folder_next, .skip = folder_skip, .close = images_close};
+/* Names and sizes. No times: they change where a data set is copied to a node before each run. */
+static trm_status folder_identify(const trm_source *s, trm_hash *h)
+{
+    const struct images *m = (const struct images *)s;
+
+    for (int64_t i = 0; i < m->base.count; i++) {
+        char *path = trm_path_join(m->folder, m->names[i]);
+        struct stat info;
+
+        if (path == NULL)
+            return trm_fail(TRM_ERR_NO_MEMORY, "path of '%s'", m->names[i]);
+        trm_hash_text(h, m->names[i]);
+        trm_hash_u64(h, stat(path, &info) == 0 ? (uint64_t)info.st_size : UINT64_MAX);
+        trm_free(path);
+    }
+    return TRM_OK;
+}
+
+static const trm_source_ops folder_ops = {.name = "images",
+                                          .next = folder_next,
+                                          .skip = folder_skip,
+                                          .identify = folder_identify,
+                                          .close = images_close};
 
 /* The next line that is not empty, without its end. */
 static trm_status list_next(trm_source *s, trm_wire_record *record_out, bool *end_out)

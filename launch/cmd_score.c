@@ -9,6 +9,7 @@
 #include "launch/commands.h"
 #include "launch/options.h"
 #include "launch/score_progress.h"
+#include "launch/score_resume.h"
 #include "parallel/job.h"
 #include "worker/score_model.h"
 
@@ -37,6 +38,7 @@ struct score {
     /* rank 0 only */
     trm_source *source;
     trm_truth *truth;
+    trm_journal *journal;
     trm_sink *sink;
     trm_sink_options sink_options;
     trm_router *router;
@@ -48,7 +50,7 @@ struct score {
 
 /* What rank 0 has found out about the input, for all. */
 struct settings {
-    bool ok, images, labels;
+    bool ok, images, labels, done;
     char endpoint[TRM_LINK_ENDPOINT_BYTES];
 };
 
@@ -153,13 +155,21 @@ static trm_status check_records(const struct score *s)
     return st == TRM_OK ? st : trm_fail_context(st, "input '%s'", s->input);
 }
 
-static trm_status check_output(const struct score *s)
+static trm_status check_output(struct score *s)
 {
+    trm_score_what what = {.input = s->input,
+                           .output = s->output,
+                           .dtype = s->common.dtype,
+                           .output_name = s->output_name,
+                           .source = s->source,
+                           .package = s->model->package,
+                           .sink = &s->sink_options};
+
     if (trm_path_same(s->output, s->input) ||
         (s->labels != NULL && trm_path_same(s->output, s->labels)))
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "output '%s' is an input of this run: want another file", s->output);
-    return trm_sink_check(s->output, &s->sink_options);
+    return trm_score_journal_open(&what, &s->journal);
 }
 
 static trm_status set_up(struct score *s, struct settings *set)
@@ -196,26 +206,6 @@ static trm_status set_up(struct score *s, struct settings *set)
     return trm_job_agree(&s->job, st, SETUP_TIMEOUT_MS);
 }
 
-/* The record before the first new one must be the one that the output ends with. */
-static trm_status go_on(struct score *s)
-{
-    trm_wire_record record;
-    bool end = false;
-
-    if (s->sink->rows == 0)
-        return TRM_OK;
-    TRM_CHECK(trm_source_skip(s->source, s->sink->rows - 1));
-    TRM_CHECK(trm_source_next(s->source, &record, &end));
-    if (end || (s->sink->last_name != NULL && strcmp(s->sink->last_name, record.name) != 0))
-        return trm_fail(TRM_ERR_INVALID_ARG,
-                        "--resume: output '%s' holds %lld records and ends with '%s', which is not "
-                        "record %lld of '%s'",
-                        s->output, (long long)s->sink->rows,
-                        s->sink->last_name != NULL ? s->sink->last_name : "?",
-                        (long long)s->sink->rows - 1, s->input);
-    return TRM_OK;
-}
-
 /* Rank 0: output and router. */
 static trm_status open_output(struct score *s)
 {
@@ -224,8 +214,10 @@ static trm_status open_output(struct score *s)
                              .replicas = s->job.size,
                              .window = WINDOW_BATCHES * (int)s->batch * s->job.size};
 
-    TRM_CHECK(trm_sink_open(s->output, &s->sink_options, &s->sink));
-    TRM_CHECK(go_on(s));
+    if (s->journal != NULL)
+        TRM_CHECK(trm_journal_start(s->journal));
+    TRM_CHECK(trm_sink_open(s->output, &s->sink_options, s->journal, &s->sink));
+    TRM_CHECK(trm_source_skip(s->source, s->sink->rows));
     ro.first_id = (uint64_t)s->sink->rows;
     return trm_router_create(&ro, &s->router);
 }
@@ -270,9 +262,12 @@ static trm_status run_replica(struct score *s, const char *endpoint)
 static trm_status conclude(struct score *s)
 {
     trm_router_stats stats;
+    int64_t records = s->sink->rows;
     trm_status st = trm_sink_close(s->sink);
 
     s->sink = NULL;
+    if (st == TRM_OK && s->job_status == TRM_OK && s->journal != NULL)
+        st = trm_journal_complete(s->journal, records);
     trm_router_get_stats(s->router, &stats);
     trm_score_progress_end(&s->progress);
     if (stats.dead > 0)
@@ -283,7 +278,8 @@ static trm_status conclude(struct score *s)
                             ? s->job_status
                             : TRM_ERR_COMM,
                         "%s", s->job_message);
-    if (st == TRM_OK && s->progress.records > 0 && s->progress.errors == s->progress.records)
+    if (st == TRM_OK && s->progress.records > 0 && s->progress.errors == s->progress.records &&
+        s->progress.skipped == s->progress.skipped_errors)
         st = trm_fail(TRM_ERR_IO, "all %lld records failed; the first: %s",
                       (long long)s->progress.records, s->progress.first_error);
     return st;
@@ -295,18 +291,25 @@ static trm_status run_job(struct score *s, struct settings *set)
     int rc;
 
     TRM_CHECK(set_up(s, set));
-    if (s->job.rank == 0) {
+    if (s->job.rank == 0 && s->journal != NULL && trm_journal_is_complete(s->journal)) {
+        fprintf(stderr, "output '%s' is complete: %lld records\n", s->output,
+                (long long)trm_journal_last(s->journal)->records);
+        set->done = true;
+    } else if (s->job.rank == 0) {
         st = open_output(s);
         if (st == TRM_OK)
             snprintf(set->endpoint, sizeof(set->endpoint), "%s", trm_router_endpoint(s->router));
     }
     TRM_CHECK(trm_job_agree(&s->job, st, SETUP_TIMEOUT_MS));
     TRM_CHECK(trm_job_bcast(&s->job, set, sizeof(*set), 0, SETUP_TIMEOUT_MS));
+    if (set->done)
+        return TRM_OK;
     if (s->job.rank != 0)
         return run_replica(s, set->endpoint);
 
     s->progress.total = s->source->count;
     s->progress.skipped = s->sink->rows;
+    s->progress.skipped_errors = s->sink->errors;
     s->progress.truth = s->truth;
     trm_score_progress_start(&s->progress);
     rc = pthread_create(&s->thread, NULL, job_main, s);
@@ -325,6 +328,7 @@ static void clean_up(struct score *s)
 {
     if (trm_sink_close(s->sink) != TRM_OK)
         TRM_LOG(TRM_LOG_WARN, "score", "%s", trm_message());
+    trm_journal_close(s->journal);
     trm_router_destroy(s->router);
     trm_source_close(s->source);
     trm_truth_close(s->truth);

@@ -85,6 +85,9 @@ void trm_score_progress_end(trm_score_progress *p)
         fprintf(stderr, "\r%-70s\r", "");
     fprintf(stderr, "%lld records, %lld errors, %.2f s, %.1f records/s\n", (long long)p->records,
             (long long)p->errors, seconds, seconds > 0 ? (double)p->records / seconds : 0.0);
+    if (p->skipped > 0)
+        fprintf(stderr, "with those of earlier runs: %lld records, %lld errors\n",
+                (long long)(p->skipped + p->records), (long long)(p->skipped_errors + p->errors));
     if (p->errors > 0)
         fprintf(stderr, "first error: %s\n", p->first_error);
     if (p->truth != NULL)

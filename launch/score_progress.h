@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 typedef struct trm_score_progress {
-    int64_t total;          /* -1: not known */
-    int64_t skipped;        /* done by an earlier run */
-    const trm_truth *truth; /* NULL: no accuracy */
+    int64_t total;                   /* -1: not known */
+    int64_t skipped, skipped_errors; /* done by earlier runs */
+    const trm_truth *truth;          /* NULL: no accuracy */
     int64_t records, errors, right, judged;
     int64_t start_us, shown_us;
     char first_error[256];

@@ -115,7 +115,8 @@ static void numbers_close(trm_source *s)
 {
     (void)s;
 }
-static const trm_source_ops numbers_ops = {"numbers", numbers_next, NULL, numbers_close};
+static const trm_source_ops numbers_ops = {
+    .name = "numbers", .next = numbers_next, .close = numbers_close};
 
 struct checker {
     trm_sink base;
@@ -125,20 +126,21 @@ struct checker {
 static trm_status checker_write(trm_sink *s, const trm_taken *t)
 {
     struct checker *c = (struct checker *)s;
+    int64_t at = s->rows - 1;
     char name[24];
     float v;
 
-    if (s->rows == c->full_at)
+    if (at == c->full_at)
         return trm_fail(TRM_ERR_IO, "disk full");
-    snprintf(name, sizeof(name), "%lld", (long long)s->rows);
+    snprintf(name, sizeof(name), "%lld", (long long)at);
     ck_assert_str_eq(t->name, name);
-    ck_assert_int_eq((int64_t)t->result.id, s->rows);
+    ck_assert_int_eq((int64_t)t->result.id, at);
     if (t->result.status != TRM_OK) {
         c->errors++;
         return TRM_OK;
     }
     memcpy(&v, t->result.outputs[0].tensor.data, sizeof(v));
-    ck_assert_int_eq((int64_t)v, 2 * s->rows);
+    ck_assert_int_eq((int64_t)v, 2 * at);
     return TRM_OK;
 }
 

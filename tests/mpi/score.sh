@@ -42,13 +42,34 @@ refusal) # bad input: one line that names the rank, exit code 2, no output
     [ "$(grep -c '^trireme score: rank 0: .*none.onnx' "$dir/e.log")" = 1 ] || fail "not one line"
     [ ! -e "$dir/o.csv" ] || fail "an output was made"
     ;;
-resume) # a torn output is completed on two ranks: the same bytes
-    ranks 2 score "$demo" --input "$demo/images" --output "$dir/whole.jsonl" 2>"$dir/a.log" || fail "whole"
-    head -c 9000 "$dir/whole.jsonl" >"$dir/torn.jsonl"
-    ranks 2 score "$demo" --input "$demo/images" --output "$dir/torn.jsonl" --resume 2>"$dir/b.log" || fail "resume"
-    cut -c1-40 "$dir/whole.jsonl" >"$dir/x"
-    cut -c1-40 "$dir/torn.jsonl" >"$dir/y"
-    cmp "$dir/x" "$dir/y" || fail "resumed output differs"
+resume) # a torn output is completed on two ranks: the same bytes; what would not fit is refused
+    i=0
+    while [ $i -lt 10 ]; do
+        for f in "$demo"/images/*.png; do echo "$f"; done
+        i=$((i + 1))
+    done >"$dir/list.txt"
+    ranks 2 score "$demo" --input "$dir/list.txt" --output "$dir/whole.jsonl" 2>"$dir/a.log" || fail "whole"
+    [ "$(grep -c '^mark' "$dir/whole.jsonl.journal")" -gt 1 ] || fail "one entry only"
+    # as a run leaves it that was killed inside a write behind its first entry
+    sed '/^mark/q' "$dir/whole.jsonl.journal" >"$dir/torn.jsonl.journal"
+    n=$(awk '/^mark/ { print $5 }' "$dir/torn.jsonl.journal")
+    head -c $((n + 900)) "$dir/whole.jsonl" >"$dir/torn.jsonl"
+    ranks 2 score "$demo" --input "$dir/list.txt" --output "$dir/torn.jsonl" --resume 2>"$dir/b.log" || fail "resume"
+    cmp "$dir/whole.jsonl" "$dir/torn.jsonl" || fail "resumed output differs"
+    grep -q '^with those of earlier runs: 3600 records, 0 errors' "$dir/b.log" || fail "the count"
+    # complete: nothing to do
+    ranks 2 score "$demo" --input "$dir/list.txt" --output "$dir/torn.jsonl" --resume 2>"$dir/c.log" || fail "complete"
+    grep -q 'is complete: 3600 records' "$dir/c.log" || fail "complete: not said"
+    # another input, or none that is known: refused before anything is touched
+    echo "$demo/images/000.png" >>"$dir/list.txt"
+    for why in "the input differs: " "has no journal"; do
+        [ "$why" = "the input differs: " ] || rm "$dir/torn.jsonl.journal"
+        rc=0
+        ranks 2 score "$demo" --input "$dir/list.txt" --output "$dir/torn.jsonl" --resume 2>"$dir/d.log" || rc=$?
+        [ "$rc" = 2 ] || fail "$why: exit code $rc, want 2"
+        grep -q "$why" "$dir/d.log" || fail "$why: not said"
+        cmp "$dir/whole.jsonl" "$dir/torn.jsonl" || fail "$why: the output was touched"
+    done
     ;;
 killed) # a rank dies: it is named, and the output is complete and in order
     i=0
@@ -113,6 +134,10 @@ full) # the disk is full: exit code 1, whole records kept
     [ "$rc" = 1 ] || fail "exit code $rc, want 1"
     [ "$(wc -l <"$dir/o.jsonl")" -gt 10 ] || fail "nothing kept"
     [ "$(tail -c 2 "$dir/o.jsonl")" = "}" ] || fail "a torn record"
+    "$trireme" score "$demo" --input "$demo/images" --output "$dir/o.jsonl" --resume --threads 1 2>"$dir/r.log" ||
+        fail "resume with room"
+    [ "$(wc -l <"$dir/o.jsonl")" = 360 ] || fail "$(wc -l <"$dir/o.jsonl") of 360 records"
+    awk -F'[:,]' '$2 != NR - 1 { exit 1 }' "$dir/o.jsonl" || fail "out of order"
     ;;
 *) fail "no case '$case'" ;;
 esac

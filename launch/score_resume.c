@@ -1,0 +1,113 @@
+/* What goes into the journal's header: all that the output's bytes depend on, but for the ranks,
+ * threads and batches that made them. */
+#define _GNU_SOURCE
+#include "launch/score_resume.h"
+#include "base/file.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_BYTES 256
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
+static trm_status input_text(const trm_score_what *w, char text[TEXT_BYTES])
+{
+    char count[32] = "";
+    uint64_t hash;
+
+    TRM_CHECK(trm_source_identity(w->source, w->input, &hash));
+    if (w->source->count >= 0)
+        snprintf(count, sizeof(count), "%" PRId64 " ", w->source->count);
+    snprintf(text, TEXT_BYTES, "%s%s %016" PRIx64, count, w->source->images ? "images" : "records",
+             hash);
+    return TRM_OK;
+}
+
+static void add_float(trm_hash *h, float v)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &v, sizeof(bits));
+    trm_hash_u64(h, bits);
+}
+
+/* The YAML as it was understood, not its text: a comment changes nothing. */
+static void add_preprocess(trm_hash *h, const trm_preprocess *p)
+{
+    const int numbers[] = {p->resize_height, p->resize_width,       p->crop_height, p->crop_width,
+                           p->mean_count,    (int)p->interpolation, p->antialias,   (int)p->color,
+                           p->channels_last, (int)p->dtype};
+
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        trm_hash_u64(h, (uint64_t)(int64_t)numbers[i]);
+    add_float(h, p->scale);
+    for (int i = 0; i < p->mean_count && i < 4; i++) {
+        add_float(h, p->mean[i]);
+        add_float(h, p->std[i]);
+    }
+}
+
+static trm_status model_text(const trm_package *p, char text[TEXT_BYTES])
+{
+    const trm_graph *g = p->graph;
+    trm_hash h;
+
+    trm_hash_init(&h, 0);
+    TRM_CHECK(trm_hash_file(&h, p->model_path));
+    for (int i = 0; i < g->file_count; i++) { /* weights that lie outside of it */
+        const char *path = trm_file_path(g->files[i]);
+
+        if (trm_path_same(path, p->model_path))
+            continue;
+        trm_hash_text(&h, base_name(path));
+        TRM_CHECK(trm_hash_file(&h, path));
+    }
+    trm_hash_u64(&h, p->has_preprocess);
+    if (p->has_preprocess)
+        add_preprocess(&h, &p->preprocess);
+    for (int i = 0; i < p->label_count; i++)
+        trm_hash_text(&h, p->labels[i]);
+    trm_hash_text(&h, p->output_name != NULL ? p->output_name : "");
+    trm_hash_u64(&h, (uint64_t)p->activation);
+    snprintf(text, TEXT_BYTES, "%.180s %016" PRIx64, base_name(p->model_path), trm_hash_value(&h));
+    return TRM_OK;
+}
+
+trm_status trm_score_journal_open(const trm_score_what *w, trm_journal **journal_out)
+{
+    char input[TEXT_BYTES], model[TEXT_BYTES], content[TEXT_BYTES];
+    trm_journal_field fields[] = {
+        {"input", input}, {"model", model}, {"dtype", w->dtype}, {"content", content}};
+    trm_journal_options options = {.fields = fields,
+                                   .field_count = sizeof(fields) / sizeof(fields[0]),
+                                   .resume = w->sink->resume,
+                                   .overwrite = w->sink->overwrite};
+
+    TRM_CHECK(trm_sink_check(w->output, w->sink));
+    *journal_out = NULL;
+    if (trm_path_exists(w->output) && !trm_path_is_file(w->output))
+        return w->sink->resume
+                   ? trm_fail(TRM_ERR_INVALID_ARG,
+                              "--resume: output '%s' is no regular file: it keeps nothing to go on "
+                              "with",
+                              w->output)
+                   : TRM_OK;
+    TRM_CHECK(input_text(w, input));
+    TRM_CHECK(model_text(w->package, model));
+    if (w->sink->label_count > 0)
+        snprintf(content, sizeof(content), "%s, %d labels a record", trm_path_extension(w->output),
+                 w->sink->label_count);
+    else
+        snprintf(content, sizeof(content), "%s, values of %s%.180s%s",
+                 trm_path_extension(w->output), w->output_name != NULL ? "'" : "",
+                 w->output_name != NULL ? w->output_name : "the model's outputs",
+                 w->output_name != NULL ? "'" : "");
+    return trm_journal_open(w->output, &options, journal_out);
+}
