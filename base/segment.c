@@ -1,4 +1,10 @@
-/* Layout: one page of header (magic, size, how many have attached), then the caller's bytes. */
+/* Layout: one page of header (magic, size, how many have attached), then the caller's bytes.
+ *
+ * The memory is a memfd that others open through the creator's /proc/PID/fd, and not a name in
+ * /dev/shm: containers give /dev/shm 64 MiB by default, and a mapping of more than it can hold ends
+ * in SIGBUS at some later write; a memfd is bounded by memory alone and is gone with its last user
+ * however they end. Needs: one user, and one PID namespace with /proc. Sealed against shrinking, so
+ * that no process can take the pages from under the others. */
 #define _GNU_SOURCE
 #include "base/segment.h"
 #include "base/wait.h"
@@ -9,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,8 +34,16 @@ struct trm_segment {
     char name[TRM_SEGMENT_NAME_BYTES];
     struct header *header;
     size_t bytes;
-    bool linked; /* we made the name and it is still there */
+    int fd; /* the creator's, as long as the name is there; else -1 */
 };
+
+/* Takes the name away: without the descriptor nobody can open the memory any more. */
+static void unname(trm_segment *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+}
 
 static trm_status map(trm_segment *s, int fd)
 {
@@ -46,7 +59,6 @@ static trm_status map(trm_segment *s, int fd)
 static trm_status create(size_t bytes, bool sparse, trm_segment **segment_out)
 {
     trm_segment *s = NULL;
-    uint64_t random = 0;
     trm_status st = TRM_OK;
     int fd = -1, rc;
 
@@ -57,41 +69,34 @@ static trm_status create(size_t bytes, bool sparse, trm_segment **segment_out)
     if (s == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "shared segment: host object");
     s->bytes = bytes;
-    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        random = (uint64_t)trm_now_us();
-    snprintf(s->name, sizeof(s->name), "/trireme-%d-%016llx", (int)getpid(),
-             (unsigned long long)random);
-    fd = shm_open(s->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    s->fd = -1;
+    fd = memfd_create("trireme", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) {
-        st =
-            trm_fail(TRM_ERR_IO, "shared segment %s: cannot make it: %s", s->name, strerror(errno));
+        st = trm_fail(TRM_ERR_IO, "shared segment of %zu bytes: memfd_create: %s", bytes,
+                      strerror(errno));
         goto fail;
     }
-    s->linked = true;
-    /* posix_fallocate and not ftruncate alone: a full /dev/shm is an error here, not a SIGBUS at
-     * the first write */
+    s->fd = fd;
+    snprintf(s->name, sizeof(s->name), "/proc/%d/fd/%d", (int)getpid(), fd);
+    if (ftruncate(fd, (off_t)(HEADER_BYTES + bytes)) != 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "shared segment of %zu bytes: %s", bytes, strerror(errno));
+        goto fail;
+    }
     do {
-        rc = posix_fallocate(fd, 0, (off_t)(sparse ? HEADER_BYTES : HEADER_BYTES + bytes));
+        rc = sparse ? 0 : posix_fallocate(fd, 0, (off_t)(HEADER_BYTES + bytes));
     } while (rc == EINTR);
     if (rc != 0) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "shared segment of %zu bytes: /dev/shm has no room: %s",
-                      bytes, strerror(rc));
-        goto fail;
-    }
-    if (sparse && ftruncate(fd, (off_t)(HEADER_BYTES + bytes)) != 0) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "shared segment of %zu bytes: %s", bytes, strerror(errno));
+        st = trm_fail(TRM_ERR_NO_MEMORY, "shared segment of %zu bytes: %s", bytes, strerror(rc));
         goto fail;
     }
     TRM_TRY(st, map(s, fd), fail);
     s->header->bytes = bytes;
     __atomic_store_n(&s->header->magic, MAGIC, __ATOMIC_RELEASE);
-    close(fd);
     *segment_out = s;
     return TRM_OK;
 
 fail:
-    if (fd >= 0)
-        close(fd);
     trm_segment_close(s);
     return st;
 }
@@ -119,8 +124,9 @@ trm_status trm_segment_attach(const char *name, size_t bytes, trm_segment **segm
     if (s == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "shared segment: host object");
     s->bytes = bytes;
+    s->fd = -1;
     memcpy(s->name, name, strlen(name) + 1);
-    fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
+    fd = open(name, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) {
         st = trm_fail(errno == ENOENT ? TRM_ERR_NOT_FOUND : TRM_ERR_IO, "shared segment %s: %s",
                       name, strerror(errno));
@@ -162,10 +168,7 @@ trm_status trm_segment_seal(trm_segment *segment, int others, int64_t timeout_ms
             break;
         st = trm_wait_change(&h->joined, seen, 0, deadline);
     }
-    if (segment->linked) {
-        shm_unlink(segment->name);
-        segment->linked = false;
-    }
+    unname(segment);
     if (st != TRM_OK)
         return trm_fail(st, "shared segment %s: %u of %d processes attached in time", segment->name,
                         __atomic_load_n(&h->attached, __ATOMIC_RELAXED), others);
@@ -176,8 +179,7 @@ void trm_segment_close(trm_segment *segment)
 {
     if (segment == NULL)
         return;
-    if (segment->linked)
-        shm_unlink(segment->name);
+    unname(segment);
     if (segment->header != NULL)
         munmap(segment->header, HEADER_BYTES + segment->bytes);
     trm_free(segment);
