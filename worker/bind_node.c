@@ -27,7 +27,8 @@ static trm_status bind_on_host(struct binder *b, const trm_node *n, bool *done_o
     trm_status st;
 
     *done_out = false;
-    if (b->e->evaluator.run == NULL || (info->flags & (TRM_OPF_CONTROL | TRM_OPF_FOLD_OFF)) != 0)
+    if (b->e->evaluator.run == NULL ||
+        (info->flags & (TRM_OPF_CONTROL | TRM_OPF_FOLD_OFF | TRM_OPF_COLLECTIVE)) != 0)
         return TRM_OK;
     if (!from_dims && !all_inputs_known(n, b->in))
         return TRM_OK;
@@ -217,7 +218,10 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
     for (int i = 0; i < n->output_count; i++)
         if (!is_wanted(b, n->outputs[i]) && (i > 0 || n->output_count > 1))
             b->out[i].dtype = TRM_DTYPE_NONE;
-    TRM_CHECK(e->device->ops->prepare(e->device, &desc, &k));
+    if ((trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0)
+        TRM_CHECK(trmi_collective_prepare(e, b->node, &desc, &k));
+    else
+        TRM_CHECK(e->device->ops->prepare(e->device, &desc, &k));
     *dynamic_out =
         k->ops->run_dynamic != NULL && (trm_op_get(n->op)->flags & TRM_OPF_DATA_SHAPE) != 0;
     st = keep_constants(b, n, k);
@@ -241,6 +245,8 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
         return trmi_bind_no_memory();
     }
     step->kernel = k;
+    step->collective =
+        (trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0 && n->op != TRM_OP_TrmShard;
     if (k->workspace_bytes > s->workspace_bytes)
         s->workspace_bytes = k->workspace_bytes;
     if (n->input_count > 0)

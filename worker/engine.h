@@ -11,6 +11,7 @@
 #include "kernels/device.h"
 #include "model/graph.h"
 #include "model/passes/passes.h"
+#include "parallel/comm.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,6 +24,10 @@ typedef struct trm_engine_options {
     bool profile;          /* collect time per node: trm_engine_profile */
     uint64_t weight_space; /* names this graph's constants among the processes that share the
                               device's weight store; 0: none of them is shared */
+    /* The tensor group whose ranks run this graph together; borrowed. NULL: a graph with
+     * collectives (other than TrmShard) is refused. With it, ranks of the group bind and run in
+     * step, and a step that fails on one of them fails on all. */
+    trm_comm *comm;
 } trm_engine_options;
 
 /* `graph` has been through trm_pass_all and outlives the engine; `device` too. */

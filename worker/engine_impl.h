@@ -62,6 +62,7 @@ typedef struct trmi_step {
     int *out_dynamic; /* dynamic buffers of the outputs: data-dependent nodes and control flow only
                        */
     trm_dtype *out_dtypes; /* with out_dynamic */
+    bool collective;       /* the group runs it together */
     uint64_t ns, runs;     /* profile */
 } trmi_step;
 
@@ -124,6 +125,8 @@ struct trm_engine {
     const trm_tensor *inputs; /* of the running step */
     trmi_buffer *copies;      /* [graph outputs]: of those that are inputs */
     trmi_segment *ran;        /* last segment of the last run: for stats */
+    bool talks;               /* the graph has collectives: runs are in step with the group's */
+    bool *plain_collectives;  /* [node_count] those whose ranks would have chosen other layouts */
 };
 
 /* bind.c: binds what follows `parent` (dims of learned values are in the dynamic buffers, bytes of
@@ -135,9 +138,20 @@ void trmi_segment_destroy(trm_engine *e, trmi_segment *segment); /* with its chi
  * size. */
 size_t trmi_plan_offsets(trmi_storage *storages, int count);
 
-/* engine.c */
+/* collective.c. prepare: a kernel for a collective, as the device's for others. */
+trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
+                                   trm_kernel **kernel_out);
+bool trmi_collective_talks(const trm_graph *g);
+/* A rank must not fail alone: all get the failure of the lowest failing one, or OK. */
+trm_status trmi_collective_agree(trm_engine *e, trm_status mine);
+/* After binding: do all ranks' collectives have the same layouts? Where not they are made plain,
+ * and *again_out says that the segment must be bound anew. */
+trm_status trmi_collective_layouts(trm_engine *e, const trmi_segment *s, bool *again_out);
+
+/* engine_run.c */
 trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
                                trm_tensor *device_outputs);
+/* engine.c */
 trm_status trmi_buffer_grow(trm_engine *e, trmi_buffer *b, size_t bytes);
 trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int rank,
                               const int64_t *dims, void **data_out);
