@@ -4,13 +4,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static trm_status dim_mismatch(const trm_engine *e, const trm_value *v, const trm_tensor *got)
+static trm_status dim_mismatch(const trm_graph *g, const trm_value *v, const trm_tensor *got)
 {
     char want_text[TRM_SHAPE_TEXT_BYTES] = "[", got_text[TRM_SHAPE_TEXT_BYTES];
     size_t n = 1;
 
     for (int d = 0; d < v->desc.rank && n + 40 < sizeof(want_text); d++) {
-        const char *name = trm_graph_dim_name(e->graph, v->desc.dims[d]);
+        const char *name = trm_graph_dim_name(g, v->desc.dims[d]);
 
         if (name != NULL)
             n += (size_t)snprintf(want_text + n, sizeof(want_text) - n, "%s%.30s",
@@ -24,10 +24,8 @@ static trm_status dim_mismatch(const trm_engine *e, const trm_value *v, const tr
                     trm_tensor_shape_text(got, got_text, sizeof(got_text)), want_text);
 }
 
-trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
+trm_status trmi_inputs_check(const trm_graph *g, const int *last_use, const trm_tensor *inputs)
 {
-    const trm_graph *g = e->graph;
-
     for (int i = 0; i < g->input_count; i++) {
         const trm_value *v = &g->values[g->inputs[i]];
         const trm_tensor *t = &inputs[i];
@@ -37,25 +35,25 @@ trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
             return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' is %s, the model wants %s", v->name,
                             trm_dtype_name(t->dtype), trm_dtype_name(v->desc.dtype));
         TRM_CHECK(trm_tensor_bytes(t, &bytes));
-        if (e->last_use[g->inputs[i]] < 0)
+        if (last_use[g->inputs[i]] < 0)
             continue; /* nothing reads it */
         if (bytes > 0 && t->data == NULL)
             return trm_fail(TRM_ERR_INVALID_ARG, "input '%s' has no data", v->name);
         if (v->desc.rank < 0)
             continue; /* nothing declared */
         if (t->rank != v->desc.rank)
-            return dim_mismatch(e, v, t);
+            return dim_mismatch(g, v, t);
         for (int d = 0; d < t->rank; d++) {
             int64_t want = v->desc.dims[d];
 
             if (want >= 0 && t->dims[d] != want)
-                return dim_mismatch(e, v, t);
+                return dim_mismatch(g, v, t);
             if (!trm_dim_is_symbol(want))
                 continue;
             for (int j = 0; j <= i; j++) { /* the same symbol elsewhere must have the same value */
                 const trm_tensor *other = &g->values[g->inputs[j]].desc;
 
-                if (e->last_use[g->inputs[j]] < 0)
+                if (last_use[g->inputs[j]] < 0)
                     continue; /* may have any shape */
                 for (int k = 0; k < other->rank; k++)
                     if (other->dims[k] == want && (j < i || k < d) &&
@@ -69,4 +67,9 @@ trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
         }
     }
     return TRM_OK;
+}
+
+trm_status trm_engine_check(const trm_engine *e, const trm_tensor *inputs)
+{
+    return trmi_inputs_check(e->graph, e->last_use, inputs);
 }

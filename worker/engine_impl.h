@@ -138,6 +138,9 @@ void trmi_segment_destroy(trm_engine *e, trmi_segment *segment); /* with its chi
  * size. */
 size_t trmi_plan_offsets(trmi_storage *storages, int count);
 
+/* engine_check.c: trm_engine_check for any graph; last_use as the engine's. */
+trm_status trmi_inputs_check(const trm_graph *g, const int *last_use, const trm_tensor *inputs);
+
 /* collective.c. prepare: a kernel for a collective, as the device's for others. */
 trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
                                    trm_kernel **kernel_out);

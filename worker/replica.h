@@ -32,7 +32,8 @@ typedef struct trm_replica_options {
     trm_device *device;   /* borrowed */
     trm_comm *replica;    /* ranks stage * tensor + shard; NULL: one rank; borrowed */
     trm_comm *stage;      /* ranks shard; NULL: tensor is 1; borrowed */
-    trm_dtype dtype;      /* F32, BF16, F16: as trm_tensor_model_options */
+    trm_graph *local;     /* the finished graph of this place, borrowed; NULL: made from the plan */
+    trm_dtype dtype;      /* F32, BF16, F16: as trm_tensor_model_options; not applied to `local` */
     trm_engine_options engine;
 } trm_replica_options;
 
@@ -43,8 +44,10 @@ void trm_replica_destroy(trm_replica *r); /* takes NULL; not collective */
 bool trm_replica_leads(const trm_replica *r);
 int trm_replica_depth(const trm_replica *r); /* steps that may be under way: 1 without stages */
 
-/* Leader. inputs, outputs: as trm_engine_run; outputs stay until the next collect or run. Checked
- * before anything is announced: bad input fails alone. */
+/* Whether the whole model wants such inputs: as trm_engine_check. Any rank. */
+TRM_MUST_USE trm_status trm_replica_check(const trm_replica *r, const trm_tensor *inputs);
+/* Leader. inputs, outputs: as trm_engine_run; outputs stay until the next submit, collect or run.
+ * Checked before anything is announced: bad input fails alone. CANCELLED: steps are under way. */
 TRM_MUST_USE trm_status trm_replica_run(trm_replica *r, const trm_tensor *inputs,
                                         trm_tensor *outputs);
 /* Leader. Starts a step; inputs may be reused on return. INVALID_ARG as trm_engine_check.
