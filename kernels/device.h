@@ -137,6 +137,9 @@ struct trm_device {
 
 /* threads: of the executor's team (base/team), 0: all allowed CPUs. */
 TRM_MUST_USE trm_status trm_device_cpu_create(int threads, trm_device **device_out);
+/* Level of the instruction set that our own CPU kernels use here (0: plain C): ranks of one job can
+ * compare. */
+int trm_device_isa(void);
 void trm_device_destroy(trm_device *device); /* takes NULL; kernels must be gone */
 static inline void trm_kernel_destroy(trm_kernel *k)
 {

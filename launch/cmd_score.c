@@ -413,7 +413,7 @@ trm_status trm_cmd_score(int argc, char **argv)
         snprintf(text, sizeof(text), "%s", trm_message());
     clean_up(&s);
     /* rank 0 tells what all have agreed on; a replica that lost its coordinator speaks itself */
-    if (s.job.rank != 0 && !(st == TRM_ERR_COMM && s.job.lost))
+    if (s.job.rank != 0 && !(st == TRM_ERR_COMM && s.job.lost && !s.job.told))
         st = TRM_OK;
     if (s.job.lost && st != TRM_OK)
         fprintf(stderr, "trireme score: %s%s\n", s.job.rank != 0 ? "a replica: " : "", text);

@@ -1,11 +1,12 @@
-/* MPI bring-up and the collectives of set-up. Blocking MPI calls wait for ever on a dead partner
- * and spin at full speed while they do; so each collective is the non-blocking one, tested between
- * short sleeps until a deadline. */
+/* A rank's place in its job, from start to end. Bring-up is rollcall.c, the messages star.c. */
 #define _GNU_SOURCE
 #include "parallel/job.h"
 #include "base/log.h"
 #include "base/wait.h"
 #include "parallel/cores.h"
+#include "parallel/launcher.h"
+#include "parallel/rollcall.h"
+#include "parallel/star.h"
 
 #include <mpi.h>
 #include <sched.h>
@@ -15,129 +16,98 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MESSAGE_BYTES 1024
-#define INIT_TIMEOUT_MS 60000
 #define END_MS                                                                                     \
     20000 /* ranks end within milliseconds of each other: rank 0 has closed its output before */
-
-static trm_status mpi_failed(trm_job *job, const char *what, int rc)
-{
-    char text[MPI_MAX_ERROR_STRING] = "?";
-    int n = 0;
-
-    job->lost = true;
-    MPI_Error_string(rc, text, &n);
-    return trm_fail(TRM_ERR_COMM, "MPI: %s: %s", what, text);
-}
-
-/* Waits for `request`; naps grow from 50 us to 2 ms, so that a quick partner costs little time and
- * a slow one little CPU. */
-static trm_status finish(trm_job *job, MPI_Request *request, const char *what, int64_t deadline_us)
-{
-    useconds_t nap = 50;
-    int done = 0;
-
-    for (;;) {
-        int rc = MPI_Test(request, &done, MPI_STATUS_IGNORE);
-
-        if (rc != MPI_SUCCESS)
-            return mpi_failed(job, what, rc);
-        if (done)
-            return TRM_OK;
-        if (trm_now_us() > deadline_us) {
-            job->lost = true;
-            return trm_fail(TRM_ERR_COMM, "MPI: %s: a rank of the job did not take part in time",
-                            what);
-        }
-        usleep(nap);
-        nap = nap < 2000 ? nap * 2 : 2000;
-    }
-}
-
-static trm_status bring_up(trm_job *job)
-{
-    int provided = MPI_THREAD_SINGLE, rc;
-    MPI_Comm node = MPI_COMM_NULL;
-
-    /* a rank that waits must not take the core from one that computes; harmless alone */
-    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-    if ((rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)) != MPI_SUCCESS)
-        return mpi_failed(job, "MPI_Init_thread", rc);
-    job->mpi = true;
-    if (provided < MPI_THREAD_FUNNELED)
-        return trm_fail(TRM_ERR_COMM, "MPI: thread level %d, want MPI_THREAD_FUNNELED (%d)",
-                        provided, MPI_THREAD_FUNNELED);
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &job->rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &job->size);
-    rc = MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, job->rank, MPI_INFO_NULL, &node);
-    if (rc != MPI_SUCCESS)
-        return mpi_failed(job, "MPI_Comm_split_type", rc);
-    MPI_Comm_set_errhandler(node, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(node, &job->local_rank);
-    MPI_Comm_size(node, &job->local_size);
-    MPI_Comm_free(&node);
-    return TRM_OK;
-}
+#define SPEAKER_MS 3000 /* for the rank that speaks to end first */
 
 trm_status trm_job_init(trm_job *job_out)
 {
     trm_job job = {.size = 1, .local_size = 1};
+    trm_status st;
 
     if (getenv("OMPI_COMM_WORLD_SIZE") == NULL && getenv("PMIX_RANK") == NULL) {
+        TRM_CHECK(trm_topology_single(&job.topology));
         *job_out = job;
         return TRM_OK;
     }
-    TRM_CHECK(bring_up(&job));
+    st = trmi_job_bring_up(&job);
+    trmi_launcher_close(job.launcher);
+    job.launcher = NULL;
+    if (st != TRM_OK) {
+        if (job.told) { /* the launcher ends all as soon as one has: its words must be out first */
+            usleep(SPEAKER_MS * 1000);
+            return trm_fail(st, "%s", "");
+        }
+        usleep((useconds_t)(job.rank < 20 ? job.rank : 20) * 100000); /* one is enough to say it */
+        return st;
+    }
     trm_log_init(job.rank, job.size);
-    TRM_LOG(TRM_LOG_INFO, "job", "rank %d of %d, %d of %d on this host", job.rank, job.size,
-            job.local_rank, job.local_size);
+    TRM_LOG(TRM_LOG_INFO, "job", "rank %d of %d, %d of %d on this host, %d hosts", job.rank,
+            job.size, job.local_rank, job.local_size, job.topology->hosts);
     *job_out = job;
     return TRM_OK;
 }
 
+const trm_topology *trm_job_topology(const trm_job *job)
+{
+    return job->topology;
+}
+
 trm_status trm_job_bcast(trm_job *job, void *data, size_t bytes, int root, int64_t timeout_ms)
 {
-    MPI_Request request;
-    int count, rc;
-
     if (job->size == 1)
         return TRM_OK;
     if (job->lost)
         return trm_fail(TRM_ERR_COMM, "MPI: broadcast after a rank was lost");
-    TRM_CHECK(trm_to_int((int64_t)bytes, "bytes of a broadcast", &count));
-    if ((rc = MPI_Ibcast(data, count, MPI_BYTE, root, MPI_COMM_WORLD, &request)) != MPI_SUCCESS)
-        return mpi_failed(job, "MPI_Ibcast", rc);
-    return finish(job, &request, "broadcast", trm_deadline_us(timeout_ms));
+    return trmi_star_spread(job, TRMI_TAG_BROADCAST, "a broadcast of the job", data, bytes, root,
+                            trm_deadline_us(timeout_ms));
+}
+
+struct opinion {
+    int status;
+    char text[1024];
+};
+
+/* Rank 0's: the failure of the lowest failing rank. */
+static trm_status worst(const struct opinion *all, int ranks)
+{
+    for (int i = 0; i < ranks; i++) {
+        const struct opinion *o = &all[i];
+        bool sane = o->status > TRM_OK && o->status < TRM_STATUS_COUNT;
+
+        if (o->status != TRM_OK)
+            return trm_fail(sane ? (trm_status)o->status : TRM_ERR_INTERNAL, "rank %d: %.1000s", i,
+                            o->text);
+    }
+    return TRM_OK;
 }
 
 trm_status trm_job_agree(trm_job *job, trm_status mine, int64_t timeout_ms)
 {
-    struct {
-        int status;
-        char text[MESSAGE_BYTES];
-    } verdict = {.status = (int)mine};
-    int first, ours, rc;
-    MPI_Request request;
+    static const char *const what = "the ranks' agreement";
+    int64_t deadline_us = trm_deadline_us(timeout_ms);
+    struct opinion opinion = {.status = (int)mine}, *all = NULL;
+    trm_status st;
 
     if (job->size == 1)
         return mine;
     if (job->lost)
         return mine != TRM_OK ? mine
-                              : trm_fail(TRM_ERR_COMM, "MPI: roll call after a rank was lost");
-    snprintf(verdict.text, sizeof(verdict.text), "%s", mine == TRM_OK ? "" : trm_message());
-    ours = first = mine == TRM_OK ? job->size : job->rank;
-    rc = MPI_Iallreduce(&ours, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD, &request);
-    if (rc != MPI_SUCCESS)
-        return mpi_failed(job, "MPI_Iallreduce", rc);
-    TRM_CHECK(finish(job, &request, "roll call", trm_deadline_us(timeout_ms)));
-    if (first == job->size)
-        return TRM_OK;
-    TRM_CHECK(trm_job_bcast(job, &verdict, sizeof(verdict), first, INIT_TIMEOUT_MS));
-    verdict.text[sizeof(verdict.text) - 1] = '\0';
-    if (verdict.status <= TRM_OK || verdict.status >= TRM_STATUS_COUNT)
-        verdict.status = TRM_ERR_INTERNAL;
-    return trm_fail((trm_status)verdict.status, "rank %d: %s", first, verdict.text);
+                              : trm_fail(TRM_ERR_COMM, "MPI: agreement after a rank was lost");
+    snprintf(opinion.text, sizeof(opinion.text), "%s", mine == TRM_OK ? "" : trm_message());
+    trmi_job_fault(job, "agree");
+    if (job->rank == 0 && (all = trm_calloc((size_t)job->size, sizeof(*all))) == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "MPI: what %d ranks say", job->size);
+    st = trmi_star_collect(job, TRMI_TAG_AGREE, what, &opinion, sizeof(opinion), all, deadline_us);
+    if (job->rank == 0) {
+        if (st == TRM_OK)
+            st = worst(all, job->size);
+        st = trmi_star_verdict(job, what, st, deadline_us);
+    } else if (st == TRM_OK) {
+        st = trmi_star_verdict(job, what, TRM_OK, deadline_us);
+    }
+    trm_free(all);
+    return st;
 }
 
 static int core_of(int cpu)
@@ -219,10 +189,10 @@ static void end_now(int signal)
 static void finalize(trm_job *job, int exit_code)
 {
     struct sigaction action = {.sa_handler = end_now};
-    MPI_Request request;
 
-    if (MPI_Ibarrier(MPI_COMM_WORLD, &request) != MPI_SUCCESS ||
-        finish(job, &request, "end of the job", trm_deadline_us(END_MS)) != TRM_OK) {
+    if (trm_job_agree(job, TRM_OK, END_MS) != TRM_OK) {
+        if (!job->told)
+            TRM_LOG(TRM_LOG_WARN, "job", "end of the job: %s", trm_message());
         job->lost = true;
         return;
     }
@@ -236,14 +206,16 @@ static void finalize(trm_job *job, int exit_code)
 
 void trm_job_end(trm_job *job, int exit_code)
 {
-    if (!job->mpi)
-        return;
-    if (!job->lost)
+    if (job->mpi && !job->lost)
         finalize(job, exit_code);
     if (job->lost) {
         fflush(stdout);
         fflush(stderr);
+        if (job->told) /* the launcher ends all as soon as one has */
+            usleep(SPEAKER_MS * 1000);
         _exit(exit_code);
     }
     job->mpi = false;
+    trm_topology_destroy(job->topology);
+    job->topology = NULL;
 }

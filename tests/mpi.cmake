@@ -8,3 +8,8 @@ endforeach()
 # Killed at random moments and resumed.
 add_test(NAME mpi/score-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 50)
 set_tests_properties(mpi/score-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+foreach(case asleep stuck dead gone build orphans)
+  add_test(NAME mpi/rollcall-${case}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/rollcall.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(mpi/rollcall-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+endforeach()

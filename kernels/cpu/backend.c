@@ -36,6 +36,11 @@ trm_isa trmi_cpu_isa(void)
     return isa;
 }
 
+int trm_device_isa(void)
+{
+    return (int)trmi_cpu_isa();
+}
+
 trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t bytes,
                          trmi_pack **pack_out, bool *found_out)
 {

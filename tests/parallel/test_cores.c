@@ -65,6 +65,7 @@ START_TEST(one_rank_without_a_launcher)
     ck_assert_int_eq(trm_job_bcast(&job, blob, sizeof(blob), 0, 100), TRM_OK);
     ck_assert_int_eq(trm_job_agree(&job, TRM_OK, 100), TRM_OK);
     ck_assert_int_eq(trm_job_agree(&job, trm_fail(TRM_ERR_BAD_FILE, "x"), 100), TRM_ERR_BAD_FILE);
+    ck_assert_int_eq(trm_job_topology(&job)->ranks, 1);
     trm_job_take_cores(&job, true, &threads);
     ck_assert_int_ge(threads, 1);
     trm_job_end(&job, 0);
