@@ -17,7 +17,8 @@
 
 #define ENTRIES 8192
 #define FILL_MS 600000 /* packing one weight takes well under a second */
-#define LOOK_MS 200    /* between looks whether the filler lives */
+#define ATTACH_MS 60000
+#define LOOK_MS 200 /* between looks whether the filler lives */
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -213,6 +214,49 @@ trm_status trm_weight_share_create(trm_segment *segment, trm_weight_share **shar
     w->capacity = trm_segment_bytes(segment) - table_bytes();
     *share_out = w;
     return TRM_OK;
+}
+
+trm_status trm_weight_share_open(trm_comm *equals, size_t capacity, trm_weight_share **share_out)
+{
+    struct {
+        char name[TRM_SEGMENT_NAME_BYTES];
+        uint64_t bytes; /* 0: there is none */
+    } where = {.bytes = 0};
+    trm_segment *segment = NULL;
+    bool first = trm_comm_rank(equals) == 0;
+    trm_status st = TRM_OK;
+
+    *share_out = NULL;
+    if (trm_comm_size(equals) == 1)
+        return TRM_OK;
+    if (first && trm_weight_share_segment(capacity, &segment) == TRM_OK) {
+        memcpy(where.name, trm_segment_name(segment), sizeof(where.name));
+        where.bytes = trm_segment_bytes(segment);
+    } else if (first) {
+        TRM_LOG(TRM_LOG_INFO, "weights", "not shared: %s", trm_message());
+    }
+    TRM_TRY(st, trm_comm_broadcast(equals, &where, sizeof(where), 0), fail);
+    if (where.bytes == 0)
+        return TRM_OK;
+    where.name[sizeof(where.name) - 1] = '\0';
+    if (!first)
+        st = trm_segment_attach(where.name, (size_t)where.bytes, &segment);
+    st = trm_comm_agree(equals,
+                        st); /* nobody shares unless all do; the name may go when all have it */
+    if (st == TRM_ERR_COMM)
+        goto fail;
+    if (st == TRM_OK && first)
+        st = trm_segment_seal(segment, trm_comm_size(equals) - 1, ATTACH_MS);
+    if (st == TRM_OK)
+        st = trm_weight_share_create(segment, share_out);
+    if (st == TRM_OK)
+        return TRM_OK;
+    TRM_LOG(TRM_LOG_INFO, "weights", "not shared: %s", trm_message());
+    trm_segment_close(segment);
+    return TRM_OK;
+fail:
+    trm_segment_close(segment);
+    return st;
 }
 
 void trm_weight_share_destroy(trm_weight_share *w)

@@ -9,6 +9,7 @@
 
 #include "base/segment.h"
 #include "kernels/weight_store.h"
+#include "parallel/comm.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,9 +17,14 @@ extern "C" {
 
 typedef struct trm_weight_share trm_weight_share;
 
-/* The segment: address space for `capacity` bytes of weights; memory is taken as it is used. Made
- * by one rank, which hands its name and size (trm_segment_name, trm_segment_bytes) to the others,
- * who attach. */
+/* Collective over `equals`: ranks of one host with the same (stage, shard) of the same model. One
+ * rank, or a segment that cannot be had, gives NULL in *share_out: then everybody packs privately.
+ */
+TRM_MUST_USE trm_status trm_weight_share_open(trm_comm *equals, size_t capacity,
+                                              trm_weight_share **share_out);
+/* Its parts, for processes without a communicator (tests). The segment: address space for
+ * `capacity` bytes of weights; memory is taken as it is used. Made by one rank, which hands its
+ * name and size (trm_segment_name, trm_segment_bytes) to the others, who attach. */
 TRM_MUST_USE trm_status trm_weight_share_segment(size_t capacity, trm_segment **segment_out);
 /* Takes the segment over, on success. */
 TRM_MUST_USE trm_status trm_weight_share_create(trm_segment *segment, trm_weight_share **share_out);
