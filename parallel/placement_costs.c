@@ -208,13 +208,16 @@ static double change_us(void *ctx, const trm_sharding *s, int value, trm_change 
 {
     costs_ctx *c = ctx;
     size_t bytes = 0;
+    double us;
 
     if (change.op == TRM_OP_NONE)
         return 0;
     if (trm_tensor_bytes(&s->descs[value], &bytes) != TRM_OK)
         bytes = 0; /* descs are concrete */
-    return trm_cost_collective_us(c->cost, collective_of(change.op), s->ranks, bytes) +
-           unfused_us(c, s, value, want);
+    us = trm_cost_collective_us(c->cost, collective_of(change.op), s->ranks, bytes);
+    if (change.op == TRM_OP_TrmAllGather && want == TRM_FORM_PARTIAL) /* and one rank keeps it */
+        us += trm_cost_collective_us(c->cost, TRM_COLLECTIVE_SHARD, s->ranks, bytes);
+    return us + unfused_us(c, s, value, want);
 }
 
 trm_status trm_placement_costs_create(const trm_sharding *s, const trm_cost_context *cost,

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#define PRICING_BEAM 512 /* while the price is looked for */
+#define PRICING_BEAM 128 /* while the price is looked for */
 #define PRICING_ROUNDS 16
 #define GAP 1e-3 /* stop when the bound says that no more than this share can be gained */
 #define BIGGEST 5

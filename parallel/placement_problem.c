@@ -297,39 +297,65 @@ uint32_t trmi_problem_after(const trmi_problem *p, const trmi_open *o, uint32_t 
     return trmi_form_after(mask, (trm_op)p->op[mask][want], (trm_form)want);
 }
 
-static double worst(trmi_problem *p, trmi_open *o, uint32_t a, uint32_t b, uint32_t later,
-                    const trmi_price *price, double at_least)
+/* The search for the worst continuation: what is still to be wanted decides, and whether the whole
+ * form has come into being on the way. */
+#define WORST_FORMS 6
+
+typedef struct worst {
+    trmi_problem *p;
+    trmi_open *o;
+    const trmi_price *price;
+    int forms[WORST_FORMS], count;
+    bool known[4 << WORST_FORMS];
+    double memo[4 << WORST_FORMS];
+} worst;
+
+/* left: bit i: forms[i] may still be wanted. */
+static double worst_of(worst *w, uint32_t a, uint32_t b, uint32_t left, double at_least)
 {
+    uint32_t at = left << 2 | (a & 1) << 1 | (b & 1);
     double most = at_least;
 
-    for (int f = 0; f < TRM_FORM_COUNT; f++) {
+    if (w->known[at])
+        return w->memo[at];
+    for (int i = 0; i < w->count; i++) {
+        int f = w->forms[i];
         double pay_a, pay_b, more;
 
-        if ((later >> f & 1) == 0)
+        if ((left >> i & 1) == 0)
             continue;
-        pay_b = trmi_problem_price(p, o, b, f, price);
+        pay_b = trmi_problem_price(w->p, w->o, b, f, w->price);
         if (isinf(pay_b))
             continue; /* whatever follows b does not want it */
-        pay_a = trmi_problem_price(p, o, a, f, price);
+        pay_a = trmi_problem_price(w->p, w->o, a, f, w->price);
         if (isinf(pay_a))
             return INFINITY;
         more = pay_a - pay_b +
-               worst(p, o, trmi_problem_after(p, o, a, f), trmi_problem_after(p, o, b, f),
-                     later & ~(1U << f), price, 0);
+               worst_of(w, trmi_problem_after(w->p, w->o, a, f),
+                        trmi_problem_after(w->p, w->o, b, f), left & ~(1U << i), 0);
         most = more > most ? more : most;
     }
+    w->known[at] = true;
+    w->memo[at] = most;
     return most;
 }
 
 double trmi_problem_extra(trmi_problem *p, trmi_open *o, uint32_t a, uint32_t b, uint32_t later,
                           const trmi_price *price)
 {
+    worst w = {.p = p, .o = o, .price = price};
+    /* what both have is free for both, and may be all that is wanted */
+    double at_least = (later & a & b) != 0 ? 0 : -INFINITY;
+
     if (a == b)
         return 0;
-    /* n forms are wanted in one of about e * n! orders */
-    if (__builtin_popcount(later) > 4)
+    later &= ~(a & b);
+    if (__builtin_popcount(later) > WORST_FORMS)
         return (a & b) == b ? 0 : INFINITY;
-    return worst(p, o, a, b, later, price, -INFINITY);
+    for (int f = 0; f < TRM_FORM_COUNT; f++)
+        if ((later >> f & 1) != 0)
+            w.forms[w.count++] = f;
+    return worst_of(&w, a, b, (1U << w.count) - 1, at_least);
 }
 
 uint32_t trmi_problem_lean(trmi_problem *p, trmi_open *o, uint32_t mask, uint32_t later,

@@ -4,7 +4,6 @@
 #define TRM_TESTS_PLACEMENT_FAKE_H
 
 #include "parallel/placement.h"
-#include "sharding_double.h"
 
 #include <check.h>
 #include <math.h>
