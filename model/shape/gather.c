@@ -22,7 +22,7 @@ static void gather_values(trmi_io io)
     trmi_shape_out_elems(io, 0, &out);
 }
 
-trm_status trmi_rule_gather(trmi_io io)
+static trm_status gather_shape(trmi_io io)
 {
     const trm_tensor *in = &io->in[0], *at = &io->in[1];
     trm_tensor out = {.rank = -1};
@@ -45,8 +45,20 @@ trm_status trmi_rule_gather(trmi_io io)
             out.dims[out.rank++] = in->dims[i];
     }
     trmi_shape_out(io, 0, trmi_shape_dtype(io, 0), &out);
+    return TRM_OK;
+}
+
+trm_status trmi_rule_gather(trmi_io io)
+{
+    TRM_CHECK(gather_shape(io));
     gather_values(io);
     return TRM_OK;
+}
+
+/* The data is a part: indices do not name its rows, so nothing is known of values. */
+trm_status trmi_rule_gather_part(trmi_io io)
+{
+    return gather_shape(io);
 }
 
 trm_status trmi_rule_gather_elements(trmi_io io)

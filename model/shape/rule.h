@@ -151,6 +151,7 @@ TRMI_RULE(reverse_sequence);
 TRMI_RULE(resize);
 /* gather.c */
 TRMI_RULE(gather);
+TRMI_RULE(gather_part);
 TRMI_RULE(gather_elements);
 TRMI_RULE(gather_nd);
 TRMI_RULE(scatter_elements);
