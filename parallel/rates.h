@@ -40,6 +40,8 @@ typedef struct trm_cost_context {
                            bandwidth and caches; 1: alone */
     trm_link_kind link; /* of a collective's group */
     trm_dtype dtype;    /* F32 or BF16: of dense products */
+    size_t step_bytes; /* weights and activations that a rank's step goes through: what fits a cache
+                          is read faster. 0: much more than any cache */
 } trm_cost_context;
 
 /* Microseconds of one node with concrete shapes (`in`, `out` as trm_op_desc has them: local shapes
