@@ -209,6 +209,8 @@ static trm_status read_all(int fd, const char *path, trmi_journal_text *t)
 
     if (fstat(fd, &info) != 0)
         return trm_fail(TRM_ERR_IO, "journal '%s': %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        return trm_fail(TRM_ERR_INVALID_ARG, "journal '%s' is not a regular file", path);
     if (info.st_size > JOURNAL_MAX)
         return trm_fail(TRM_ERR_BAD_FILE, "journal '%s' has %lld bytes: no run writes that much",
                         path, (long long)info.st_size);
