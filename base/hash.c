@@ -48,6 +48,8 @@ void trm_hash_add(trm_hash *h, const void *data, size_t bytes)
     const unsigned char *p = data;
     size_t held = (size_t)(h->bytes % sizeof(h->block));
 
+    if (bytes == 0)
+        return;
     h->bytes += bytes;
     if (held > 0) {
         size_t part = sizeof(h->block) - held < bytes ? sizeof(h->block) - held : bytes;

@@ -115,6 +115,8 @@ trm_status trm_lines_flush(trm_lines *l)
 
     if (l->failed != TRM_OK)
         return trm_fail(l->failed, "output '%s' failed before", l->path);
+    if (l->complete == 0)
+        return TRM_OK;
     while (written < l->complete) {
         ssize_t n = write(l->fd, l->buffer + written, l->complete - written);
 

@@ -2,8 +2,8 @@
 """usage: kill.py TRIREME SOURCE_DIR [KILLS [SEED]]
 
 Scores the digits, many times over, on one to four ranks, kills the run at a random moment (one rank, all ranks, or mpirun
-itself, by SIGKILL) and goes on with --resume, until KILLS runs were started; then lets it end. Every output must then hold
-what an undisturbed run writes, byte by byte. Most runs must have been killed before their end, and many behind a write,
+itself, by SIGKILL) and goes on at once with --resume, until KILLS runs were started; then lets it end. Every output must then hold
+what an undisturbed run writes, byte by byte, and no rank may outlive its mpirun for long. Most runs must have been killed before their end, and many behind a write,
 or the test has shown nothing. 77: no mpirun here.
 """
 import os
@@ -20,7 +20,7 @@ trireme, source = sys.argv[1], pathlib.Path(sys.argv[2])
 kills = int(sys.argv[3]) if len(sys.argv) > 3 else 50
 seed = int(sys.argv[4]) if len(sys.argv) > 4 else 7
 demo = source / "configs/demo/digits"
-REPEAT = {"jsonl": 90, "csv": 270, "npy": 270}  # times 360 records: some seconds each, however many kills they take
+REPEAT = {"jsonl": 150, "csv": 450, "npy": 450}  # times 360 records: some seconds each, however many kills they take
 
 if shutil.which("mpirun") is None:
     print("skip: no mpirun")
@@ -122,7 +122,7 @@ for kind, repeat in REPEAT.items():
 counts = {"rank": 0, "all": 0, "mpirun": 0}
 middle = behind_write = finished = outputs = 0
 start = time.monotonic()
-current = {kind: None for kind in REPEAT}
+killed = []
 
 
 def check(kind, output):
@@ -134,13 +134,13 @@ def check(kind, output):
 
 
 for i in range(kills):
-    kind = list(REPEAT)[i % 3]
+    kind = list(REPEAT)[i // 4 % 3]  # the same again: the ranks of the one before may still be there
     output = work / f"o.{kind}"
     # a new output begins without --resume or with it: both must do
     run = Run(kind, output, "--resume")
     before, begun = journal_bytes(output), time.monotonic()
     if random.random() < 0.3:  # any moment, also while it starts
-        until = begun + random.random() * 1.5
+        until = begun + random.random()
         while time.monotonic() < until and not run.ended():
             time.sleep(0.005)
     else:  # after it has written something, this time
@@ -156,6 +156,7 @@ for i in range(kills):
         check(kind, output)
         continue
     counts[run.kill()] += 1
+    killed.append(run)
     middle += run.process.returncode != 0
     behind_write += journal_bytes(output) > before
     if run.process.returncode == 0:
@@ -167,6 +168,11 @@ for kind in REPEAT:
     if run.end() != 0:
         fail(f"the last run of {kind} ended with {run.process.returncode}")
     check(kind, output)
+deadline = time.monotonic() + 60
+while any(run.left() for run in killed):
+    if time.monotonic() > deadline:
+        fail(f"ranks outlived their job: {[run.left() for run in killed if run.left()]}")
+    time.sleep(0.1)
 print(f"{kills} runs in {took:.0f} s: {middle} killed before their end ({counts}), {behind_write} of them behind a write, "
       f"{finished} ended before; {outputs} outputs equal to the byte")
 if middle * 5 < kills * 3 or behind_write * 3 < kills:
