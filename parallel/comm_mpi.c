@@ -11,6 +11,10 @@
 #define DEFAULT_BYTES ((size_t)1 << 20)
 #define MESSAGES 4
 #define END_MS 5000
+/* A round trip between hosts is 10 to 100 us and a nap at least 100, so the spin is longer than in
+ * a shared window, where who posts also wakes; it yields the core in each turn. */
+#define SPIN_US 200
+#define SPIN_CROWDED_US 40 /* more ranks than cores; each turn yields */
 
 static size_t slot_bytes(const trm_comm *c)
 {
@@ -119,7 +123,7 @@ static trm_status make(trm_job *job, MPI_Comm comm, const int *members, int coun
     trmi_comm_label(&m->base, label);
     m->job = job;
     m->comm = comm;
-    m->spin_us = spin_us;
+    m->spin_us = spin_us > 0 ? SPIN_US : SPIN_CROWDED_US;
     m->messages = MESSAGES;
     m->timeout_ms = TRMI_COMM_TIMEOUT_MS;
     m->slot_bytes = DEFAULT_BYTES;

@@ -50,8 +50,10 @@ trm_status trmi_mpi_pause_turn(trmi_mpi *m, trmi_mpi_pause *p)
 {
     int64_t now = trm_now_us();
 
-    if (now - p->start < m->spin_us)
+    if (now - p->start < m->spin_us) {
+        (void)sched_yield(); /* who computes on this core goes first */
         return TRM_OK;
+    }
     if (now >= p->look) {
         TRM_CHECK(notice(m));
         p->look = now + LOOK_US;
