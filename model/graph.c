@@ -49,14 +49,24 @@ trm_status trm_graph_create(trm_graph *root, const char *name, trm_graph **graph
     return TRM_OK;
 }
 
+void trm_graph_keep(trm_graph *graph, trm_graph *source)
+{
+    TRM_ASSERT(graph->root == graph && graph->kept == NULL);
+    graph->kept = source;
+}
+
 void trm_graph_destroy(trm_graph *graph)
 {
+    trm_graph *kept;
+
     if (graph == NULL || graph->root != graph)
         return;
+    kept = graph->kept;
     trmi_graph_free_lazies(graph);
     for (int i = 0; i < graph->file_count; i++)
         trm_file_unref(graph->files[i]);
     trm_arena_destroy(graph->arena); /* the graph itself lies in it */
+    trm_graph_destroy(kept);
 }
 
 trm_status trm_graph_add_value(trm_graph *g, const char *name, const trm_tensor *desc,

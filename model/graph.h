@@ -67,6 +67,7 @@ typedef struct trm_graph {
     trm_file **files; /* root only: references released on destroy */
     int file_count, file_count_max;
     struct trm_lazy *lazies; /* root only: a list, released on destroy */
+    struct trm_graph *kept;  /* root only: trm_graph_keep */
     struct trm_lazy_bytes {
         size_t now, most;
     } lazy_bytes; /* root only: trm_graph_lazy_bytes */
@@ -80,6 +81,9 @@ typedef struct trm_graph {
 TRM_MUST_USE trm_status trm_graph_create(trm_graph *root, const char *name, trm_graph **graph_out);
 void trm_graph_destroy(
     trm_graph *graph); /* a top graph with all its bodies; takes NULL; no-op for a body */
+/* Top graphs. `graph` takes `source`, whose memory its constants point into: it is destroyed after
+ * graph. One source a graph. */
+void trm_graph_keep(trm_graph *graph, trm_graph *source);
 
 /* All strings and arrays are copied into the arena. Ids are stable until trm_graph_sort (values:
  * always). */
