@@ -143,6 +143,12 @@ static size_t fresh_bytes(const struct cutter *c, int n, int end)
     return bytes;
 }
 
+/* What waits in front of a stage that begins there. */
+static size_t held_messages(const struct cutter *c, int begin)
+{
+    return begin == 0 ? 0 : (size_t)c->costs->messages * c->crossing[begin];
+}
+
 static double *best_at(const struct cutter *c, int stages, int end)
 {
     return &c->best[(size_t)stages * ((size_t)c->nodes + 1) + (size_t)end];
@@ -171,17 +177,19 @@ static void cut_before(struct cutter *c, goal want, int end)
     for (int s = 0; s <= c->count; s++)
         *best_at(c, s, end) = s == 0 && end == 0 ? 0 : INFINITY;
     for (int begin = end - 1; begin >= 0; begin--) {
-        double stage, compute;
+        double stage, least;
+        size_t held;
 
         us += c->costs->node_us[begin];
         bytes += fresh_bytes(c, begin, end);
-        if (want != GOAL_BYTES && bytes > c->limit)
+        held = bytes + held_messages(c, begin);
+        /* what only grows as the stage does ends the loop, what may shrink skips a beginning */
+        least = want == GOAL_BYTES ? (double)bytes : us;
+        stage = want == GOAL_BYTES ? (double)held : us + c->send_us[end];
+        if ((want != GOAL_BYTES && bytes > c->limit) || (want == GOAL_SUM && least > c->bound) ||
+            least > worst_known(c, end))
             break;
-        compute = want == GOAL_BYTES ? (double)bytes : us;
-        stage = want == GOAL_BYTES ? compute : us + c->send_us[end];
-        if ((want == GOAL_SUM && compute > c->bound) || compute > worst_known(c, end))
-            break;
-        if (want == GOAL_SUM && stage > c->bound)
+        if ((want != GOAL_BYTES && held > c->limit) || (want == GOAL_SUM && stage > c->bound))
             continue;
         for (int s = 1; s <= c->count && s <= begin + 1; s++) {
             double before = *best_at(c, s - 1, begin);

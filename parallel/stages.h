@@ -22,6 +22,7 @@ typedef struct trm_stage_costs {
     double (*message_us)(void *ctx, size_t bytes);
     void *ctx;
     size_t activation_bytes; /* allowance of each stage beside its weights */
+    int messages;            /* of those that come into a stage, so many are held there */
     size_t memory_bytes;     /* limit of each stage; 0: none */
 } trm_stage_costs;
 
@@ -29,7 +30,7 @@ typedef struct trm_stages {
     int count;
     int cuts[TRM_STAGES_MAX + 1];          /* cuts[0] = 0, cuts[count] = node_count */
     double stage_us[TRM_STAGES_MAX];       /* compute and sending of one micro-batch */
-    size_t stage_bytes[TRM_STAGES_MAX];    /* weights */
+    size_t stage_bytes[TRM_STAGES_MAX];    /* weights (without messages) */
     size_t crossing_bytes[TRM_STAGES_MAX]; /* out of each stage, one micro-batch */
 } trm_stages;
 
