@@ -26,8 +26,7 @@ static trm_status parse_part(const char *text, const char *item, size_t bytes, t
         if (strlen(names[i]) != name || strncmp(names[i], item, name) != 0)
             continue;
         if (seen[i])
-            return trm_fail(TRM_ERR_INVALID_ARG, "parallel '%.100s': %s is given twice", text,
-                            names[i]);
+            return trm_fail(TRM_ERR_INVALID_ARG, "'%.100s': %s is given twice", text, names[i]);
         seen[i] = true;
         if (equals != NULL && bytes - name == 5 && strncmp(equals + 1, "auto", 4) == 0) {
             *part_of(p, i) = 0;
@@ -39,14 +38,13 @@ static trm_status parse_part(const char *text, const char *item, size_t bytes, t
                     : -1;
         if (value < 1 || value > TRMI_RANKS_MAX || end != item + bytes)
             return trm_fail(TRM_ERR_INVALID_ARG,
-                            "parallel '%.100s': %s must be a number from 1 to %d, or auto", text,
-                            names[i], TRMI_RANKS_MAX);
+                            "'%.100s': %s must be a number from 1 to %d, or auto", text, names[i],
+                            TRMI_RANKS_MAX);
         *part_of(p, i) = (int)value;
         return TRM_OK;
     }
-    return trm_fail(TRM_ERR_INVALID_ARG,
-                    "parallel '%.100s': '%.*s' is none of data=N, tensor=N, pipeline=N", text,
-                    (int)(bytes < 60 ? bytes : 60), item);
+    return trm_fail(TRM_ERR_INVALID_ARG, "'%.100s': '%.*s' is none of data=N, tensor=N, pipeline=N",
+                    text, (int)(bytes < 60 ? bytes : 60), item);
 }
 
 trm_status trm_parallel_parse(const char *text, trm_parallel *parallel_out)
@@ -68,8 +66,8 @@ trm_status trm_parallel_parse(const char *text, trm_parallel *parallel_out)
     }
     if (p.tensor * p.pipeline > TRMI_REPLICA_MAX)
         return trm_fail(TRM_ERR_INVALID_ARG,
-                        "parallel '%.100s': a replica of %d ranks; tensor x pipeline is at most %d",
-                        text, p.tensor * p.pipeline, TRMI_REPLICA_MAX);
+                        "'%.100s': a replica of %d ranks; tensor x pipeline is at most %d", text,
+                        p.tensor * p.pipeline, TRMI_REPLICA_MAX);
     *parallel_out = p;
     return TRM_OK;
 }

@@ -11,6 +11,7 @@
 #define NODES_MAX (1 << 24)
 #define CANDIDATES_MAX 65536
 #define INPUTS_MAX 4096
+#define MICRO_MAX 4096
 
 /* ---- writing ---- */
 struct writer {
@@ -89,6 +90,7 @@ static void put_candidate(struct writer *w, const trm_candidate *c)
     put_double(w, c->compute_us);
     put_double(w, c->collective_us);
     put_double(w, c->bubble);
+    put_int(w, c->micro_batches);
     put_u64(w, c->memory);
     put_text(w, c->reason);
 }
@@ -256,6 +258,7 @@ static void get_candidate(struct reader *r, trm_candidate *c)
     c->compute_us = get_double(r);
     c->collective_us = get_double(r);
     c->bubble = get_double(r);
+    c->micro_batches = get_range(r, 0, MICRO_MAX, "micro-batches are out of range");
     c->memory = get_size(r);
     get_text(r, c->reason, sizeof(c->reason));
 }
@@ -302,12 +305,12 @@ static void get_plan(struct reader *r, trm_plan *p, bool *no_memory)
 {
     get_layout(r, &p->parallel);
     p->graph_hash = get_bits(r, 8);
-    p->micro_batches = get_range(r, 1, TRM_STAGES_MAX * 64, "its micro-batches are out of range");
+    p->micro_batches = get_range(r, 1, MICRO_MAX, "its micro-batches are out of range");
     p->step_us = get_double(r);
     p->slot_bytes = get_size(r);
     p->message_bytes = get_size(r);
     get_text(r, p->reason, sizeof(p->reason));
-    p->candidate_count = get_count(r, 0, CANDIDATES_MAX, 68, "it has too many candidates");
+    p->candidate_count = get_count(r, 0, CANDIDATES_MAX, 72, "it has too many candidates");
     p->chosen = get_range(r, p->candidate_count > 0 ? 0 : -1,
                           p->candidate_count > 0 ? p->candidate_count - 1 : 0,
                           "its choice is no candidate");

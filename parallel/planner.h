@@ -62,8 +62,9 @@ typedef struct trm_candidate {
     double step_us;   /* one step of `batch` records through one replica: latency */
     double records_s; /* all replicas, pipelines full: throughput */
     double compute_us, collective_us, bubble;
-    size_t memory;    /* of the fullest rank */
-    char reason[160]; /* why it is out: "needs 1.2 GiB a rank, limit 1 GiB" */
+    int micro_batches; /* in flight in a replica: >= stages */
+    size_t memory;     /* of the fullest rank */
+    char reason[160];  /* why it is out: "needs 1.2 GiB a rank, limit 1 GiB" */
 } trm_candidate;
 
 typedef struct trm_plan {

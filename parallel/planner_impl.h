@@ -17,6 +17,99 @@ char *trmi_bytes_text(size_t bytes, char *buf);
 /* The constants that weigh most, "'a' (50.0 MB), 'b' (20.0 MB)". bytes: [value_count] */
 char *trmi_biggest_weights(const trm_graph *g, const size_t *bytes, char *buf, size_t room);
 
+/* ---- planner_ledger.c: what a graph holds ---- */
+/* A constant as kernels will hold it. */
+typedef struct trmi_weights {
+    size_t bytes;   /* packed, or as it is */
+    size_t mapped;  /* of those, read where they lie in the mapped file */
+    size_t staging; /* gathered for a moment, to be packed: no stretch of its source */
+} trmi_weights;
+/* weights_out: [value_count]; zero where nothing reads it. */
+void trmi_ledger_weights(const trm_graph *local, trm_dtype dtype, trmi_weights *weights_out);
+/* Arena of one step of nodes with host_of[node] in [begin, end) of a finished graph with concrete
+ * descs; host_of NULL: nodes themselves. */
+trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *descs,
+                                   const int *host_of, int begin, int end, size_t *bytes_out);
+
+/* ---- planner_division.c: the graph divided among a tensor group ---- */
+typedef struct trmi_costs {
+    struct trmi_costs *next;
+    int busy_ranks;
+    trm_link_kind link;
+    size_t step_bytes;
+    double *node_us;     /* [local->node_count] what fuses into another node costs nothing */
+    double *dispatch_us; /* [local->node_count] of the executor */
+    double compute_us, collective_us, all_dispatch_us;
+} trmi_costs;
+
+/* The largest shard's graph (the last rank's: no rank holds more), twice: as lowered, where cuts
+ * are made, and finished, as it runs. */
+typedef struct trmi_division {
+    struct trmi_division *next;
+    int tensor;
+    size_t weight_max; /* what the search was told; 0: no limit */
+    trm_status failed; /* nothing below is made, and why */
+    char why[400];
+    trm_arena *arena;
+    trm_sharding *sharding; /* NULL: tensor is 1 */
+    int *strategy;          /* [node_count] of the whole graph */
+    bool exact;
+    trm_graph *local, *finished;
+    trm_tensor *descs, *finished_descs;
+    int *host_of;          /* [finished->node_count] its node in `local` */
+    int *run_here;         /* [local->node_count] nodes of `finished` that it became: 0 or 1 */
+    trmi_weights *weights; /* [local->value_count] */
+    size_t *weight_bytes;  /* the same, bytes alone */
+    size_t *value_bytes;
+    size_t input_bytes, output_bytes; /* of a step */
+    size_t activation_bytes;          /* of all of it */
+    size_t slot_bytes;                /* the largest contribution to a collective */
+    trmi_costs *costs;
+} trmi_division;
+
+typedef struct trmi_planner {
+    trm_graph *g;
+    const trm_plan_options *options;
+    trm_arena *arena;
+    trm_tensor *inputs, *descs;
+    int64_t batch;   /* records of a step */
+    size_t limit;    /* of memory, a rank */
+    bool free_batch; /* records can be batched, so steps follow each other */
+    trmi_division *divisions;
+} trmi_planner;
+
+/* Ranks [0, ranks) on the host that has most of them, and how many hosts they are on. */
+int trmi_ranks_of_host(const trm_plan_options *options, int ranks, int *hosts_out);
+/* Ranks of the host that can compute at the same time. */
+int trmi_busy_ranks(const trm_plan_options *options, int ranks);
+
+/* Found again where it was made before; `failed` is set in it where the search found nothing (that
+ * is no error). `busy_ranks`, `link`: what the search assumes. */
+trm_status trmi_division_get(trmi_planner *p, int tensor, size_t weight_max, int busy_ranks,
+                             trm_link_kind link, trmi_division **division_out);
+/* `stages`: the graph is cut in so many, which decides how much of it a rank's caches meet. */
+trm_status trmi_division_costs(const trmi_planner *p, trmi_division *d, int busy_ranks,
+                               trm_link_kind link, int stages, trmi_costs **costs_out);
+void trmi_divisions_destroy(trmi_division *d);
+/* One shard's graph, not finished. */
+trm_status trmi_division_lower(trm_graph *g, const trm_sharding *s, const int *strategy, int shard,
+                               trm_graph **local_out);
+
+/* ---- planner_predict.c: one layout ---- */
+/* Fills in a candidate (its `parallel` is given); stages_out and division_out where it fits. */
+trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_out,
+                        trmi_division **division_out);
+/* The ledgers of one shard's stages, into ledger[stage * tensor + shard]. */
+trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                              int micro, int shard, trm_ledger *ledger);
+
+/* ---- plan_graph.c ---- */
+/* The shard's graph as the plan has it, not cut; `sharding_out` NULL where the tensor size is 1. It
+ * and `arena` (for the shapes it stands on) outlive nothing: both are the caller's. */
+trm_status trmi_plan_sharding(const trm_plan *plan, trm_graph *g, trm_arena *arena,
+                              trm_sharding **sharding_out);
+trm_status trmi_plan_lower(const trm_plan *plan, trm_graph *g, int shard, trm_graph **local_out);
+
 #ifdef __cplusplus
 }
 #endif

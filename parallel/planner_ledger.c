@@ -1,0 +1,271 @@
+/* What a graph holds in memory, by arithmetic on shapes: weights as the kernels of the CPU pack
+ * them, activations by lifetimes in one arena. Estimates; tests compare them with what is
+ * allocated. */
+#include "parallel/planner_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t up(int64_t n, int64_t to)
+{
+    return (size_t)((n + to - 1) / to * to);
+}
+
+/* ---- weights ---- */
+
+/* Products want the rows in blocks of 16 and the columns in blocks of 64, fewer where there are
+ * fewer. */
+static size_t packed_product(const trm_tensor *t, bool transposed)
+{
+    int64_t k = t->rank < 2 ? 1 : t->dims[t->rank - 2], n = t->rank < 1 ? 1 : t->dims[t->rank - 1];
+    size_t batch = t->rank > 2 ? trm_tensor_count(t, 0, t->rank - 2) : 1;
+
+    if (transposed) {
+        int64_t swap = k;
+
+        k = n;
+        n = swap;
+    }
+    return batch * up(k, 16) * up(n, n > 32 ? 64 : 16);
+}
+
+/* Convolutions want channels in blocks of 16; what has few input channels keeps them. */
+static size_t packed_convolution(const trm_tensor *t, int64_t group, bool transposed)
+{
+    size_t taps = trm_tensor_count(t, 2, t->rank);
+    int64_t outs = transposed ? t->dims[1] : t->dims[0] / group;
+    int64_t ins = transposed ? t->dims[0] / group : t->dims[1];
+
+    if (group > 1 && outs == 1 && ins == 1)
+        return up(group, 16) * taps;
+    return (size_t)group * up(outs, 16) * (ins <= 4 ? (size_t)ins : up(ins, 16)) * taps;
+}
+
+/* Elements of constant input `i` as the kernel keeps it; 0: it reads it where it lies. */
+static size_t packed_elems(const trm_node *n, int i, const trm_tensor *t)
+{
+    if (i != 1 || t->rank < 1)
+        return 0;
+    switch (n->op) {
+    case TRM_OP_MatMul:
+        return t->rank < 2 ? 0 : packed_product(t, false);
+    case TRM_OP_Gemm:
+        return packed_product(t, trm_attr_int(&n->attrs, "transB", 0) != 0);
+    case TRM_OP_Conv:
+    case TRM_OP_ConvTranspose: {
+        int64_t group = trm_attr_int(&n->attrs, "group", 1);
+
+        return t->rank < 3 || group < 1
+                   ? 0
+                   : packed_convolution(t, group, n->op == TRM_OP_ConvTranspose);
+    }
+    default:
+        return 0;
+    }
+}
+
+void trmi_ledger_weights(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
+{
+    memset(w, 0, (size_t)g->value_count * sizeof(*w));
+    for (int n = 0; n < g->node_count; n++) {
+        const trm_node *node = &g->nodes[n];
+
+        for (int i = 0; i < node->input_count; i++) {
+            int v = node->inputs[i];
+            const trm_value *value = v == TRM_NO_VALUE ? NULL : &g->values[v];
+            size_t packed;
+
+            if (value == NULL || !trm_graph_is_constant(g, v))
+                continue;
+            packed = packed_elems(node, i, &value->desc) *
+                     trm_dtype_bytes(dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16
+                                         ? dtype
+                                         : value->desc.dtype);
+            /* two readers of one weight share the packed copy, but one that does not pack reads
+             * the source beside it */
+            if (packed > 0 && value->lazy != NULL)
+                w[v].staging = value->bytes;
+            else if (packed == 0 && value->file != NULL && value->lazy == NULL)
+                w[v].mapped = value->bytes;
+            packed = packed > 0 ? packed : value->bytes;
+            w[v].bytes = packed > w[v].bytes ? packed : w[v].bytes;
+        }
+    }
+}
+
+/* ---- activations ---- */
+
+typedef struct block {
+    int birth, death;
+    size_t bytes, offset;
+} block;
+
+/* qsort has no context argument; a thread plans one arena at a time */
+static _Thread_local const block *sort_base;
+
+static int larger_first(const void *a, const void *b)
+{
+    const block *x = &sort_base[*(const int *)a], *y = &sort_base[*(const int *)b];
+
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    return *(const int *)a - *(const int *)b;
+}
+
+static size_t lowest_gap(const block *all, const int *placed, int count, const block *s)
+{
+    size_t at = 0;
+
+    for (int i = 0; i < count; i++) {
+        const block *p = &all[placed[i]];
+
+        if (p->birth > s->death || s->birth > p->death)
+            continue;
+        if (p->offset >= at + s->bytes)
+            break;
+        if (p->offset + p->bytes > at)
+            at = p->offset + p->bytes;
+    }
+    return at;
+}
+
+/* As worker/memory_plan.c places storages: the largest first, each at the lowest gap. */
+static size_t arena_of(block *blocks, int count, int *order, int *placed)
+{
+    size_t total = 0;
+
+    for (int i = 0; i < count; i++)
+        order[i] = i;
+    sort_base = blocks;
+    qsort(order, (size_t)count, sizeof(int), larger_first);
+    for (int i = 0; i < count; i++) {
+        block *s = &blocks[order[i]];
+        int at = i;
+
+        s->offset = lowest_gap(blocks, placed, i, s);
+        while (at > 0 && blocks[placed[at - 1]].offset > s->offset) {
+            placed[at] = placed[at - 1];
+            at--;
+        }
+        placed[at] = order[i];
+        if (s->offset + s->bytes > total)
+            total = s->offset + s->bytes;
+    }
+    return total;
+}
+
+/* What convolutions make is blocked by 16 channels, and stays so until something wants it plain. */
+static size_t storage_bytes(const trm_node *n, const trm_tensor *t)
+{
+    trm_tensor padded = *t;
+    size_t bytes = 0;
+
+    if (t->rank >= 3 && t->dims[1] > 4 && (n->op == TRM_OP_Conv || n->op == TRM_OP_ConvTranspose))
+        padded.dims[1] = (t->dims[1] + 15) / 16 * 16;
+    padded.layout = TRM_LAYOUT_PLAIN;
+    if (trm_tensor_bytes(&padded, &bytes) != TRM_OK)
+        return 0; /* a dim that depends on data */
+    return trm_align_up(bytes, TRM_ALIGN);
+}
+
+struct lives {
+    const trm_graph *g;
+    const trm_tensor *descs;
+    const int *host_of;
+    int begin, end;
+    int *last;     /* [value_count] last node of the stretch that reads it; node_count: something
+                      outside does */
+    int *block_of; /* [value_count] -1: none */
+    block *blocks;
+    int count;
+};
+
+static bool inside(const struct lives *l, int n)
+{
+    int host = l->host_of == NULL ? n : l->host_of[n];
+
+    return host >= l->begin && host < l->end;
+}
+
+static void find_last_readers(struct lives *l)
+{
+    const trm_graph *g = l->g;
+
+    for (int v = 0; v < g->value_count; v++)
+        l->last[v] = l->block_of[v] = -1;
+    for (int n = 0; n < g->node_count; n++)
+        for (int i = 0; i < g->nodes[n].input_count; i++)
+            if (g->nodes[n].inputs[i] != TRM_NO_VALUE) {
+                int *last = &l->last[g->nodes[n].inputs[i]],
+                    reader = inside(l, n) ? n : g->node_count;
+
+                *last = reader > *last ? reader : *last;
+            }
+    for (int i = 0; i < g->output_count; i++)
+        l->last[g->outputs[i]] = g->node_count;
+}
+
+/* The block whose memory output `v` of node n takes over: of a view's input, or of an operand of an
+ * elementwise operator that nobody reads later. -1: none. */
+static int taken_over(const struct lives *l, int n, size_t bytes)
+{
+    const trm_node *node = &l->g->nodes[n];
+    uint32_t flags = trm_op_get(node->op)->flags;
+
+    for (int i = 0; i < node->input_count && i < 2; i++) {
+        int v = node->inputs[i], b = v == TRM_NO_VALUE ? -1 : l->block_of[v];
+
+        if (b < 0)
+            continue;
+        if ((flags & TRM_OPF_VIEW) != 0)
+            return i == 0 ? b : -1;
+        if ((flags & TRM_OPF_ELEMENTWISE) != 0 && l->last[v] <= n && l->blocks[b].death <= n &&
+            l->blocks[b].bytes == bytes)
+            return b;
+    }
+    return -1;
+}
+
+static void place_output(struct lives *l, int n, int v)
+{
+    size_t bytes = storage_bytes(&l->g->nodes[n], &l->descs[v]);
+    int b = taken_over(l, n, bytes), death = l->last[v] > n ? l->last[v] : n;
+
+    if (b < 0) {
+        b = l->count++;
+        l->blocks[b] = (block){.birth = n, .death = death, .bytes = bytes};
+    } else if (l->blocks[b].death < death) {
+        l->blocks[b].death = death;
+    }
+    l->block_of[v] = b;
+}
+
+trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *descs,
+                                   const int *host_of, int begin, int end, size_t *bytes_out)
+{
+    size_t values = (size_t)finished->value_count + 1;
+    struct lives l = {
+        .g = finished, .descs = descs, .host_of = host_of, .begin = begin, .end = end};
+    int *order = trm_calloc(values, 2 * sizeof(int));
+    trm_status st = TRM_OK;
+
+    l.last = trm_calloc(values, sizeof(int));
+    l.block_of = trm_calloc(values, sizeof(int));
+    l.blocks = trm_calloc(values, sizeof(block));
+    if (order == NULL || l.last == NULL || l.block_of == NULL || l.blocks == NULL) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", finished->value_count);
+        goto done;
+    }
+    find_last_readers(&l);
+    for (int n = 0; n < finished->node_count; n++)
+        for (int i = 0; inside(&l, n) && i < finished->nodes[n].output_count; i++)
+            if (finished->nodes[n].outputs[i] != TRM_NO_VALUE)
+                place_output(&l, n, finished->nodes[n].outputs[i]);
+    *bytes_out = arena_of(l.blocks, l.count, order, order + values);
+done:
+    trm_free(order);
+    trm_free(l.last);
+    trm_free(l.block_of);
+    trm_free(l.blocks);
+    return st;
+}

@@ -1,0 +1,356 @@
+/* One layout: whether it fits, and how long it takes.
+ *
+ * Latency is one step through one replica while nothing else runs: its nodes one after another,
+ * the messages between stages, the results' way back. Throughput counts all replicas with their
+ * pipelines full: a step leaves a replica every `period`, which is the slowest stage, or the whole
+ * way divided by the steps in flight, or the work of all ranks of a host divided by its cores,
+ * whichever is longest. */
+#include "parallel/planner_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+int trmi_ranks_of_host(const trm_plan_options *options, int ranks, int *hosts_out)
+{
+    int hosts = 0, most = 0;
+
+    for (int r = 0; r < ranks; r++) {
+        int host = options->hosts == NULL ? 0 : options->hosts[r], here = 0, first = 1;
+
+        for (int q = 0; q < ranks; q++) {
+            bool same = (options->hosts == NULL ? 0 : options->hosts[q]) == host;
+
+            here += same ? 1 : 0;
+            first = same && q < r ? 0 : first;
+        }
+        hosts += first;
+        most = here > most ? here : most;
+    }
+    if (hosts_out != NULL)
+        *hosts_out = hosts;
+    return most;
+}
+
+int trmi_busy_ranks(const trm_plan_options *options, int ranks)
+{
+    int here = trmi_ranks_of_host(options, ranks, NULL);
+    int room = options->cores <= 0 ? here : options->cores / options->threads;
+
+    return here < room ? here : room > 1 ? room : 1;
+}
+
+/* Do ranks a and b of any replica of the layout sit on different hosts? */
+static bool apart(const trmi_planner *p, const trm_parallel *l, int stages_apart)
+{
+    int ranks = l->data * l->tensor * l->pipeline;
+    const int *hosts = p->options->hosts;
+
+    for (int r = 0; hosts != NULL && r < ranks; r++) {
+        int first = r / l->tensor * l->tensor; /* of the tensor group */
+        int other = stages_apart == 0 ? first : r + l->tensor;
+
+        if (stages_apart > 0 && trm_parallel_place(l, r).stage == l->pipeline - 1)
+            continue;
+        if (hosts[r] != hosts[other])
+            return true;
+    }
+    return false;
+}
+
+struct messages {
+    trm_cost_context c;
+};
+
+static double message_us(void *ctx, size_t bytes)
+{
+    const struct messages *m = ctx;
+
+    return trm_cost_collective_us(&m->c, TRM_COLLECTIVE_MESSAGE, 2, bytes);
+}
+
+static struct messages messages_of(const trmi_planner *p, const trm_parallel *l, int busy)
+{
+    return (struct messages){.c = {.rates = p->options->rates,
+                                   .threads = p->options->threads,
+                                   .busy_ranks = busy,
+                                   .link = apart(p, l, 1) ? TRM_LINK_NETWORK : TRM_LINK_HOST,
+                                   .dtype = p->options->dtype}};
+}
+
+/* What goes to the shards of the first stage, and comes back from the last, beyond what stages hand
+ * on; and what a step costs before anything is computed. */
+static double around_us(const trmi_planner *p, const trmi_division *d, const trm_parallel *l,
+                        struct messages *m)
+{
+    double us = trm_cost_step_us(&m->c, 0, l->tensor * l->pipeline);
+
+    (void)p;
+    us += (l->tensor - 1) * message_us(m, d->input_bytes);
+    if (l->pipeline > 1)
+        us += message_us(m, d->output_bytes);
+    return us;
+}
+
+/* ---- memory ---- */
+
+/* Places in the ring between two stages. */
+static int ring_messages(int micro)
+{
+    return micro + 2;
+}
+
+/* Two slots for collectives; a ring of messages from the stage before (results, for the first). */
+static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, int micro, int stage)
+{
+    size_t bytes = d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0;
+
+    if (s->count > 1)
+        bytes += (size_t)ring_messages(micro) *
+                 (stage > 0 ? s->crossing_bytes[stage - 1] : d->output_bytes);
+    return bytes;
+}
+
+/* Of a stage: the constants that its nodes read in `g`, and its part of the activations. */
+static trm_status stage_ledger(const trmi_division *d, const trm_graph *g,
+                               const trmi_weights *weights, const trm_stages *s, int micro,
+                               int stage, trm_ledger *ledger_out)
+{
+    trm_ledger l = {.communicators = communicator_bytes(d, s, micro, stage)};
+    bool *seen = trm_calloc((size_t)g->value_count + 1, sizeof(bool));
+    trm_status st;
+
+    if (seen == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count);
+    for (int n = s->cuts[stage]; n < s->cuts[stage + 1]; n++) {
+        for (int i = 0; i < g->nodes[n].input_count; i++) {
+            int v = g->nodes[n].inputs[i];
+
+            if (v == TRM_NO_VALUE || seen[v] || !trm_graph_is_constant(g, v))
+                continue;
+            seen[v] = true;
+            l.weights += weights[v].bytes;
+            l.mapped += weights[v].mapped;
+            l.staging = weights[v].staging > l.staging ? weights[v].staging : l.staging;
+        }
+    }
+    trm_free(seen);
+    st = trmi_ledger_activations(d->finished, d->finished_descs, d->host_of, s->cuts[stage],
+                                 s->cuts[stage + 1], &l.activations);
+    *ledger_out = l;
+    return st;
+}
+
+trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                              int micro, int shard, trm_ledger *ledger)
+{
+    trm_graph *g = NULL;
+    trmi_weights *weights = NULL;
+    trm_status st;
+
+    TRM_CHECK(trmi_division_lower(p->g, d->sharding, d->strategy, shard, &g));
+    weights = trm_calloc((size_t)g->value_count + 1, sizeof(*weights));
+    if (weights == NULL || g->node_count != d->local->node_count) {
+        st = weights == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count)
+                             : trm_fail(TRM_ERR_INTERNAL, "shard %d has %d nodes, shard %d has %d",
+                                        shard, g->node_count, d->tensor - 1, d->local->node_count);
+        goto done;
+    }
+    trmi_ledger_weights(g, p->options->dtype, weights);
+    st = TRM_OK;
+    for (int i = 0; i < s->count && st == TRM_OK; i++)
+        st = stage_ledger(d, g, weights, s, micro, i, &ledger[i * d->tensor + shard]);
+done:
+    trm_free(weights);
+    trm_graph_destroy(g);
+    return st;
+}
+
+static trm_status fullest_rank(const trmi_division *d, const trm_stages *s, int micro,
+                               size_t *bytes_out)
+{
+    *bytes_out = 0;
+    for (int i = 0; i < s->count; i++) {
+        trm_ledger l;
+
+        TRM_CHECK(stage_ledger(d, d->local, d->weights, s, micro, i, &l));
+        if (trm_ledger_total(&l) > *bytes_out)
+            *bytes_out = trm_ledger_total(&l);
+    }
+    return TRM_OK;
+}
+
+/* ---- stages ---- */
+
+static trm_status cut(const trmi_planner *p, trmi_division *d, const trm_parallel *l, int micro,
+                      size_t memory, trm_stages *stages_out)
+{
+    int ranks = l->data * l->tensor * l->pipeline, busy = trmi_busy_ranks(p->options, ranks);
+    struct messages m = messages_of(p, l, busy);
+    size_t staging = 0, nodes = (size_t)d->local->node_count + 1;
+    trm_stage_costs costs = {.weight_bytes = d->weight_bytes,
+                             .value_bytes = d->value_bytes,
+                             .message_us = message_us,
+                             .ctx = &m,
+                             .messages = ring_messages(micro),
+                             .memory_bytes = memory};
+    double *us = trm_malloc(nodes, sizeof(double));
+    trmi_costs *k;
+    trm_status st;
+
+    if (us == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "plan of %d nodes", d->local->node_count);
+    TRM_TRY(st,
+            trmi_division_costs(p, d, busy, apart(p, l, 0) ? TRM_LINK_NETWORK : TRM_LINK_HOST,
+                                l->pipeline, &k),
+            done);
+    for (int n = 0; n < d->local->node_count; n++)
+        us[n] = k->node_us[n] + k->dispatch_us[n];
+    for (int v = 0; v < d->local->value_count; v++)
+        staging = d->weights[v].staging > staging ? d->weights[v].staging : staging;
+    costs.node_us = us;
+    costs.activation_bytes =
+        d->activation_bytes + staging + (l->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
+    st = trm_stages_cut(d->local, &costs, l->pipeline, stages_out);
+done:
+    trm_free(us);
+    return st;
+}
+
+/* The allowance for activations in `cut` is that of the whole graph: where that refuses, stages
+ * may still fit. The tightest limit that some cut meets, by halving, while that helps. */
+static trm_status cut_tightly(const trmi_planner *p, trmi_division *d, const trm_parallel *l,
+                              int micro, trm_stages *stages_inout, size_t *bytes_inout)
+{
+    size_t low = p->limit, high = *bytes_inout + d->activation_bytes;
+
+    for (int i = 0; i < 12 && low + 4096 < high && *bytes_inout > p->limit; i++) {
+        size_t middle = low + (high - low) / 2, bytes;
+        trm_stages s;
+        trm_status st = cut(p, d, l, micro, middle, &s);
+
+        if (st == TRM_ERR_NO_MEMORY) {
+            low = middle;
+            continue;
+        }
+        TRM_CHECK(st);
+        high = middle;
+        TRM_CHECK(fullest_rank(d, &s, micro, &bytes));
+        if (bytes < *bytes_inout) {
+            *bytes_inout = bytes;
+            *stages_inout = s;
+        }
+    }
+    return TRM_OK;
+}
+
+/* Cuts, within the limit if that can be; *bytes_out: of the fullest rank. */
+static trm_status cut_to_fit(const trmi_planner *p, trmi_division *d, const trm_parallel *l,
+                             int micro, trm_stages *stages_out, size_t *bytes_out)
+{
+    trm_status st;
+
+    TRM_CHECK(cut(p, d, l, micro, 0, stages_out));
+    TRM_CHECK(fullest_rank(d, stages_out, micro, bytes_out));
+    if (*bytes_out <= p->limit || l->pipeline == 1)
+        return TRM_OK;
+    st = cut(p, d, l, micro, p->limit, stages_out);
+    if (st == TRM_ERR_NO_MEMORY)
+        return cut_tightly(p, d, l, micro, stages_out, bytes_out);
+    TRM_CHECK(st);
+    return fullest_rank(d, stages_out, micro, bytes_out);
+}
+
+/* ---- time ---- */
+
+static trm_status predict_time(const trmi_planner *p, trmi_division *d, trm_candidate *c,
+                               const trm_stages *s)
+{
+    const trm_parallel *l = &c->parallel;
+    int ranks = l->data * l->tensor * l->pipeline, hosts = 1;
+    int on_host = trmi_ranks_of_host(p->options, ranks, &hosts);
+    int group = l->tensor < on_host ? l->tensor : on_host; /* of one tensor group, on one host */
+    int alone = trmi_busy_ranks(p->options, group);
+    trm_link_kind link = apart(p, l, 0) ? TRM_LINK_NETWORK : TRM_LINK_HOST;
+    struct messages m = messages_of(p, l, alone);
+    double cores = p->options->cores > 0 ? (double)p->options->cores / p->options->threads : 1e9;
+    double messages = 0, around = around_us(p, d, l, &m), sum = around, slowest = 0, period, work;
+    trmi_costs *k;
+
+    for (int i = 0; i + 1 < s->count; i++)
+        messages += message_us(&m, s->crossing_bytes[i]);
+    TRM_CHECK(trmi_division_costs(p, d, alone, link, l->pipeline, &k));
+    c->compute_us = k->compute_us + k->all_dispatch_us;
+    c->collective_us = k->collective_us + messages + around;
+    c->step_us = (c->compute_us + c->collective_us) * fmax(1, group / cores);
+    /* all ranks at once */
+    for (int i = 0; i < s->count; i++) {
+        sum += s->stage_us[i];
+        slowest = fmax(slowest, s->stage_us[i]);
+    }
+    if (s->count == 1)
+        slowest = sum;
+    work = sum * l->tensor * l->data / hosts / cores;
+    period = fmax(fmax(slowest, sum / c->micro_batches), work);
+    c->records_s = (double)p->batch * l->data * 1e6 / period;
+    c->bubble = s->count == 1 ? 0 : fmax(0, 1 - (sum - around) / (s->count * period));
+    return TRM_OK;
+}
+
+/* Stages, memory and micro-batches of c for division `d`, where they are better than c has. */
+static trm_status try_division(const trmi_planner *p, trmi_division *d, trm_candidate *c,
+                               trm_stages *stages_inout, trmi_division **division_inout)
+{
+    int stages = c->parallel.pipeline;
+
+    /* twice as many as stages hide uneven times; where they do not fit, as many as stages */
+    for (int round = 0; round < 2 && (*division_inout == NULL || c->memory > p->limit); round++) {
+        int micro = stages == 1 ? 1 : p->free_batch && round == 0 ? 2 * stages : stages;
+        trm_stages s;
+        size_t memory;
+
+        TRM_CHECK(cut_to_fit(p, d, &c->parallel, micro, &s, &memory));
+        if (*division_inout != NULL && memory >= c->memory)
+            continue;
+        *stages_inout = s;
+        *division_inout = d;
+        c->memory = memory;
+        c->micro_batches = micro;
+    }
+    return TRM_OK;
+}
+
+trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_out,
+                        trmi_division **division_out)
+{
+    const trm_parallel *l = &c->parallel;
+    char bytes[TRMI_BYTES_TEXT], limit[TRMI_BYTES_TEXT];
+    int ranks = l->data * l->tensor * l->pipeline;
+    int busy = trmi_busy_ranks(p->options,
+                               p->options->objective == TRM_OBJECTIVE_LATENCY ? l->tensor : ranks);
+    trm_link_kind link = apart(p, l, 0) ? TRM_LINK_NETWORK : TRM_LINK_HOST;
+    trmi_division *d;
+
+    *division_out = NULL;
+    TRM_CHECK(trmi_division_get(p, l->tensor, 0, busy, link, &d));
+    if (l->pipeline > d->local->node_count) {
+        (void)snprintf(c->reason, sizeof(c->reason), "the model has only %d nodes",
+                       d->local->node_count);
+        return TRM_OK;
+    }
+    TRM_CHECK(try_division(p, d, c, stages_out, division_out));
+    if (c->memory > p->limit && l->tensor > 1) {
+        size_t other = d->activation_bytes + 2 * d->slot_bytes;
+        size_t room = p->limit > other ? p->limit - other : 1;
+
+        TRM_CHECK(trmi_division_get(p, l->tensor, room * (size_t)l->pipeline, busy, link, &d));
+        if (d->failed == TRM_OK)
+            TRM_CHECK(try_division(p, d, c, stages_out, division_out));
+    }
+    TRM_CHECK(predict_time(p, *division_out, c, stages_out));
+    c->fits = c->memory <= p->limit;
+    if (!c->fits)
+        (void)snprintf(c->reason, sizeof(c->reason), "needs %s a rank, the limit is %s",
+                       trmi_bytes_text(c->memory, bytes), trmi_bytes_text(p->limit, limit));
+    return TRM_OK;
+}
