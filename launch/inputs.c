@@ -198,17 +198,15 @@ static void fill(trm_tensor *t, size_t elems, const char *name, uint64_t *state)
     }
 }
 
-trm_status trm_inputs_random(const trm_graph *g, int64_t batch, const trm_option_list *dims,
-                             uint64_t seed, trm_arena *arena, trm_tensor *out)
+trm_status trm_inputs_shapes(const trm_graph *g, int64_t batch, const trm_option_list *dims,
+                             int64_t other, trm_tensor *out)
 {
-    uint64_t state = seed;
-
     TRM_CHECK(check_dims(g, dims));
     for (int i = 0; i < g->input_count; i++) {
         const trm_value *v = &g->values[g->inputs[i]];
-        size_t bytes, elems;
 
         out[i] = v->desc;
+        out[i].data = NULL;
         if (v->desc.rank < 0 || v->desc.dtype == TRM_DTYPE_NONE)
             return trm_fail(TRM_ERR_INVALID_ARG,
                             "input '%s' declares no shape: give it with --input %s=FILE.npy",
@@ -218,17 +216,32 @@ trm_status trm_inputs_random(const trm_graph *g, int64_t batch, const trm_option
 
             if (symbol == NULL)
                 continue;
-            if (d == 0 && dim_from_list(dims, symbol, v->name, &out[i].dims[d]) != TRM_OK)
-                out[i].dims[d] = batch;
-            else if (d > 0)
-                TRM_CHECK(dim_from_list(dims, symbol, v->name, &out[i].dims[d]));
+            if (dim_from_list(dims, symbol, v->name, &out[i].dims[d]) == TRM_OK)
+                continue;
+            if (d > 0 && other == 0)
+                return dim_from_list(dims, symbol, v->name, &out[i].dims[d]);
+            out[i].dims[d] = d == 0 ? batch : other;
         }
+    }
+    return TRM_OK;
+}
+
+trm_status trm_inputs_random(const trm_graph *g, int64_t batch, const trm_option_list *dims,
+                             uint64_t seed, trm_arena *arena, trm_tensor *out)
+{
+    uint64_t state = seed;
+
+    TRM_CHECK(trm_inputs_shapes(g, batch, dims, 0, out));
+    for (int i = 0; i < g->input_count; i++) {
+        const char *name = g->values[g->inputs[i]].name;
+        size_t bytes, elems;
+
         TRM_CHECK(trm_tensor_bytes(&out[i], &bytes));
         TRM_CHECK(trm_tensor_elems(&out[i], &elems));
         out[i].data = trm_arena_alloc_aligned(arena, bytes + 1);
         if (out[i].data == NULL)
-            return trm_fail(TRM_ERR_NO_MEMORY, "input '%s' of %zu bytes", v->name, bytes);
-        fill(&out[i], elems, v->name, &state);
+            return trm_fail(TRM_ERR_NO_MEMORY, "input '%s' of %zu bytes", name, bytes);
+        fill(&out[i], elems, name, &state);
     }
     return TRM_OK;
 }

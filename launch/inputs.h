@@ -12,6 +12,13 @@
 TRM_MUST_USE trm_status trm_inputs_load(const trm_graph *g, const trm_option_list *specs,
                                         trm_arena *arena, trm_tensor *tensors_out);
 
+/* Shapes of the inputs with free dims filled in: from `dims` ("seq=128"), else dim 0 is `batch` and
+ * others are `other`. INVALID_ARG: `other` is 0 and a dim is not given, or no input has a dim that
+ * is. */
+TRM_MUST_USE trm_status trm_inputs_shapes(const trm_graph *g, int64_t batch,
+                                          const trm_option_list *dims, int64_t other,
+                                          trm_tensor *shapes_out);
+
 /* Random inputs: floats from N(0, 1), integers from [0, 100), but ones for names with "mask" and
  * zeros for names with "type". Symbolic dims: dim 0 is `batch`, others come from `dims`
  * ("seq=128"); INVALID_ARG names one that is missing, or that no input has. */

@@ -226,3 +226,15 @@ trm_status trm_common_apply(const trm_common_options *c)
                         "--device cuda: this build has no CUDA backend; use --device cpu");
     return TRM_OK;
 }
+
+trm_status trm_parallel_apply(const trm_parallel_options *c, trm_plan_options *plan)
+{
+    trm_status st = trm_parallel_parse(c->parallel, &plan->parallel);
+
+    if (st != TRM_OK)
+        return trm_fail_context(st, "--parallel");
+    plan->objective =
+        strcmp(c->objective, "latency") == 0 ? TRM_OBJECTIVE_LATENCY : TRM_OBJECTIVE_THROUGHPUT;
+    plan->memory_bytes = (size_t)c->memory;
+    return TRM_OK;
+}

@@ -3,7 +3,7 @@
 #ifndef TRM_LAUNCH_OPTIONS_H
 #define TRM_LAUNCH_OPTIONS_H
 
-#include "base/tensor.h"
+#include "parallel/planner.h"
 
 typedef enum trm_option_kind {
     TRM_OPTION_FLAG,   /* --name                target: bool */
@@ -69,6 +69,29 @@ typedef struct trm_common_options {
      "precision of convolutions and matmuls (fp32)", &(c).dtype},                                  \
     TRM_LOG_OPTION(c)
 /* clang-format on */
+
+/* Options of commands that run on several ranks. */
+typedef struct trm_parallel_options {
+    const char *parallel;  /* auto, or data=D,tensor=T,pipeline=P */
+    const char *objective; /* throughput|latency */
+    int64_t memory;        /* bytes a rank; 0: the device's */
+} trm_parallel_options;
+#define TRM_PARALLEL_DEFAULTS                                                                      \
+    {                                                                                              \
+        .parallel = "auto", .objective = "throughput", .memory = 0                                 \
+    }
+/* clang-format off */
+#define TRM_PARALLEL_OPTIONS(c)                                                                    \
+    {"parallel", TRM_OPTION_STRING, "LAYOUT", 0, 0, NULL,                                          \
+     "data=D,tensor=T,pipeline=P, or auto (auto)", &(c).parallel},                                 \
+    {"objective", TRM_OPTION_STRING, "O", 0, 0, "throughput|latency",                              \
+     "what auto looks for (throughput)", &(c).objective},                                          \
+    {"memory", TRM_OPTION_BYTES, "BYTES", 0, 0, NULL,                                              \
+     "limit of a rank, 800MiB (what the device has)", &(c).memory}
+/* clang-format on */
+
+/* Into `parallel`, `objective` and `memory_bytes` of the planner's options. */
+TRM_MUST_USE trm_status trm_parallel_apply(const trm_parallel_options *c, trm_plan_options *plan);
 
 /* Applies log level; checks the device name (cuda is UNSUPPORTED in this build). */
 TRM_MUST_USE trm_status trm_common_apply(const trm_common_options *c);

@@ -232,6 +232,18 @@ def fill_cases():
         "bench m.onnx --batch 65536 --dim M=1099511627776", "x|bytes", rc=None)
     case("bench bad dim", good, "bench m.onnx --dim N=many", "--dim 'N=many'")
     case("bench unknown dim", good, "bench m.onnx --dim Q=3", "Q")
+    case("plan layout", good, "plan m.onnx --ranks 2 --parallel tensor=zwei", "--parallel", "tensor=zwei", "number")
+    case("plan layout's name", good, "plan m.onnx --ranks 2 --parallel tensors=2", "tensors=2", "data=N, tensor=N")
+    case("plan layout twice", good, "plan m.onnx --ranks 2 --parallel data=2,data=2", "data is given twice")
+    case("plan huge replica", good, "plan m.onnx --ranks 128 --parallel tensor=128", "128", "at most 64")
+    case("plan other ranks", good, "plan m.onnx --ranks 3 --parallel tensor=2", "takes 2 ranks, there are 3")
+    case("plan too many stages", good, "plan m.onnx --ranks 2 --parallel pipeline=2 --device cpu:2", "only 1 node")
+    case("plan no ranks", good, "plan m.onnx --ranks 0", "--ranks '0'", "from 1")
+    case("plan objective", good, "plan m.onnx --objective speed", "--objective 'speed'", "throughput")
+    case("plan device", good, "plan m.onnx --device abacus", "abacus", "cuda:")
+    case("plan cores", good, "plan m.onnx --device cpu:0", "cpu:0")
+    case("plan unknown dim", good, "plan m.onnx --dim Q=3", "Q")
+    case("plan no model", {}, "plan missing.onnx", "missing.onnx")
 
     # images
     pictures = {"m.onnx": IMAGES, "flat.onnx": RELU, "two.onnx": ADD, "a.png": png(8, 8), "cut.png": png(8, 8)[:-30],

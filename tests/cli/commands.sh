@@ -4,6 +4,7 @@ set -u
 trireme=$1 data=$2/tests/data/networks demo=$2/configs/demo/digits
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+export TRM_CACHE="$dir" # what plan measures of this machine
 bad=0
 
 # check NAME EXIT_CODE PATTERN COMMAND...: the exit code, and a line of the output that matches
@@ -21,7 +22,7 @@ check() {
 
 check help 0 '^usage: trireme COMMAND' "$trireme" --help
 check version 0 '^trireme [0-9]' "$trireme" --version
-for command in inspect run score bench devices; do
+for command in inspect plan run score bench devices; do
     check "$command --help" 0 "^usage: trireme $command" "$trireme" "$command" --help
     check "$command -h" 0 "^usage: trireme $command" "$trireme" "$command" -h
 done
@@ -42,6 +43,24 @@ check "bench, batch and file" 2 "^trireme bench: --batch 3: dim 0 of input '.*' 
 check "bench, unknown dim" 2 "no input has a free dim 'q'" "$trireme" bench "$demo" --dim q=3
 check "bind is score's" 2 "unknown option '--bind'" "$trireme" bench "$demo" --bind keep
 check "bench as JSON" 0 '^\{"model": ".*", "device": ".*"batch": 4, ' "$trireme" bench "$demo" --batch 4 --rounds 1 --json
+
+# plan: the table, the choice, the ledger; nothing else on standard output, and neither ranks nor devices
+plan() {
+    "$trireme" plan "$data/resnet18/model.onnx" --device cpu:8 "$@"
+}
+check "plan" 0 '^\* data=2,tensor=2,pipeline=1 .*B$' plan --ranks 4 --parallel data=2,tensor=2
+check "plan, choice" 0 '^chosen   data=.*: .*(throughput|the best)' plan --ranks 4
+check "plan, ledger" 0 '^  1, 1  .* MB$' plan --ranks 4 --parallel tensor=2,pipeline=2
+check "plan, cuda" 0 '^chosen ' plan --ranks 8 --device cuda:80GiB
+check "plan, hosts" 0 '^chosen ' plan --ranks 4 --hosts 2 --objective latency
+check "plan, verbose" 0 "Conv.*out channels" plan --ranks 2 --parallel tensor=2 --verbose
+check "plan as JSON" 0 '^\{"model": ".*"parallel": \{"data": 1, "tensor": 4, "pipeline": 1\}.*\]\}$' \
+    plan --ranks 4 --parallel tensor=4 --json
+check "plan, memory" 1 "^trireme plan: the model does not fit: .* the biggest weights are '.*would fit: tensor=" \
+    plan --ranks 1 --memory 600KiB
+check "plan, ranks" 2 '^trireme plan: parallel data=2,tensor=2,pipeline=1 takes 4 ranks, there are 3$' \
+    plan --ranks 3 --parallel data=2,tensor=2
+check "plan here" 0 '^chosen ' "$trireme" plan "$demo" --ranks 2
 
 [ $bad -eq 0 ] && echo "the command line is fine"
 exit $bad
