@@ -53,16 +53,17 @@ void trmi_rules_instance_norm(trmi_rules *r)
 void trmi_rules_group_norm(trmi_rules *r)
 {
     const trm_tensor *x = trmi_rules_in(r, 0);
-    int64_t groups = trm_attr_int(&r->n->attrs, "num_groups", 1), channels;
+    int64_t groups = trm_attr_int(&r->n->attrs, "num_groups", 1), channels, params;
     trm_axis *a;
 
     if (x == NULL || x->rank < 2 || groups < 1 || x->dims[1] < 1)
         return;
     channels = x->dims[1] / groups;
+    params = trm_attr_int(&r->n->attrs, "per_group", 0) != 0 ? 1 : channels;
     a = trmi_rules_axis(r, "groups", groups, TRMI_WEIGHT_CHANNELS);
     trmi_scale_in(r, a, 0, 1, channels, 1);
-    trmi_scale_in(r, a, 1, 0, channels, 1);
-    trmi_scale_in(r, a, 2, 0, channels, 1);
+    trmi_scale_in(r, a, 1, 0, params, 1);
+    trmi_scale_in(r, a, 2, 0, params, 1);
     trmi_scale_out(r, a, 0, 1, channels, 1);
     same_dim(r, "batch", 0, TRMI_WEIGHT_BATCH);
 }
@@ -83,12 +84,14 @@ void trmi_rules_layer_norm(trmi_rules *r)
     }
 }
 
+/* Rows run along `axis`; of older opsets' Softmax along all dims from it on ("flatten"). */
 static void dims_but(trmi_rules *r, int axis)
 {
     const trm_tensor *x = trmi_rules_in(r, 0);
+    bool flatten = trm_attr_int(&r->n->attrs, "flatten", 0) != 0;
 
     for (int d = 0; x != NULL && axis >= 0 && d < x->rank; d++)
-        if (d != axis)
+        if (flatten ? d < axis : d != axis)
             same_dim(r, "rows", d, TRMI_WEIGHT_NONE);
 }
 

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define REFINEMENTS_MAX 100000 /* of one axis taken in: an axis that costs more is left out */
+
 typedef struct place {
     int node, axis;
 } place;
@@ -321,6 +323,7 @@ static trm_status take(analysis *a, place p)
         a->queued[next.node][next.axis] = false;
         if (ok && st == TRM_OK)
             st = refine(a, next, &ok);
+        ok = ok && i < REFINEMENTS_MAX;
     }
     if (!ok) {
         while (a->log_count > 0) {
