@@ -129,6 +129,12 @@ trm_status trm_placement_search(const trm_sharding *s, const trm_placement_costs
     p.strategy = trm_calloc((size_t)s->graph->node_count + 1, sizeof(*p.strategy));
     if (p.strategy == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "placement: %d nodes", s->graph->node_count);
+    if (s->ranks == 1) { /* nobody to share with, whatever the costs say */
+        p.exact = true;
+        TRM_TRY(st, trm_placement_cost(s, costs, &p), fail);
+        *placement_out = p;
+        return TRM_OK;
+    }
     TRM_TRY(st, trmi_problem_create(s, costs, &problem), fail);
     TRM_TRY(st, trmi_problem_run(problem, &(trmi_price){.us = 1}, beam, p.strategy, &sum, &p.exact),
             fail);
