@@ -5,10 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* DenseNet-121 at 4 ranks: 0.03% dearer than with 4096, in a ninth of the time; nearly all other
- * networks and all random graphs of the tests are exact with it
- * (docs/measurements/2026-11-21-placement.md). */
-#define BEAM 512
+#define BEAM 4096
 
 /* Bytes of constants inside bodies of control flow: every rank holds them whole. */
 static size_t body_bytes(const trm_graph *g)

@@ -39,7 +39,7 @@ void trm_placement_costs_destroy(trm_placement_costs *costs);
 
 typedef struct trm_placement_options {
     size_t weight_bytes_max; /* per rank; 0: no limit */
-    int beam;                /* states kept; 0: 512 */
+    int beam;                /* states kept; 0: 4096; fewer once many steps have needed as many */
 } trm_placement_options;
 
 typedef struct trm_placement {

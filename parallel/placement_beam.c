@@ -18,6 +18,10 @@
 #define DOMINATORS 48
 #define DOMINATORS_MANY 8
 #define MANY 512
+/* A network may need many states for a while (YOLO at its heads: 2,600); one that needs them all
+ * along (DenseNet) gets them for SPREE states in all and goes on with a narrow beam. */
+#define SPREE 65536
+#define NARROW 512
 #define LANES 4      /* masks compared at a time: the width of keys is a multiple */
 #define EXTRAS 65536 /* remembered answers of trmi_problem_extra; a power of two */
 
@@ -40,6 +44,7 @@ typedef struct run {
     trmi_problem *p;
     const trmi_price *price;
     int beam, width;
+    int64_t spree;  /* states of steps that kept more than a narrow beam */
     int *slot;      /* [open_count] place in the key, or -1: not part of it */
     int *slot_open; /* [width] who has it now, or -1 */
     int *done;      /* [open_count] readers behind us */
@@ -287,6 +292,7 @@ static trm_status keep_best(run *r, int n)
     states *from = &r->next, *to = &r->now;
     size_t width = (size_t)r->width;
     int kept = 0, dominators = from->count <= MANY ? DOMINATORS : DOMINATORS_MANY;
+    int beam = r->spree < SPREE || r->beam < NARROW ? r->beam : NARROW;
 
     for (int i = 0; i < from->count; i++)
         r->order[i] = (ranked){from->cost[i], i};
@@ -299,7 +305,7 @@ static trm_status keep_best(run *r, int n)
             dominated = dominates(r, r->order[j].state, b);
         if (dominated)
             continue;
-        if (kept == r->beam) {
+        if (kept == beam) {
             r->exact = false;
             break;
         }
@@ -325,6 +331,7 @@ static trm_status keep_best(run *r, int n)
         r->trail = trail;
         r->trail_max = max;
     }
+    r->spree += kept > NARROW ? kept : 0;
     r->trail_step[n] = r->trail_count;
     for (int i = 0; i < kept; i++) {
         size_t k = (size_t)r->order[i].state;

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define OK(call) ck_assert_msg((call) == TRM_OK, "%s", trm_message())
 
@@ -76,16 +77,14 @@ static void bench_bind(bench *b, const trm_tensor *inputs)
     OK(trm_shapes_bind(b->graph, inputs, b->arena, b->descs));
 }
 
-static void bench_open(bench *b, const char *name, int64_t batch, int64_t other, int ranks,
+static void bench_read(bench *b, const char *path, int64_t batch, int64_t other, int ranks,
                        double talk)
 {
-    char path[512];
     trm_device *device;
     trm_evaluator evaluator;
     trm_tensor inputs[16];
 
     *b = (bench){0};
-    snprintf(path, sizeof(path), "%s/tests/data/networks/%s/model.onnx", TRM_SOURCE_DIR, name);
     OK(trm_package_open(path, &b->package));
     b->graph = b->package->graph;
     OK(trm_device_cpu_create(1, &device));
@@ -96,6 +95,15 @@ static void bench_open(bench *b, const char *name, int64_t batch, int64_t other,
     trm_shapes_inputs(b->graph, batch, other, inputs);
     bench_bind(b, inputs);
     bench_share(b, ranks, talk);
+}
+
+static void bench_open(bench *b, const char *name, int64_t batch, int64_t other, int ranks,
+                       double talk)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/tests/data/networks/%s/model.onnx", TRM_SOURCE_DIR, name);
+    bench_read(b, path, batch, other, ranks, talk);
 }
 
 static void bench_close(bench *b)
@@ -298,7 +306,29 @@ START_TEST(a_collective_breaks_a_fusion)
 }
 END_TEST
 
-int main(void)
+/* ---- a plan to look at: `plan FILE RANKS` ---- */
+static const char *plan_path;
+static int plan_ranks;
+
+START_TEST(print_plan)
+{
+    struct timespec begin, end;
+    trm_placement p;
+    bench b;
+
+    bench_read(&b, plan_path, 1, 128, plan_ranks, 1);
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    p = plan_of(&b, 0);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    printf("%d nodes, searched in %.1f ms\n", b.graph->node_count,
+           (double)(end.tv_sec - begin.tv_sec) * 1e3 + (double)(end.tv_nsec - begin.tv_nsec) / 1e6);
+    OK(trm_placement_print(b.s, &b.costs, &p, stdout));
+    trm_placement_fini(&p);
+    bench_close(&b);
+}
+END_TEST
+
+int main(int argc, char **argv)
 {
     Suite *suite = suite_create("placement_networks");
     TCase *tc = tcase_create("networks");
@@ -306,11 +336,18 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 60);
+    if (argc == 4 && strcmp(argv[1], "plan") == 0) {
+        plan_path = argv[2];
+        plan_ranks = atoi(argv[3]);
+        tcase_add_test(tc, print_plan);
+        goto run;
+    }
     tcase_add_loop_test(tc, never_dearer_than_whole, 0, NETWORKS);
     tcase_add_loop_test(tc, dear_talk_shares_nothing, 0, NETWORKS);
     tcase_add_test(tc, a_transformer);
     tcase_add_test(tc, a_convolutional_network);
     tcase_add_test(tc, a_collective_breaks_a_fusion);
+run:
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_set_fork_status(runner, CK_NOFORK); /* folding may open a team */
