@@ -75,7 +75,12 @@ class Run:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-        self.end()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            # Open MPI 4.1's mpirun sometimes waits for ever where a rank dies while it connects: its ranks are gone by then
+            self.process.kill()
+            self.end()
         return what
 
     def left(self):
