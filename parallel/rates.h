@@ -11,6 +11,8 @@
 #include "kernels/device.h"
 #include "model/graph.h"
 
+#include <stdio.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -29,6 +31,7 @@ TRM_MUST_USE trm_status trm_rates_describe(const char *device, trm_rates **rates
 void trm_rates_destroy(trm_rates *r);
 const char *trm_rates_source(const trm_rates *r);  /* "measured 2026-11-21", "cache", "built in" */
 size_t trm_rates_memory_bytes(const trm_rates *r); /* of the device */
+void trm_rates_print(const trm_rates *r, FILE *file); /* a table for people */
 
 /* Where the ranks of a group lie, as far as the cost of talking goes. */
 typedef enum trm_link_kind { TRM_LINK_HOST, TRM_LINK_NETWORK, TRM_LINK_KINDS } trm_link_kind;

@@ -14,7 +14,7 @@
 
 /* Raise where the list of samples, their features or the baseline change: old files are measured
  * anew. */
-#define FORMAT "trireme-rates 1"
+#define FORMAT "trireme-rates 2"
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 
 static uint64_t hash_bytes(const char *text, size_t n)
@@ -124,6 +124,10 @@ static trm_status read_line(const char *path, const char *line, trm_rates *r)
                        finite_in(r->bf16[1], 0, 100)
                    ? TRM_OK
                    : bad(path, "a team out of range");
+    if (sscanf(line, "probes %d %lf", &r->probes, &r->undisturbed) == 2)
+        return r->probes >= 0 && finite_in(r->undisturbed, 0, 10)
+                   ? TRM_OK
+                   : bad(path, "probes out of range");
     return bad(path, "an unknown line");
 }
 
@@ -180,6 +184,7 @@ static void print(FILE *f, const trm_rates *r)
 {
     fprintf(f, FORMAT "\nmachine %s\ndate %s\nteam %d %.9g %.9g\n", r->machine,
             r->date[0] == '\0' ? "unknown" : r->date, r->threads, r->bf16[0], r->bf16[1]);
+    fprintf(f, "probes %d %.4g\n", r->probes, r->undisturbed);
     for (int k = 0; k < 2; k++)
         fprintf(f, "read %d %.9g %.9g %.9g %.9g\n", k, r->read_us_mb[k][0], r->read_us_mb[k][1],
                 r->read_us_mb[k][2], r->read_us_mb[k][3]);
@@ -189,10 +194,10 @@ static void print(FILE *f, const trm_rates *r)
     for (int i = 0; i < r->sample_count; i++) {
         const trmi_sample *s = &r->samples[i];
 
-        fprintf(f, "sample %d %.9g %.9g %.9g", (int)s->work.kind, s->work.flops, s->work.bytes,
+        fprintf(f, "sample %d %.17g %.17g %.17g", (int)s->work.kind, s->work.flops, s->work.bytes,
                 s->work.weights);
         for (int k = 0; k < TRMI_FEATURES; k++)
-            fprintf(f, " %.9g", s->work.feature[k]);
+            fprintf(f, " %.17g", s->work.feature[k]);
         for (int k = 0; k < TRMI_CASES; k++)
             fprintf(f, " %.9g", s->us[k]);
         fputc('\n', f);

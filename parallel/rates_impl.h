@@ -75,6 +75,9 @@ struct trm_rates {
     size_t memory_bytes;
     int cpus;    /* of the machine */
     int threads; /* of TRMI_TEAM */
+#define TRMI_QUIET 0.85
+    int probes;         /* that were merged */
+    double undisturbed; /* share of a CPU that the probe got while it used one; 1: quiet */
     /* the baseline, per thread */
     double gflops[2];   /* f32, bf16 */
     double gb_s;        /* of one thread */
@@ -93,9 +96,12 @@ struct trm_rates {
 };
 
 TRM_MUST_USE trm_status trmi_rates_builtin(trm_rates **rates_out); /* a plain CPU */
-/* Fills samples, team size, bf16, links; measures for about budget_ms. Changes the size of the team
- * and leaves it as it was. */
-TRM_MUST_USE trm_status trmi_rates_probe(trm_device *device, int budget_ms, trm_rates *r);
+/* Fills samples, team size, bf16, links; measures for about budget_ms, on a busy machine at most
+ * twice that. Changes the size of the team and leaves it as it was. */
+TRM_MUST_USE trm_status trmi_rates_probe(int budget_ms, trm_rates *r);
+
+/* Fills the lines of TRM_LINK_HOST. */
+TRM_MUST_USE trm_status trmi_rates_probe_links(trm_rates *r);
 
 /* A node of one operator with everything a device's `prepare` wants: what the probe measures. */
 typedef struct trmi_trial {
@@ -114,6 +120,8 @@ char *trmi_rates_cache_path(const char *machine);
 /* NOT_FOUND: none there; BAD_FILE: torn, foreign, another version. */
 TRM_MUST_USE trm_status trmi_rates_load(const char *path, trm_rates *r);
 TRM_MUST_USE trm_status trmi_rates_store(const char *path, const trm_rates *r);
+/* Adds what `other` measured of the same machine: the least time of a sample is the truest. */
+void trmi_rates_merge(trm_rates *r, const trm_rates *other);
 /* Microseconds of work on one rank. */
 double trmi_rates_us(const trm_rates *r, const trmi_work *w, int threads, int busy_ranks,
                      trm_dtype dtype);

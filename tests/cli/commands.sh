@@ -26,6 +26,8 @@ for command in inspect plan run score bench devices; do
     check "$command --help" 0 "^usage: trireme $command" "$trireme" "$command" --help
     check "$command -h" 0 "^usage: trireme $command" "$trireme" "$command" -h
 done
+check "devices" 0 '^rates built in' env TRM_CACHE="$dir/none" "$trireme" devices
+check "devices, argument" 2 "unexpected argument 'x'" "$trireme" devices x
 check "rank 1 is silent" 0 '^nothing$' sh -c "OMPI_COMM_WORLD_RANK=1 '$trireme' --version | grep . || echo nothing"
 check "unknown command" 2 "unknown command 'foo'" "$trireme" foo
 

@@ -410,6 +410,41 @@ START_TEST(cache_round_trip)
 }
 END_TEST
 
+/* Of two measurements the least of each. */
+START_TEST(merging)
+{
+    trm_rates *a, *b;
+    struct made extra = matmul(7, 7, 7);
+
+    OK(trmi_rates_builtin(&a));
+    OK(trmi_rates_builtin(&b));
+    fill(a);
+    fill(b);
+    a->probes = b->probes = 1;
+    a->undisturbed = 0.5;
+    b->undisturbed = 0.75;
+    a->samples[1].us[TRMI_TEAM] = 100;
+    a->samples[2].us[TRMI_CROWDED] = 0; /* not measured */
+    b->samples[3].us[TRMI_ALONE] = 100;
+    ck_assert(trmi_work_of(&extra.node, extra.in, extra.out, &b->samples[5].work));
+    b->samples[5].us[TRMI_ALONE] = 3;
+    b->sample_count = 6;
+    trmi_rates_merge(a, b);
+    ck_assert_int_eq(a->sample_count, 6);
+    ck_assert_int_eq(a->probes, 2);
+    ck_assert_double_eq(a->undisturbed, 0.75);
+    ck_assert_double_eq(a->samples[1].us[TRMI_TEAM], 1.25 * 2 + TRMI_TEAM);
+    ck_assert_double_eq(a->samples[2].us[TRMI_CROWDED], 1.25 * 3 + TRMI_CROWDED);
+    ck_assert_double_eq(a->samples[3].us[TRMI_ALONE], 1.25 * 4);
+    ck_assert_double_eq(a->samples[5].us[TRMI_ALONE], 3);
+    b->threads = 7; /* another team */
+    trmi_rates_merge(a, b);
+    ck_assert_int_eq(a->probes, 2);
+    trm_rates_destroy(a);
+    trm_rates_destroy(b);
+}
+END_TEST
+
 /* A cache that cannot be written is no failure; no device, no measuring. */
 START_TEST(without_a_device)
 {
@@ -426,16 +461,20 @@ END_TEST
 /* A probe much shorter than the real one; then its samples come out of the model. */
 START_TEST(short_probe)
 {
-    trm_device *device;
     trm_rates *r, *back;
     char *path;
     int seen = 0;
 
-    OK(trm_device_cpu_create(0, &device));
+    trm_team_init(1);
     OK(trmi_rates_builtin(&r));
-    OK(trmi_rates_probe(device, 300, r));
+    OK(trmi_rates_probe(300, r));
     ck_assert_int_ge(r->sample_count, 1);
-    ck_assert_int_eq(trm_team_size(), r->threads);
+    ck_assert_int_eq(trm_team_size(), 1);
+    ck_assert_double_gt(r->undisturbed, 0);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_double_gt(r->link[TRM_LINK_HOST][i].alpha, 0);
+        ck_assert_double_gt(r->link[TRM_LINK_HOST][i].beta, 0);
+    }
     for (int i = 0; i < r->sample_count; i++) {
         const trmi_sample *s = &r->samples[i];
         double got = trmi_rates_us(r, &s->work, 1, 1, TRM_DTYPE_F32);
@@ -457,7 +496,6 @@ START_TEST(short_probe)
     trm_free(path);
     trm_rates_destroy(back);
     trm_rates_destroy(r);
-    trm_device_destroy(device);
 }
 END_TEST
 
@@ -479,6 +517,7 @@ int main(void)
     tcase_add_test(t, trials);
     tcase_add_test(t, described);
     tcase_add_test(t, cache_round_trip);
+    tcase_add_test(t, merging);
     tcase_add_test(t, without_a_device);
     tcase_add_test(t, short_probe);
     suite_add_tcase(s, t);
