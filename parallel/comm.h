@@ -9,7 +9,8 @@
  * Waiting spins briefly and then sleeps (base/wait; over MPI: naps), so waiting ranks take no core
  * from computing ones.
  *
- * Collectives: all ranks, same order, same arguments; checked builds verify kind, bytes, dtype.
+ * Collectives: all ranks, same order, same arguments; shm, and mpi in checked builds, verify kind,
+ * bytes, dtype: COMM on all ranks, which names the rank that differs and both calls.
  * Sums are taken in rank order, in fp32 for F16 and BF16: the same bits on every rank. */
 #ifndef TRM_PARALLEL_COMM_H
 #define TRM_PARALLEL_COMM_H
@@ -46,7 +47,8 @@ TRM_MUST_USE trm_status trm_comm_self_create(trm_comm **comm_out);
 /* Collective over the job (every rank of the job calls it, also those outside): the group of world
  * ranks members[0..count), numbered in that order. Picks self, shm (all on one host) or mpi;
  * `hosts` [job->size] numbers each rank's host. Ranks that are no member get NULL. All groups are
- * made at bring-up, none later. `label` is for messages ("replica 1", "stage 0"). TRM_COMM=mpi in
+ * made at bring-up, none later; destroyed before trm_job_end. `label` is for messages ("replica 1",
+ * "stage 0"). Where ranks of a host cannot share memory it warns and takes mpi. TRM_COMM=mpi in
  * the environment takes mpi where shm could serve (tests); TRM_COMM_TRACE=1 wraps in trace;
  * TRM_COMM_FAULT=... in fault (comm_fault.h). */
 TRM_MUST_USE trm_status trm_comm_group_create(trm_job *job, const int *hosts, const int *members,
@@ -62,7 +64,9 @@ TRM_MUST_USE trm_status trm_comm_shm_create(trm_segment *segment, int rank, int 
 TRM_MUST_USE trm_status trm_comm_trace_create(trm_comm *inner, trm_comm **comm_out);
 void trm_comm_destroy(trm_comm *c); /* takes NULL; not collective */
 
-/* Collective. Grows the window for a model that is about to be loaded. */
+/* Collective. Grows the window for a model that is about to be loaded; never shrinks it. Slots,
+ * peers' pointers and received messages from before are invalid after it. INVALID_ARG on all ranks
+ * where a message has not been received yet. */
 TRM_MUST_USE trm_status trm_comm_reserve(trm_comm *c, const trm_comm_needs *needs);
 /* Deadline of each following wait inside a step, ms, scaled by TRM_DEADLINE_SCALE (default 120 s).
  */
@@ -82,8 +86,9 @@ TRM_MUST_USE trm_status trm_comm_allreduce(trm_comm *c, const void *in, void *ou
 /* The layout-invariant sum: a full vector is the sum of `leaves` leaf vectors combined by the tree
  * that halves [0, leaves) recursively (left half gets the smaller part). This rank holds leaves
  * [first, first + count): `parts` are count vectors of `elems` F32. out: the whole sum on every
- * rank, the same bits however leaves are dealt out. Ranks hold ascending, gapless leaf ranges.
- * Collective. */
+ * rank, the same bits however leaves are dealt out. Ranks hold ascending, gapless leaf ranges;
+ * a rank may hold none. Goes in one piece where a slot holds 2 * ceil(log2(leaves)) vectors, or as
+ * many as there are leaves. Collective. */
 TRM_MUST_USE trm_status trm_comm_reduce_tree(trm_comm *c, const float *parts, int first, int count,
                                              int leaves, size_t elems, float *out);
 /* bytes[size]: each rank's contribution, which arrive in rank order, gapless. Collective. */
@@ -98,7 +103,8 @@ TRM_MUST_USE trm_status trm_comm_alltoall(trm_comm *c, const void *in, const siz
 /* The general form behind the above, for strided readers: publishes `bytes[rank]` at `in` (slot or
  * any memory) and gives pointers to every rank's contribution, valid until this rank's next
  * collective on c. peers_out: [size]. INVALID_ARG where a contribution exceeds the window
- * (trm_comm_slot_bytes): use the others then. Collective. */
+ * (trm_comm_slot_bytes): use the others then. `in` stays as it is until then too: peers_out[rank]
+ * may be it. Collective. */
 TRM_MUST_USE trm_status trm_comm_exchange(trm_comm *c, const void *in, const size_t *bytes,
                                           const void **peers_out);
 size_t trm_comm_slot_bytes(const trm_comm *c);

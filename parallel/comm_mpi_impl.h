@@ -75,6 +75,8 @@ TRM_MUST_USE trm_status trmi_mpi_tell(trmi_mpi *m, const void *mine, size_t byte
 trm_status trmi_mpi_collective(trm_comm *c, const trmi_call *call);
 
 /* ---- comm_mpi_message.c ---- */
+/* At least `messages` may be on their way to each rank from now on. */
+TRM_MUST_USE trm_status trmi_mpi_more_messages(trmi_mpi *m, int messages);
 trm_status trmi_mpi_send(trm_comm *c, int to, const trm_piece *pieces, int count);
 trm_status trmi_mpi_receive(trm_comm *c, int from, bool idle, const void **data_out,
                             size_t *bytes_out);

@@ -8,6 +8,27 @@
 #define HEAD TRM_ALIGN               /* the data behind it is aligned */
 #define PART_BYTES ((size_t)1 << 30) /* of one MPI message */
 
+trm_status trmi_mpi_more_messages(trmi_mpi *m, int messages)
+{
+    trmi_mpi_out *more;
+
+    if (messages <= m->messages)
+        return TRM_OK;
+    more = trm_calloc((size_t)m->base.size * (size_t)messages, sizeof(*more));
+    if (more == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "%s: %d messages on their way", m->base.label, messages);
+    for (int r = 0; r < m->base.size; r++)
+        for (int i = 0; i < messages; i++)
+            if (i < m->messages) /* MPI knows the request and the data, not this record */
+                more[r * messages + i] = m->out[r * m->messages + i];
+            else
+                more[r * messages + i].request = MPI_REQUEST_NULL;
+    trm_free(m->out);
+    m->out = more;
+    m->messages = messages;
+    return TRM_OK;
+}
+
 /* A free buffer for `to`: one of `messages`; waits for the oldest where all are on their way. */
 static trm_status buffer_get(trmi_mpi *m, int to, size_t bytes, trmi_mpi_out **out_out)
 {

@@ -372,6 +372,17 @@ static trm_status reduce_tree(trmi_mpi *m, const trmi_call *call)
     return TRM_OK;
 }
 
+/* Buffers grow by themselves; this spares it inside a step. */
+static trm_status reserve(trmi_mpi *m, const trm_comm_needs *needs)
+{
+    size_t slot = needs->slot_bytes > m->slot_bytes ? needs->slot_bytes : m->slot_bytes;
+
+    TRM_CHECK(trmi_mpi_grow(m, &m->window, (slot + TRM_ALIGN) * (size_t)m->base.size));
+    TRM_CHECK(trmi_mpi_more_messages(m, needs->messages));
+    m->slot_bytes = slot;
+    return TRM_OK;
+}
+
 static trm_status dispatch(trmi_mpi *m, const trmi_call *call)
 {
     switch (call->kind) {
@@ -393,11 +404,8 @@ static trm_status dispatch(trmi_mpi *m, const trmi_call *call)
         return exchange(m, call);
     case TRMI_CALL_BROADCAST:
         return broadcast(m, call);
-    case TRMI_CALL_RESERVE: /* buffers grow by themselves; this spares it inside a step */
-        if (call->needs->slot_bytes > m->slot_bytes)
-            m->slot_bytes = call->needs->slot_bytes;
-        return agree(
-            m, trmi_mpi_grow(m, &m->window, (m->slot_bytes + TRM_ALIGN) * (size_t)m->base.size));
+    case TRMI_CALL_RESERVE:
+        return agree(m, reserve(m, call->needs));
     default:
         return trm_fail(TRM_ERR_INTERNAL, "%s: no such call", m->base.label);
     }

@@ -44,6 +44,12 @@ static int check_group(const int *members, int count, const char *label)
         if (wrong != NULL)
             bad = failed(comm_checks[k].name, wrong);
     }
+    if (!bad) {
+        const char *wrong = check_idle(c);
+
+        if (wrong != NULL)
+            bad = failed("idle", wrong);
+    }
     trm_comm_destroy(c);
     return bad;
 }

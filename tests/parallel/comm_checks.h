@@ -10,9 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-static char comm_wrong[2048];
+static _Thread_local char comm_wrong[2048];
 
 static const char *comm_say(const char *what, int line, const char *more)
 {
@@ -108,9 +109,9 @@ static void comm_reduced(trm_dtype dtype, trm_reduction how, int size, size_t i,
         else if (dtype == TRM_DTYPE_F64)
             a.d += v.d;
         else if (dtype == TRM_DTYPE_I32)
-            a.i += v.i;
+            a.i = (int32_t)((uint32_t)a.i + (uint32_t)v.i);
         else
-            a.l += v.l;
+            a.l = (int64_t)((uint64_t)a.l + (uint64_t)v.l);
     }
     if (dtype == TRM_DTYPE_F16)
         a.h = trm_f32_to_f16(acc);
@@ -512,6 +513,37 @@ static const char *check_stats(trm_comm *c)
     WANT(b.collectives == a.collectives + 2);
     WANT(b.collective_bytes == a.collective_bytes + 4);
     WANT(b.messages == a.messages);
+    return NULL;
+}
+
+/* Ranks that wait for work leave the core to others. */
+static const char *check_idle(trm_comm *c)
+{
+    struct rusage before, after;
+    const void *data = NULL;
+    size_t bytes = 0;
+    int64_t cpu;
+    trm_piece piece = {.data = "x", .bytes = 1};
+
+    if (trm_comm_size(c) == 1)
+        return NULL;
+    WANT_OK(trm_comm_barrier(c));
+    if (trm_comm_rank(c) == 1) {
+        usleep(1000000);
+        for (int r = 0; r < trm_comm_size(c); r++)
+            if (r != 1)
+                WANT_OK(trm_comm_send(c, r, &piece, 1));
+        return NULL;
+    }
+    getrusage(RUSAGE_SELF, &before);
+    WANT_OK(trm_comm_receive(c, 1, true, &data, &bytes));
+    getrusage(RUSAGE_SELF, &after);
+    cpu = (after.ru_utime.tv_sec - before.ru_utime.tv_sec +
+           (after.ru_stime.tv_sec - before.ru_stime.tv_sec)) *
+              1000000 +
+          after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec -
+          before.ru_stime.tv_usec;
+    WANT(cpu < 100000); /* of a second: sleeping, not spinning */
     return NULL;
 }
 

@@ -7,8 +7,8 @@
 #include "parallel/comm_fault.h"
 
 #include <check.h>
+#include <pthread.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 typedef const char *(*rank_main)(trm_comm *c);
@@ -75,6 +75,55 @@ START_TEST(does_its_calls)
     if (size == 3)
         ck_assert_msg(run_ranks(size, NULL, 0, -1, comm_checks[k].check) == 0,
                       "%s on %d ranks, default window, no spin", comm_checks[k].name, size);
+}
+END_TEST
+
+/* Ranks as threads of one process: the race detector sees the accesses of all of them. */
+struct thread_rank {
+    trm_segment *segment;
+    int rank, size;
+    const char *wrong;
+    char text[2048];
+};
+
+static void *thread_main(void *ctx)
+{
+    struct thread_rank *t = ctx;
+    trm_comm *c = NULL;
+
+    t->wrong = "create";
+    if (trm_comm_shm_create(t->segment, t->rank, t->size, TRM_WAIT_SPIN_US, &c) != TRM_OK)
+        return NULL;
+    t->wrong = NULL;
+    for (size_t k = 0; k < COUNT_OF(comm_checks) && t->wrong == NULL; k++) {
+        const char *wrong = comm_checks[k].check(c);
+
+        if (wrong != NULL) {
+            snprintf(t->text, sizeof(t->text), "%s: %.1900s", comm_checks[k].name, wrong);
+            t->wrong = t->text;
+        }
+    }
+    trm_comm_destroy(c);
+    return NULL;
+}
+
+START_TEST(threads_do_them_too)
+{
+    enum { SIZE = 3 };
+    struct thread_rank ranks[SIZE];
+    trm_segment *segment = NULL;
+    pthread_t threads[SIZE];
+
+    ck_assert_int_eq(trm_comm_shm_segment(SIZE, &small, &segment), TRM_OK);
+    for (int r = 0; r < SIZE; r++) {
+        ranks[r] = (struct thread_rank){.segment = segment, .rank = r, .size = SIZE};
+        ck_assert_int_eq(pthread_create(&threads[r], NULL, thread_main, &ranks[r]), 0);
+    }
+    for (int r = 0; r < SIZE; r++)
+        pthread_join(threads[r], NULL);
+    for (int r = 0; r < SIZE; r++)
+        ck_assert_msg(ranks[r].wrong == NULL, "rank %d: %s", r, ranks[r].wrong);
+    trm_segment_close(segment);
 }
 END_TEST
 
@@ -279,31 +328,9 @@ START_TEST(names_what_went_wrong)
 }
 END_TEST
 
-static const char *idle_for_a_while(trm_comm *c)
-{
-    struct rusage before, after;
-    const void *data = NULL;
-    size_t bytes = 0;
-    int64_t cpu;
-    trm_piece piece = {.data = "x", .bytes = 1};
-
-    if (trm_comm_rank(c) == 1) {
-        usleep(1000000);
-        return trm_comm_send(c, 0, &piece, 1) == TRM_OK ? NULL : trm_message();
-    }
-    getrusage(RUSAGE_SELF, &before);
-    WANT_OK(trm_comm_receive(c, 1, true, &data, &bytes));
-    getrusage(RUSAGE_SELF, &after);
-    cpu = (after.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1000000 + after.ru_utime.tv_usec -
-          before.ru_utime.tv_usec + (after.ru_stime.tv_sec - before.ru_stime.tv_sec) * 1000000 +
-          after.ru_stime.tv_usec - before.ru_stime.tv_usec;
-    WANT(cpu < 100000); /* a tenth: sleeping, not spinning */
-    return NULL;
-}
-
 START_TEST(idle_ranks_sleep)
 {
-    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, -1, idle_for_a_while), 0);
+    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, -1, check_idle), 0);
 }
 END_TEST
 
@@ -389,6 +416,7 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, does_its_calls, 0, 4 * (int)COUNT_OF(comm_checks));
+    tcase_add_test(tc, threads_do_them_too);
     tcase_add_test(tc, self_does_them_too);
     tcase_add_loop_test(tc, names_what_went_wrong, 0, (int)COUNT_OF(troubles));
     tcase_add_test(tc, idle_ranks_sleep);
