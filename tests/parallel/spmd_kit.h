@@ -315,11 +315,12 @@ static inline void spmd_node(spmd_rank *r, int node)
     }
 }
 
-/* Runs the graphs of `count` ranks; values stay until spmd_drop_values. */
-static inline void spmd_run(spmd_rank *ranks, int count, const trm_tensor *inputs)
+/* Runs the graphs of `count` ranks, each on inputs of its own; values stay until
+ * spmd_drop_values. */
+static inline void spmd_run_each(spmd_rank *ranks, int count, const trm_tensor *const *inputs)
 {
     for (int r = 0; r < count; r++)
-        spmd_start(&ranks[r], inputs);
+        spmd_start(&ranks[r], inputs[r]);
     for (int n = 0; n < ranks[0].g->node_count; n++) {
         if (trm_op_get(ranks[0].g->nodes[n].op)->flags & TRM_OPF_COLLECTIVE) {
             spmd_collective(ranks, count, n);
@@ -328,6 +329,15 @@ static inline void spmd_run(spmd_rank *ranks, int count, const trm_tensor *input
         for (int r = 0; r < count; r++)
             spmd_node(&ranks[r], n);
     }
+}
+
+static inline void spmd_run(spmd_rank *ranks, int count, const trm_tensor *inputs)
+{
+    const trm_tensor *each[SPMD_RANKS_MAX];
+
+    for (int r = 0; r < count; r++)
+        each[r] = inputs;
+    spmd_run_each(ranks, count, each);
 }
 
 /* All ranks have the same nodes, reading and making the same values. */
