@@ -21,8 +21,10 @@ TRM_MUST_USE trm_status trm_lower(const trm_sharding *s, const int *strategy, in
 
 /* A stretch of a graph's nodes as a graph of its own: pipeline stages. Inputs: what nodes
  * [begin, end) read, or later ones read, of what came before (graph inputs and results), in value
- * order; outputs: results, and passed-on inputs, that later nodes or the caller read. Value names
- * stay. `g` outlives it (files, symbols, bodies). */
+ * order; outputs: results, and passed-on inputs, that later nodes or the caller read, in value
+ * order. A stage that begins at 0 has all of g's inputs, one that ends at node_count g's outputs,
+ * both in g's order. So the outputs of a stage are the inputs of the next, as long as the first and
+ * the last stage have nodes. Value names stay. `g` outlives it (files, symbols, bodies). */
 TRM_MUST_USE trm_status trm_lower_cut(const trm_graph *g, int begin, int end, trm_graph **cut_out);
 
 #ifdef __cplusplus

@@ -43,6 +43,11 @@ TRM_MUST_USE trm_status trmi_copy_attrs(trm_graph *to, trm_node *node, const trm
 /* A graph with g's symbols under their numbers. */
 TRM_MUST_USE trm_status trmi_graph_like(const trm_graph *g, trm_graph **graph_out);
 
+/* ---- lower_norm.c ---- */
+/* Nodes that make local value `out` of local inputs `in`, `axis` being one of a row's. */
+TRM_MUST_USE trm_status trmi_lower_norm(trmi_lower *lw, int node, const trm_axis *axis,
+                                        const int *in, int out);
+
 /* ---- lower_node.c ---- */
 TRM_MUST_USE trm_status trmi_lower_node(trmi_lower *lw, int node, int strategy);
 

@@ -414,5 +414,7 @@ trm_status trmi_lower_node(trmi_lower *lw, int node, int strategy)
     }
     if (l.axis != NULL && adjusts[n->op] != NULL)
         TRM_CHECK(adjusts[n->op](&l));
+    if (l.axis != NULL && l.axis->reductions > 0)
+        return trmi_lower_norm(lw, node, l.axis, l.in, l.out[0]);
     return add_node(&l);
 }

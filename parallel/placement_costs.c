@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#define NORM_PASSES 4 /* element-wise nodes that a norm in pieces becomes, against one kernel */
+
 typedef struct costs_ctx {
     const trm_cost_context *cost;
     trm_arena *arena;
@@ -127,10 +129,27 @@ static int largest_rank(const trm_sharding *s)
     return s->ranks - 1;
 }
 
+/* A norm over a split dim: several passes over the part, all-reduces of an element a row. */
+static double reduced_us(const costs_ctx *c, const trm_sharding *s, int n, const trm_axis *axis,
+                         double us)
+{
+    const trm_tensor *y = &s->descs[s->graph->nodes[n].outputs[0]];
+    int64_t first = trm_attr_int(&s->graph->nodes[n].attrs, "axis", -1);
+    size_t rows = trm_tensor_count(y, 0, (int)(first < 0 ? first + y->rank : first));
+
+    return NORM_PASSES * us +
+           axis->reductions * trm_cost_collective_us(c->cost, TRM_COLLECTIVE_ALLREDUCE, s->ranks,
+                                                     rows * trm_dtype_bytes(y->dtype));
+}
+
 static double node_cost(const costs_ctx *c, const trm_sharding *s, int n, int strategy)
 {
     const trm_node *node = &s->graph->nodes[n];
+    const trm_axes *axes = &s->axes[n];
+    const trm_axis *axis =
+        strategy >= 1 && strategy <= axes->axis_count ? &axes->axes[strategy - 1] : NULL;
     int rank = largest_rank(s);
+    double us;
 
     for (int i = 0; i < node->input_count; i++)
         c->in[i] = node->inputs[i] == TRM_NO_VALUE
@@ -142,7 +161,8 @@ static double node_cost(const costs_ctx *c, const trm_sharding *s, int n, int st
                         ? (trm_tensor){0}
                         : trm_sharding_local(s, node->outputs[i],
                                              trm_sharding_yields(s, n, strategy, i), rank);
-    return trm_cost_node_us(c->cost, node, c->in, c->out, c->fused[n]);
+    us = trm_cost_node_us(c->cost, node, c->in, c->out, c->fused[n]);
+    return axis == NULL || axis->reductions == 0 ? us : reduced_us(c, s, n, axis, us);
 }
 
 static double node_us(void *ctx, const trm_sharding *s, int node, int strategy)

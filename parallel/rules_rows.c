@@ -68,7 +68,8 @@ void trmi_rules_group_norm(trmi_rules *r)
     same_dim(r, "batch", 0, TRMI_WEIGHT_BATCH);
 }
 
-/* LayerNormalization, RMSNormalization: dims before `axis`; mean and deviation have ones after. */
+/* LayerNormalization, RMSNormalization: dims before `axis`; mean and deviation have ones after.
+ * Dims of a row too, at the price of all-reduces (lower_norm.c). */
 void trmi_rules_layer_norm(trmi_rules *r)
 {
     const trm_tensor *x = trmi_rules_in(r, 0);
@@ -81,6 +82,19 @@ void trmi_rules_layer_norm(trmi_rules *r)
             trmi_broadcast_in(r, a, i, x->rank, d, 1);
         for (int k = 1; k < r->n->output_count; k++)
             trmi_carry_out(r, a, k, d);
+    }
+    for (int k = 1; k < r->n->output_count; k++)
+        if (r->n->outputs[k] != TRM_NO_VALUE)
+            return;
+    if (axis < 0 || (x->dtype != TRM_DTYPE_F32 && x->dtype != TRM_DTYPE_F64))
+        return;
+    for (int d = axis; d < x->rank; d++) {
+        trm_axis *a = same_dim(r, "features", d, TRMI_WEIGHT_NONE);
+
+        for (int i = 1; i < r->n->input_count; i++)
+            trmi_broadcast_in(r, a, i, x->rank, d, 1);
+        if (a != NULL)
+            a->reductions = r->n->op == TRM_OP_LayerNormalization ? 2 : 1;
     }
 }
 

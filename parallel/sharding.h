@@ -57,6 +57,9 @@ typedef struct trm_axis {
     bool sum;          /* outputs are partial sums */
     int weight;        /* how much a network gains by sharing it, 0..4: decides between axes that
                           exclude each other, as those of a Reshape do */
+    int reductions;    /* what sharing it costs beside its change of forms: all-reduces of one
+                          element a row (of the dims that do not carry it), inside its lowering,
+                          which is then several nodes */
     trm_axis_dim *in;  /* [input_count] */
     trm_axis_dim *out; /* [output_count] */
 } trm_axis;

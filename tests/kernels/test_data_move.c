@@ -317,6 +317,36 @@ START_TEST(gather)
 }
 END_TEST
 
+/* Rows 1 to 2 and 4 of 6: the others are zero, and all are counted. */
+START_TEST(gather_part)
+{
+    const int64_t index[5] = {0, 1, -2, 5, 2}, ranges[4] = {1, 3, 4, 5}, far[1] = {6};
+    const int held[5] = {-1, 0, 2, -1, 1};
+    const float *x;
+    kit k;
+
+    for (int bad = 0; bad < 3; bad++) {
+        kit_open(&k, TRM_OP_TrmGatherPart);
+        x = kit_in_random(&k, TRM_DTYPE_F32, KIT_DIMS(2, 3, 2));
+        kit_in(&k, TRM_DTYPE_I64, bad == 1 ? far : index, false, 1,
+               (const int64_t[]){bad == 1 ? 1 : 5});
+        kit_attr_int(&k, "axis", 1);
+        kit_attr_int(&k, "extent", 6);
+        ck_assert_int_eq(trm_attr_set_ints(&k.attrs, k.arena, "ranges", ranges, bad == 2 ? 2 : 4),
+                         TRM_OK);
+        kit_out(&k, TRM_DTYPE_F32, 3, (const int64_t[]){2, bad == 1 ? 1 : 5, 2});
+        ck_assert_int_eq(kit_run(&k, TRM_OP_TrmGatherPart),
+                         bad == 0 ? TRM_OK : TRM_ERR_INVALID_ARG);
+        for (int64_t o = 0; o < 2 && bad == 0; o++)
+            for (int64_t i = 0; i < 5; i++)
+                for (int64_t d = 0; d < 2; d++)
+                    ck_assert_float_eq(((float *)k.out[0].data)[(o * 5 + i) * 2 + d],
+                                       held[i] < 0 ? 0 : x[(o * 3 + held[i]) * 2 + d]);
+        kit_close(&k);
+    }
+}
+END_TEST
+
 START_TEST(gather_elements)
 {
     kit k;
@@ -404,6 +434,7 @@ int main(void)
     tcase_add_test(t, expand_and_tile);
     tcase_add_loop_test(t, depth_to_space_round_trip, 0, 2);
     tcase_add_test(t, gather);
+    tcase_add_test(t, gather_part);
     tcase_add_loop_test(t, gather_elements, 0, 3);
     tcase_add_test(t, gather_nd);
     tcase_add_test(t, reshape_copies);

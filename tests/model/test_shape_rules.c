@@ -186,6 +186,7 @@ static const row rows[] = {
     /* gather and scatter */
     {TRM_OP_Gather, "f32[30522,768] i64[n,s]", "", "f32[n,s,768]"},
     {TRM_OP_Gather, "i64<n,3,4> i64(-1)", "", "i64[]"},
+    {TRM_OP_TrmGatherPart, "f32[100,768] i64[n,s]", "", "f32[n,s,768]"},
     {TRM_OP_GatherElements, "f32[3,3] i64[2,3]", "axis:0", "f32[2,3]"},
     {TRM_OP_GatherND, "f32[2,2,2] i64[2,1]", "batch_dims:1", "f32[2,2]"},
     {TRM_OP_GatherND, "f32[2,2] i64[2,3]", "", "!tuples of 3"},

@@ -254,6 +254,22 @@ static int layer_norm(net *m)
     return y;
 }
 
+static int layer_norm_of_two(net *m)
+{
+    int y = net_node(m, LayerNormalization, net_input(m, 5, 6, 8), net_weight(m, 6, 8));
+
+    net_int(m, "axis", 1);
+    return y;
+}
+
+static int rms_norm(net *m)
+{
+    int y = net_node(m, RMSNormalization, net_input(m, 5, 6, 8), net_weight(m, 8));
+
+    net_int(m, "axis", -1);
+    return y;
+}
+
 static int softmax(net *m)
 {
     int y = net_node(m, Softmax, net_input(m, 5, 6, 8));
@@ -551,7 +567,9 @@ static const struct row {
     {"batch norm", batch_norm, 0, "elements,channels,elements,elements", 0},
     {"instance norm", instance_norm, 0, "channels,batch", 0},
     {"group norm", group_norm, 0, "groups,batch", 0},
-    {"layer norm", layer_norm, 0, "rows,rows", 0},
+    {"layer norm", layer_norm, 0, "rows,rows,features", 0},
+    {"layer norm of two dims", layer_norm_of_two, 0, "rows,features,features", 0},
+    {"rms norm", rms_norm, 0, "rows,rows,features", 0},
     {"softmax", softmax, 0, "rows,rows", 0},
     {"reduce mean", reduce_mean, 0, "rows,sum,sum", 1},
     {"reduce sum", reduce_sum, 0, "rows,rows,sum", 1},
