@@ -13,8 +13,7 @@ static size_t up(int64_t n, int64_t to)
 
 /* ---- weights ---- */
 
-/* Products want the rows in blocks of 16 and the columns in blocks of 64, fewer where there are
- * fewer. */
+/* Products want the rows in blocks of 16 and the columns in blocks of 64. */
 static size_t packed_product(const trm_tensor *t, bool transposed)
 {
     int64_t k = t->rank < 2 ? 1 : t->dims[t->rank - 2], n = t->rank < 1 ? 1 : t->dims[t->rank - 1];
@@ -26,7 +25,7 @@ static size_t packed_product(const trm_tensor *t, bool transposed)
         k = n;
         n = swap;
     }
-    return batch * up(k, 16) * up(n, n > 32 ? 64 : 16);
+    return batch * up(k, 16) * up(n, 64);
 }
 
 /* Convolutions want channels in blocks of 16; what has few input channels keeps them. */
