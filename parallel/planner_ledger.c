@@ -86,7 +86,9 @@ void trmi_ledger_weights(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
                 w[v].staging = value->bytes;
             else if (packed == 0 && value->file != NULL && value->lazy == NULL)
                 w[v].mapped = value->bytes;
-            packed = packed > 0 ? packed : value->bytes;
+            /* what passes have made of constants stays in the graph's memory beside it */
+            packed +=
+                packed == 0 || (value->file == NULL && value->lazy == NULL) ? value->bytes : 0;
             w[v].bytes = packed > w[v].bytes ? packed : w[v].bytes;
         }
     }
@@ -170,8 +172,9 @@ static habit habit_of(const trm_node *n)
     case TRM_OP_Concat:
         return HABIT_AS_IT_COMES;
     default:
-        return (trm_op_get(n->op)->flags & TRM_OPF_ELEMENTWISE) != 0 ? HABIT_AS_IT_COMES
-                                                                     : HABIT_PLAIN;
+        return (trm_op_get(n->op)->flags & (TRM_OPF_ELEMENTWISE | TRM_OPF_COLLECTIVE)) != 0
+                   ? HABIT_AS_IT_COMES
+                   : HABIT_PLAIN;
     }
 }
 
@@ -246,8 +249,8 @@ static int taken_over(const struct lives *l, int n, size_t bytes)
             continue;
         if ((flags & TRM_OPF_VIEW) != 0)
             return i == 0 ? b : -1;
-        if ((flags & TRM_OPF_ELEMENTWISE) != 0 && l->last[v] <= n && l->blocks[b].death <= n &&
-            l->blocks[b].bytes == bytes)
+        if (((flags & TRM_OPF_ELEMENTWISE) != 0 || node->op == TRM_OP_TrmAllReduce) &&
+            l->last[v] <= n && l->blocks[b].death <= n && l->blocks[b].bytes == bytes)
             return b;
     }
     return -1;
