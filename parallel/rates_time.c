@@ -98,8 +98,8 @@ static double alone_us(const trm_rates *r, const trmi_work *w)
     double correction;
 
     if (!near(r, w, TRMI_ALONE, false, NULL, &correction))
-        correction = 0;
-    return baseline_us(r, w, 1) * exp(correction);
+        return baseline_us(r, w, 1);
+    return baseline_us(r, w, 1) * exp(correction) * TRMI_IN_STEP;
 }
 
 double trmi_rates_expect(const trm_rates *r, const trmi_sample *sample, trmi_case which)
@@ -185,7 +185,7 @@ double trmi_rates_us(const trm_rates *r, const trmi_work *w, int threads, int bu
         double gain;
 
         if (r->threads > 1 && near(r, w, TRMI_TEAM, true, NULL, &gain))
-            us *= exp(gain * log(most) / log(r->threads));
+            us *= exp(fmax(gain / log(r->threads), -1) * log(most)); /* at best divided evenly */
         else
             us *= baseline_us(r, w, most) / baseline_us(r, w, 1);
     }

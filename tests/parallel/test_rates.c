@@ -124,9 +124,9 @@ START_TEST(interpolation)
         trmi_sample *s = &r->samples[r->sample_count++];
 
         ck_assert(trmi_work_of(&m.node, m.in, m.out, &s->work));
-        s->us[TRMI_ALONE] = 40 * pow(4, i);
-        s->us[TRMI_TEAM] = 25 * pow(4, i);
-        s->us[TRMI_CROWDED] = 50 * pow(4, i);
+        s->us[TRMI_ALONE] = 40 / TRMI_IN_STEP * pow(4, i);
+        s->us[TRMI_TEAM] = 25 / TRMI_IN_STEP * pow(4, i);
+        s->us[TRMI_CROWDED] = 50 / TRMI_IN_STEP * pow(4, i);
     }
     r->dispatch_us = 0;
     for (int i = 0; i < 3; i++) {
