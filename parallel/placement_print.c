@@ -51,9 +51,9 @@ trm_status trm_placement_print(const trm_sharding *s, const trm_placement_costs 
 
     if (have == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "placement: %d values", g->value_count);
-    fprintf(out, "%d ranks: compute %.4g us, %d collectives %.4g us, weights %.4g MiB a rank, %s\n",
+    fprintf(out, "%d ranks: compute %.4g us, %d collectives %.4g us, weights %.4g MiB a rank\n",
             s->ranks, p->compute_us, p->collectives, p->collective_us,
-            (double)p->weight_bytes / (1 << 20), p->exact ? "exact" : "beam was full");
+            (double)p->weight_bytes / (1 << 20));
     for (int i = 0; i < g->input_count; i++)
         have[g->inputs[i]] = 1U << TRM_FORM_WHOLE;
     for (int n = 0; n < g->node_count; n++) {

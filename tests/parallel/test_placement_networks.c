@@ -345,8 +345,9 @@ START_TEST(print_plan)
     clock_gettime(CLOCK_MONOTONIC, &begin);
     p = plan_of(&b, 0);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("%d nodes, searched in %.1f ms\n", b.graph->node_count,
-           (double)(end.tv_sec - begin.tv_sec) * 1e3 + (double)(end.tv_nsec - begin.tv_nsec) / 1e6);
+    printf("%d nodes, searched in %.1f ms, %s\n", b.graph->node_count,
+           (double)(end.tv_sec - begin.tv_sec) * 1e3 + (double)(end.tv_nsec - begin.tv_nsec) / 1e6,
+           p.exact ? "exact" : "the beam was full");
     OK(trm_placement_print(b.s, &b.costs, &p, stdout));
     trm_placement_fini(&p);
     bench_close(&b);
