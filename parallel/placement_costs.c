@@ -218,7 +218,7 @@ static trm_collective collective_of(trm_op op)
         return TRM_COLLECTIVE_REDUCE_SCATTER;
     case TRM_OP_TrmAllToAll:
         return TRM_COLLECTIVE_ALLTOALL;
-    default: /* TrmShard; a whole value as a partial sum: written once, no traffic */
+    default: /* TrmShard */
         return TRM_COLLECTIVE_SHARD;
     }
 }
@@ -228,15 +228,20 @@ static double change_us(void *ctx, const trm_sharding *s, int value, trm_change 
 {
     costs_ctx *c = ctx;
     size_t bytes = 0;
-    double us;
+    double us, copy_us;
 
     if (change.op == TRM_OP_NONE)
         return 0;
     if (trm_tensor_bytes(&s->descs[value], &bytes) != TRM_OK)
         bytes = 0; /* descs are concrete */
+    /* a partial sum of a whole value is a copy on one rank and zeros on the others: no rank deals
+     * with a part of it */
+    copy_us = trm_cost_collective_us(c->cost, TRM_COLLECTIVE_SHARD, 1, bytes);
+    if (change.op == TRM_OP_Where)
+        return copy_us + unfused_us(c, s, value, want);
     us = trm_cost_collective_us(c->cost, collective_of(change.op), s->ranks, bytes);
-    if (change.op == TRM_OP_TrmAllGather && want == TRM_FORM_PARTIAL) /* and one rank keeps it */
-        us += trm_cost_collective_us(c->cost, TRM_COLLECTIVE_SHARD, s->ranks, bytes);
+    if (change.op == TRM_OP_TrmAllGather && want == TRM_FORM_PARTIAL)
+        us += copy_us;
     return us + unfused_us(c, s, value, want);
 }
 
