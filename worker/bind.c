@@ -210,6 +210,7 @@ trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment
     TRM_TRY(st, bind_nodes(b), fail);
     TRM_TRY(st, finish(b), fail);
     keep_alive(b);
+    trmi_collective_places(e, s);
     s->arena_bytes = trmi_plan_offsets(s->storages, s->storage_count);
     TRM_TRY(st, grow_engine(e, s), fail);
     s->next = parent->children;

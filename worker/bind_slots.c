@@ -90,6 +90,7 @@ trmi_step *trmi_bind_step(struct binder *b, int node, int in_count, int out_coun
     t = &steps[s->step_count];
     memset(t, 0, sizeof(*t));
     t->node = node;
+    t->window_slot = TRMI_NO_SLOT;
     t->in_count = in_count;
     t->out_count = out_count;
     t->in_slots = trm_arena_alloc(s->arena, (size_t)in_count + 1, sizeof(int));

@@ -1,6 +1,7 @@
 /* Collective operators as kernels over the engine's communicator. A rank's part of a dim is its
  * pieces of every stretch, in order (base/ops.def); where parts lie in the whole is arithmetic,
  * done once here, so that running (collective_run.c) is copies. */
+#include "worker/bind_impl.h"
 #include "worker/collective_impl.h"
 
 #include <stdio.h>
@@ -299,4 +300,41 @@ trm_status trmi_collective_layouts(trm_engine *e, const trmi_segment *s, bool *a
     }
     trm_free(mine);
     return st;
+}
+
+/* ---- producers that write straight into the window ---- */
+
+/* The step before `at` that makes what is in `slot`; -1: none of this segment. */
+static int maker_of(const trmi_segment *s, int at, int slot)
+{
+    for (int i = at - 1; i >= 0; i--)
+        for (int j = 0; j < s->steps[i].out_count; j++)
+            if (s->steps[i].out_slots[j] == slot)
+                return i;
+    return -1;
+}
+
+void trmi_collective_places(trm_engine *e, trmi_segment *s)
+{
+    for (int i = 0; i < s->step_count && e->talks; i++) {
+        const trmi_step *step = &s->steps[i];
+        const trmi_storage *storage;
+        int maker;
+
+        if (!step->collective || step->kernel->ops == &trmi_reduce_scatter_ops) /* it packs there */
+            continue;
+        storage = trmi_bind_storage(s, step->in_slots[0]);
+        maker = maker_of(s, i, step->in_slots[0]);
+        /* a value that anything else reads, through a view too, stays in the arena */
+        if (storage == NULL || maker < 0 ||
+            trm_graph_use_count(e->graph, e->graph->nodes[step->node].inputs[0]) != 1)
+            continue;
+        for (int k = maker; k < i && maker >= 0; k++)
+            if (s->steps[k].collective) /* the window is that one's */
+                maker = -1;
+        if (maker < 0)
+            continue;
+        s->steps[maker].window_slot = step->in_slots[0];
+        s->steps[maker].window_bytes = storage->bytes;
+    }
 }

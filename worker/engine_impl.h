@@ -63,7 +63,10 @@ typedef struct trmi_step {
                        */
     trm_dtype *out_dtypes; /* with out_dynamic */
     bool collective;       /* the group runs it together */
-    uint64_t ns, runs;     /* profile */
+    int window_slot; /* this output goes straight into the window of the collective that reads it,
+                        where there is room; TRMI_NO_SLOT: none does */
+    size_t window_bytes;
+    uint64_t ns, runs; /* profile */
 } trmi_step;
 
 typedef struct trmi_segment {
@@ -150,6 +153,9 @@ trm_status trmi_collective_agree(trm_engine *e, trm_status mine);
 /* After binding: do all ranks' collectives have the same layouts? Where not they are made plain,
  * and *again_out says that the segment must be bound anew. */
 trm_status trmi_collective_layouts(trm_engine *e, const trmi_segment *s, bool *again_out);
+
+/* While binding: finds the steps that can write straight into the communicator's window. */
+void trmi_collective_places(trm_engine *e, trmi_segment *s);
 
 /* engine_run.c */
 trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,

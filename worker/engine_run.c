@@ -90,6 +90,29 @@ static void drop_oldest(trm_engine *e, trmi_segment *parent)
     }
 }
 
+/* Binds what follows `parent`, in step with the group's other ranks where there are any. */
+static trm_status bind_together(trm_engine *e, trmi_segment *parent, trmi_segment **segment_out)
+{
+    for (;;) {
+        bool again = false;
+        trmi_segment *s = NULL;
+        trm_status st = trmi_collective_agree(e, trmi_bind(e, parent, &s));
+
+        if (st == TRM_OK && s != NULL)
+            st = trmi_collective_layouts(e, s, &again);
+        if (st == TRM_OK && !again && s != NULL) {
+            *segment_out = s;
+            return TRM_OK;
+        }
+        if (s != NULL) {
+            parent->children = s->next;
+            trmi_segment_destroy(e, s);
+        }
+        if (st != TRM_OK)
+            return st;
+    }
+}
+
 static trm_status find_or_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment_out)
 {
     int siblings = 0;
@@ -102,20 +125,7 @@ static trm_status find_or_bind(trm_engine *e, trmi_segment *parent, trmi_segment
             return TRM_OK;
         }
     }
-    for (bool again = true; again;) {
-        trmi_segment *s = NULL;
-        trm_status st = trmi_collective_agree(e, trmi_bind(e, parent, &s));
-
-        if (st == TRM_OK)
-            st = trmi_collective_layouts(e, s, &again);
-        if (s != NULL && (st != TRM_OK || again)) {
-            parent->children = s->next;
-            trmi_segment_destroy(e, s);
-        }
-        if (st != TRM_OK)
-            return st;
-        *segment_out = s;
-    }
+    TRM_CHECK(bind_together(e, parent, segment_out));
     (*segment_out)->used = ++e->clock;
     /* after binding: the newcomer shares the packed weights of those that go */
     if (siblings >= e->options.programs_max)
@@ -153,6 +163,13 @@ static trm_status sink_alloc(void *ctx, int output, int rank, const int64_t *dim
 
 static trm_status run_step(trm_engine *e, trmi_step *step)
 {
+    if (step->window_slot != TRMI_NO_SLOT) {
+        void *window = NULL;
+
+        TRM_CHECK(trm_comm_slot_get(e->options.comm, step->window_bytes, &window));
+        if (window != NULL)
+            e->slot_pointers[step->window_slot] = window;
+    }
     for (int i = 0; i < step->in_count; i++)
         step->in[i] = step->in_slots[i] < 0 ? NULL : e->slot_pointers[step->in_slots[i]];
     for (int i = 0; i < step->out_count; i++)
