@@ -1,20 +1,25 @@
 /* trireme bench: time of repeated steps of a tensor model, as a table or JSON. */
 #include "launch/commands.h"
+#include "launch/bench_report.h"
 #include "launch/inputs.h"
-#include "launch/options.h"
-#include "worker/tensor_model.h"
+#include "launch/ranks.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 struct bench {
     trm_common_options common;
+    trm_parallel_options parallel;
+    trm_ranks ranks;
     trm_option_list inputs, dims;
     int64_t batch; /* 0: not given */
     int64_t warmup, rounds, seed;
     bool json, profile;
+    trm_arena *arena;
+    trm_tensor *in, *out; /* in: once it is loaded */
+    double start_ms;
+    trm_bench_result result; /* rank 0 */
 };
 
 static double now_ms(void)
@@ -23,19 +28,6 @@ static double now_ms(void)
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
-}
-
-/* A JSON string. */
-static void print_quoted(const char *text)
-{
-    putchar('"');
-    for (; *text != '\0'; text++) {
-        if ((unsigned char)*text < 0x20)
-            printf("\\u%04x", (unsigned char)*text);
-        else
-            printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
-    }
-    putchar('"');
 }
 
 /* Records of a step: dim 0 of the first input. INVALID_ARG: --batch asked for another number. */
@@ -52,109 +44,139 @@ static trm_status count_records(struct bench *b, const trm_graph *g, const trm_t
     return TRM_OK;
 }
 
-static int ascending(const void *a, const void *b)
+/* Inputs from files or made up; the planner asks for them first. */
+static trm_status make_inputs(struct bench *b, const trm_graph *g)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    trm_tensor *in;
 
-    return x < y ? -1 : x > y ? 1 : 0;
-}
-
-static void report(const struct bench *b, const char *path, trm_device *device,
-                   const trm_engine *engine, const double *ms, double load_ms, double first_ms)
-{
-    size_t n = (size_t)b->rounds;
-    double *sorted = trm_malloc(n, sizeof(double)), sum = 0;
-    trm_engine_stats stats;
-    trm_device_info info;
-
-    if (sorted == NULL)
-        return;
-    for (size_t i = 0; i < n; i++) {
-        sorted[i] = ms[i];
-        sum += ms[i];
-    }
-    qsort(sorted, n, sizeof(double), ascending);
-    trm_engine_get_stats(engine, &stats);
-    device->ops->info(device, &info);
-    if (b->json) {
-        printf("{\"model\": ");
-        print_quoted(path);
-        printf(", \"device\": \"%s\", \"threads\": %d, \"dtype\": \"%s\", "
-               "\"batch\": %" PRId64 ", \"load_ms\": %.3f, \"first_ms\": %.3f, \"median_ms\": "
-               "%.4f, \"min_ms\": %.4f, \"ms\": [",
-               info.name, info.threads, b->common.dtype, b->batch, load_ms, first_ms, sorted[n / 2],
-               sorted[0]);
-        for (size_t i = 0; i < n; i++)
-            printf("%s%.4f", i > 0 ? ", " : "", ms[i]);
-        printf("]}\n");
-    } else {
-        printf("model     %s (%s, batch %" PRId64 ", %s)\n", path, b->common.dtype, b->batch,
-               info.name);
-        printf("load      %.1f ms, first step %.1f ms, %d kernels, %.1f MB of activations\n",
-               load_ms, first_ms, stats.kernels, (double)stats.arena_bytes / 1e6);
-        printf(
-            "step      median %.3f ms, min %.3f, mean %.3f, p90 %.3f, p99 %.3f, max %.3f (%" PRId64
-            " steps)\n",
-            sorted[n / 2], sorted[0], sum / (double)n, sorted[n * 9 / 10], sorted[n * 99 / 100],
-            sorted[n - 1], b->rounds);
-        printf("rate      %.2f records/s\n", 1e3 * (double)b->batch / sorted[n / 2]);
-    }
-    trm_free(sorted);
-}
-
-static trm_status run_bench(struct bench *b, const char *path)
-{
-    trm_tensor_model_options options = {.dtype = trm_dtype_from_name(b->common.dtype),
-                                        .profile = b->profile};
-    trm_device *device = NULL;
-    trm_tensor_model *model = NULL;
-    trm_arena *arena = NULL;
-    double start = now_ms(), load_ms, first_ms, *ms;
-    trm_tensor *in, *out;
-    trm_status st = TRM_OK;
-
-    TRM_CHECK(trm_device_cpu_create((int)b->common.threads, &device));
-    TRM_TRY(st, trm_tensor_model_open(path, device, &options, &model), done);
-    TRM_TRY(st, trm_arena_create(0, &arena), done);
-    in = trm_arena_alloc(arena, (size_t)model->graph->input_count + 1, sizeof(trm_tensor));
-    out = trm_arena_alloc(arena, (size_t)model->graph->output_count + 1, sizeof(trm_tensor));
-    ms = trm_arena_alloc(arena, (size_t)b->rounds, sizeof(double));
-    if (in == NULL || out == NULL || ms == NULL) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "bench");
-        goto done;
-    }
-    load_ms = now_ms() - start;
+    if (b->in != NULL)
+        return TRM_OK;
+    in = trm_arena_alloc(b->arena, (size_t)g->input_count + 1, sizeof(trm_tensor));
+    if (in == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "bench");
     if (b->inputs.count > 0)
-        TRM_TRY(st, trm_inputs_load(model->graph, &b->inputs, arena, in), done);
+        TRM_CHECK(trm_inputs_load(g, &b->inputs, b->arena, in));
     else
-        TRM_TRY(st,
-                trm_inputs_random(model->graph, b->batch > 0 ? b->batch : 1, &b->dims,
-                                  (uint64_t)b->seed, arena, in),
-                done);
-    TRM_TRY(st, count_records(b, model->graph, in), done);
-    start = now_ms();
-    TRM_TRY(st, trm_engine_run(model->engine, in, out), done);
-    first_ms = now_ms() - start;
+        TRM_CHECK(trm_inputs_random(g, b->batch > 0 ? b->batch : 1, &b->dims, (uint64_t)b->seed,
+                                    b->arena, in));
+    TRM_CHECK(count_records(b, g, in));
+    b->in = in;
+    return TRM_OK;
+}
+
+static trm_status planned_inputs(void *ctx, const trm_graph *g, const trm_tensor **inputs_out)
+{
+    struct bench *b = ctx;
+
+    TRM_CHECK(make_inputs(b, g));
+    *inputs_out = b->in;
+    return TRM_OK;
+}
+
+/* Steps one after another: latency. */
+static trm_status time_steps(struct bench *b, trm_replica *r)
+{
+    double start = now_ms();
+
+    TRM_CHECK(trm_replica_run(r, b->in, b->out));
+    b->result.first_ms = now_ms() - start;
     for (int64_t i = 0; i < b->warmup; i++)
-        TRM_TRY(st, trm_engine_run(model->engine, in, out), done);
+        TRM_CHECK(trm_replica_run(r, b->in, b->out));
     for (int64_t i = 0; i < b->rounds; i++) {
         start = now_ms();
-        TRM_TRY(st, trm_engine_run(model->engine, in, out), done);
-        ms[i] = now_ms() - start;
+        TRM_CHECK(trm_replica_run(r, b->in, b->out));
+        b->result.ms[i] = now_ms() - start;
     }
-    report(b, path, device, model->engine, ms, load_ms, first_ms);
-    if (b->profile)
-        trm_engine_profile(model->engine, stderr);
-done:
-    trm_tensor_model_close(model);
-    trm_arena_destroy(arena);
-    trm_device_destroy(device);
+    return TRM_OK;
+}
+
+/* As many steps under way as the replica takes: throughput. Timed from when the pipeline is full to
+ * the last result but those that drain it. */
+static trm_status time_flow(struct bench *b, trm_replica *r)
+{
+    int64_t depth = trm_replica_depth(r), steps = b->rounds + depth, done = 0;
+    double start = 0;
+
+    for (int64_t i = 0; i < steps; i++) {
+        if (trm_replica_under_way(r) == depth) {
+            TRM_CHECK(trm_replica_collect(r, b->out));
+            if (done++ == 0)
+                start = now_ms();
+        }
+        TRM_CHECK(trm_replica_submit(r, b->in));
+    }
+    if (done > 1)
+        b->result.flow_ms = (now_ms() - start) / (double)(done - 1);
+    while (trm_replica_under_way(r) > 0)
+        TRM_CHECK(trm_replica_collect(r, b->out));
+    return TRM_OK;
+}
+
+static trm_status lead(struct bench *b)
+{
+    trm_tensor_model *m = b->ranks.model;
+    trm_status st;
+
+    b->out = trm_arena_alloc(b->arena, (size_t)m->graph->output_count + 1, sizeof(trm_tensor));
+    b->result.ms = trm_arena_alloc(b->arena, (size_t)b->rounds, sizeof(double));
+    if (b->out == NULL || b->result.ms == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "bench");
+    b->result.load_ms = now_ms() - b->start_ms;
+    TRM_CHECK(make_inputs(b, m->graph));
+    TRM_CHECK(time_steps(b, m->replica));
+    if (m->parallel.pipeline > 1)
+        TRM_CHECK(time_flow(b, m->replica));
+    st = trm_replica_stop(m->replica);
+    if (st == TRM_OK && b->profile)
+        trm_engine_profile(trm_replica_engine(m->replica), stderr);
     return st;
+}
+
+/* Every rank: opens the model together with the others, leads or follows, tells what it took. */
+static trm_status on_ranks(struct bench *b, const char *path)
+{
+    trm_tensor_model_options options = {0};
+    trm_status st = trm_arena_create(0, &b->arena);
+
+    b->start_ms = now_ms();
+    if (st == TRM_OK)
+        st = trm_ranks_device(&b->ranks, &b->common, true);
+    if (st == TRM_OK)
+        st = trm_ranks_options(&b->ranks, &b->common, &b->parallel, (trm_parallel){1, 0, 0},
+                               TRM_OBJECTIVE_LATENCY, &options);
+    if (st == TRM_OK && options.parallel.data > 1)
+        st = trm_fail(TRM_ERR_INVALID_ARG, "--parallel data=%d: bench times one replica",
+                      options.parallel.data);
+    options.parallel.data = 1;
+    options.profile = b->profile;
+    options.batch = b->batch;
+    options.ctx = b;
+    options.inputs = planned_inputs;
+    TRM_CHECK(trm_ranks_open(&b->ranks, path, st, &options));
+    if (trm_ranks_lead(&b->ranks, &st)) {
+        st = lead(b);
+        if (st != TRM_OK && st != TRM_ERR_COMM) { /* the others wait for the end */
+            char text[512];
+
+            snprintf(text, sizeof(text), "%s", trm_message());
+            if (trm_replica_stop(b->ranks.model->replica) == TRM_OK)
+                st = trm_fail(st, "%s", text);
+        }
+    }
+    b->result.path = path;
+    b->result.dtype = b->common.dtype;
+    b->result.batch = b->batch;
+    b->result.rounds = b->rounds;
+    return trm_bench_report(&b->ranks, st, &b->result, b->json);
 }
 
 trm_status trm_cmd_bench(int argc, char **argv)
 {
-    struct bench b = {.common = TRM_COMMON_DEFAULTS, .warmup = 3, .rounds = 20, .seed = 1};
+    struct bench b = {.common = TRM_COMMON_DEFAULTS,
+                      .warmup = 3,
+                      .rounds = 20,
+                      .seed = 1,
+                      .ranks = {.command = "bench"}};
     const trm_option options[] = {
         {"batch", TRM_OPTION_INT, "N", 1, 65536, NULL, "value of a free first dim (1)", &b.batch},
         {"dim", TRM_OPTION_LIST, "NAME=N...", 0, 0, NULL, "values of other free dims", &b.dims},
@@ -167,6 +189,7 @@ trm_status trm_cmd_bench(int argc, char **argv)
          &b.json},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &b.profile},
+        TRM_PARALLEL_OPTIONS(b.parallel),
         TRM_DEVICE_OPTIONS(b.common),
     };
     trm_arguments args = {.command = "bench",
@@ -176,13 +199,19 @@ trm_status trm_cmd_bench(int argc, char **argv)
                           .option_count = sizeof(options) / sizeof(options[0]),
                           .positional_min = 1,
                           .positional_max = 1};
-    trm_status st = trm_options_parse(&args, argc, argv);
+    trm_status st;
 
+    TRM_CHECK(trm_job_init(&b.ranks.job));
+    if (trm_ranks_silent(&b.ranks, argc, argv))
+        return trm_ranks_end(&b.ranks, TRM_OK);
+    st = trm_options_parse(&args, argc, argv);
     if (st == TRM_OK && !args.help)
         st = trm_common_apply(&b.common);
     if (st == TRM_OK && !args.help)
-        st = run_bench(&b, args.positionals[0]);
+        st = on_ranks(&b, args.positionals[0]);
     trm_options_free_list(&b.inputs);
     trm_options_free_list(&b.dims);
+    st = trm_ranks_end(&b.ranks, st);
+    trm_arena_destroy(b.arena);
     return st;
 }

@@ -3,8 +3,7 @@
 #include "base/npy.h"
 #include "launch/commands.h"
 #include "launch/inputs.h"
-#include "launch/options.h"
-#include "worker/tensor_model.h"
+#include "launch/ranks.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,10 +17,12 @@
 
 struct run {
     trm_common_options common;
+    trm_parallel_options parallel;
+    trm_ranks ranks;
     trm_option_list images, inputs;
     const char *output_dir;
     int64_t top;
-    bool profile, made_dir;
+    bool profile, made_dir, loaded;
     FILE *text; /* images: printed when all of them are done */
     trm_tensor_model *model;
     trm_arena *arena;
@@ -54,7 +55,7 @@ static trm_status classify(struct run *r, const char *path, int scores)
         goto done;
     }
     TRM_TRY(st, trm_preprocess_run(&p->preprocess, &image, t->data), done);
-    TRM_TRY(st, trm_engine_run(r->model->engine, r->in, r->out), done);
+    TRM_TRY(st, trm_replica_run(r->model->replica, r->in, r->out), done);
     f32 = r->out[scores];
     if (f32.dtype != TRM_DTYPE_F32) {
         st = trm_fail(TRM_ERR_UNSUPPORTED, "output '%s' is %s: class scores want f32",
@@ -171,19 +172,41 @@ static trm_status write_output(const char *dir, const char *name, const trm_tens
     return st;
 }
 
+static trm_status load_inputs(struct run *r, const trm_graph *g)
+{
+    if (r->loaded)
+        return TRM_OK;
+    r->in = trm_arena_alloc(r->arena, (size_t)g->input_count + 1, sizeof(trm_tensor));
+    if (r->in == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "tensors");
+    TRM_CHECK(trm_inputs_load(g, &r->inputs, r->arena, r->in));
+    r->loaded = true;
+    return TRM_OK;
+}
+
+/* The planner plans for the very inputs. */
+static trm_status planned_inputs(void *ctx, const trm_graph *g, const trm_tensor **inputs_out)
+{
+    struct run *r = ctx;
+
+    TRM_CHECK(load_inputs(r, g));
+    *inputs_out = r->in;
+    return TRM_OK;
+}
+
 static trm_status run_tensors(struct run *r)
 {
     const trm_graph *g = r->model->graph;
 
-    TRM_CHECK(trm_inputs_load(g, &r->inputs, r->arena, r->in));
-    TRM_CHECK(trm_engine_check(r->model->engine, r->in));
+    TRM_CHECK(load_inputs(r, g));
+    TRM_CHECK(trm_replica_check(r->model->replica, r->in));
     r->made_dir = r->output_dir != NULL && mkdir(r->output_dir, 0777) == 0;
     if (r->output_dir != NULL && !r->made_dir && errno != EEXIST)
         return trm_fail(TRM_ERR_INVALID_ARG, "--output-dir '%s': %s", r->output_dir,
                         strerror(errno));
     if (r->output_dir != NULL && !trm_path_is_dir(r->output_dir))
         return trm_fail(TRM_ERR_INVALID_ARG, "--output-dir '%s' is not a folder", r->output_dir);
-    TRM_CHECK(trm_engine_run(r->model->engine, r->in, r->out));
+    TRM_CHECK(trm_replica_run(r->model->replica, r->in, r->out));
     for (int i = 0; i < g->output_count; i++) {
         const char *name = g->values[g->outputs[i]].name;
 
@@ -195,38 +218,52 @@ static trm_status run_tensors(struct run *r)
     return TRM_OK;
 }
 
-static trm_status run_model(struct run *r, const char *path)
+static trm_status run_model(struct run *r)
 {
-    trm_tensor_model_options options = {.dtype = trm_dtype_from_name(r->common.dtype),
-                                        .profile = r->profile};
-    trm_device *device = NULL;
-    trm_status st = TRM_OK;
+    const trm_graph *g = r->model->graph;
+    trm_status st;
 
-    TRM_CHECK(trm_device_cpu_create((int)r->common.threads, &device));
-    TRM_TRY(st, trm_tensor_model_open(path, device, &options, &r->model), done);
-    TRM_TRY(st, trm_arena_create(0, &r->arena), done);
-    r->in = trm_arena_alloc(r->arena, (size_t)r->model->graph->input_count + 1, sizeof(trm_tensor));
-    r->out =
-        trm_arena_alloc(r->arena, (size_t)r->model->graph->output_count + 1, sizeof(trm_tensor));
-    if (r->in == NULL || r->out == NULL) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "tensors");
-        goto done;
-    }
+    r->out = trm_arena_alloc(r->arena, (size_t)g->output_count + 1, sizeof(trm_tensor));
+    if (r->in == NULL)
+        r->in = trm_arena_alloc(r->arena, (size_t)g->input_count + 1, sizeof(trm_tensor));
+    if (r->in == NULL || r->out == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "tensors");
     st = r->images.count > 0 ? run_images(r) : run_tensors(r);
     if (st != TRM_OK && r->made_dir)
         (void)!rmdir(r->output_dir); /* stays if an output is complete */
     if (st == TRM_OK && r->profile)
-        trm_engine_profile(r->model->engine, stderr);
-done:
-    trm_tensor_model_close(r->model);
-    trm_arena_destroy(r->arena);
-    trm_device_destroy(device);
+        trm_engine_profile(trm_replica_engine(r->model->replica), stderr);
+    return st;
+}
+
+/* Every rank: opens the model together with the others, then leads or follows. */
+static trm_status on_ranks(struct run *r, const char *path)
+{
+    trm_tensor_model_options options = {0};
+    trm_status st = trm_arena_create(0, &r->arena);
+
+    if (st == TRM_OK)
+        st = trm_ranks_device(&r->ranks, &r->common, true);
+    if (st == TRM_OK)
+        st = trm_ranks_options(&r->ranks, &r->common, &r->parallel, (trm_parallel){1, 0, 0},
+                               TRM_OBJECTIVE_LATENCY, &options);
+    if (st == TRM_OK && options.parallel.data > 1)
+        st = trm_fail(TRM_ERR_INVALID_ARG, "--parallel data=%d: one run is one replica",
+                      options.parallel.data);
+    options.parallel.data = 1;
+    options.profile = r->profile;
+    options.ctx = r;
+    options.inputs = r->images.count > 0 ? NULL : planned_inputs;
+    TRM_CHECK(trm_ranks_open(&r->ranks, path, st, &options));
+    r->model = r->ranks.model;
+    if (trm_ranks_lead(&r->ranks, &st))
+        st = run_model(r);
     return st;
 }
 
 trm_status trm_cmd_run(int argc, char **argv)
 {
-    struct run r = {.common = TRM_COMMON_DEFAULTS};
+    struct run r = {.common = TRM_COMMON_DEFAULTS, .ranks = {.command = "run"}};
     const trm_option options[] = {
         {"image", TRM_OPTION_LIST, "FILE...", 0, 0, NULL,
          "classify images: top labels with probabilities", &r.images},
@@ -238,6 +275,7 @@ trm_status trm_cmd_run(int argc, char **argv)
          "labels per image (default: the model's YAML, else 5)", &r.top},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &r.profile},
+        TRM_PARALLEL_OPTIONS(r.parallel),
         TRM_DEVICE_OPTIONS(r.common),
     };
     trm_arguments args = {
@@ -247,8 +285,12 @@ trm_status trm_cmd_run(int argc, char **argv)
         .option_count = sizeof(options) / sizeof(options[0]),
         .positional_min = 1,
         .positional_max = 1};
-    trm_status st = trm_options_parse(&args, argc, argv);
+    trm_status st;
 
+    TRM_CHECK(trm_job_init(&r.ranks.job));
+    if (trm_ranks_silent(&r.ranks, argc, argv))
+        return trm_ranks_end(&r.ranks, TRM_OK);
+    st = trm_options_parse(&args, argc, argv);
     if (st == TRM_OK && !args.help) {
         if (r.images.count > 0 && (r.inputs.count > 0 || r.output_dir != NULL))
             st =
@@ -256,9 +298,11 @@ trm_status trm_cmd_run(int argc, char **argv)
         if (st == TRM_OK)
             st = trm_common_apply(&r.common);
         if (st == TRM_OK)
-            st = run_model(&r, args.positionals[0]);
+            st = on_ranks(&r, args.positionals[0]);
     }
     trm_options_free_list(&r.images);
     trm_options_free_list(&r.inputs);
+    st = trm_ranks_end(&r.ranks, st);
+    trm_arena_destroy(r.arena);
     return st;
 }

@@ -20,3 +20,14 @@ foreach(case shm mpi late other killed)
   add_test(NAME mpi/comm-${case} COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/comm.sh $<TARGET_FILE:comm_ranks> ${case})
   set_tests_properties(mpi/comm-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 endforeach()
+
+# Layouts: all networks against one rank, and what the commands make of them.
+foreach(case tensor=2 tensor=3 tensor=4 pipeline=2 pipeline=3 tensor=2,pipeline=2 data=2,tensor=2,pipeline=2
+    score batches run bench killed)
+  string(REPLACE "=" "" name ${case})
+  string(REPLACE "," "-" name ${name})
+  add_test(NAME mpi/layouts-${name}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/layouts.sh $<TARGET_FILE:trireme> $<TARGET_FILE:networks> ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(mpi/layouts-${name} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+    ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache) # the probe of rates, once
+endforeach()

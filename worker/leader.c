@@ -1,49 +1,19 @@
 /* Two threads: the helper owns the link, the executor runs the model; two short queues between
  * them. Both queues are bounded by the credits the replica has given. */
 #define _GNU_SOURCE
-#include "worker/leader.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "worker/leader_impl.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define BEAT_MS 250
 #define LEASE_MS 10000
-#define BATCHES_AHEAD 2 /* one running, one waiting: the executor never starves on the link */
-
-struct inbound {
-    trm_link_frame *frame;
-    struct inbound *next;
-};
-struct outbound {
-    trm_wire_buffer buffer;
-    struct outbound *next;
-};
-
-struct trm_leader {
-    const trm_leader_options *options;
-    pthread_t helper;
-    trm_wait news; /* posted by the helper: the executor has something to look at */
-    pthread_mutex_t mu;
-    struct inbound *in_first, *in_last;    /* guarded by mu: batches */
-    struct outbound *out_first, *out_last; /* guarded by mu: encoded messages */
-    trm_link *link;                        /* guarded by mu; NULL before it is made and after */
-    bool finished;                         /* guarded by mu: the executor has left */
-    trm_status st;                         /* guarded by mu: why the helper ended */
-    char message[512];                     /* guarded by mu */
-    bool stop, lost, ended;                /* guarded by mu */
-    /* written by the executor, read by the helper; relaxed: nothing else hangs on them */
-    _Atomic uint64_t progress;
-    _Atomic int phase;
-};
 
 void trm_leader_progress(trm_leader *leader)
 {
-    atomic_fetch_add_explicit(&leader->progress, 1, memory_order_relaxed);
+    (void)__atomic_fetch_add(&leader->progress, 1, __ATOMIC_RELAXED);
 }
 
 static trm_status send_message(trm_link *link, const trm_wire_message *m)
@@ -75,14 +45,14 @@ static trm_status beat(trm_leader *l, trm_link *link)
 {
     trm_wire_message m = {.kind = TRM_WIRE_HEARTBEAT};
 
-    m.phase = (trm_wire_phase)atomic_load_explicit(&l->phase, memory_order_relaxed);
-    m.progress = atomic_load_explicit(&l->progress, memory_order_relaxed);
+    m.phase = (trm_wire_phase)__atomic_load_n(&l->phase, __ATOMIC_RELAXED);
+    m.progress = __atomic_load_n(&l->progress, __ATOMIC_RELAXED);
     return send_message(link, &m);
 }
 
 static trm_status take_batch(trm_leader *l, trm_link_frame *frame)
 {
-    struct inbound *in = trm_calloc(1, sizeof(*in));
+    struct trmi_inbound *in = trm_calloc(1, sizeof(*in));
 
     if (in == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "leader: inbound batch");
@@ -134,7 +104,7 @@ static trm_status send_queued(trm_leader *l, trm_link *link)
     trm_status st = TRM_OK;
 
     for (;;) {
-        struct outbound *out;
+        struct trmi_outbound *out;
 
         pthread_mutex_lock(&l->mu);
         out = l->out_first;
@@ -228,10 +198,9 @@ static void *helper_main(void *ctx)
 
 /* ---- the executor's side ---- */
 
-/* Queues a message for the helper (NULL: none); `finished`: the executor has left. */
-static trm_status post(trm_leader *l, const trm_wire_message *m, bool finished)
+trm_status trmi_leader_post(trm_leader *l, const trm_wire_message *m, bool finished)
 {
-    struct outbound *out = m != NULL ? trm_calloc(1, sizeof(*out)) : NULL;
+    struct trmi_outbound *out = m != NULL ? trm_calloc(1, sizeof(*out)) : NULL;
     trm_status st = TRM_OK;
 
     if (m != NULL && out == NULL)
@@ -256,112 +225,17 @@ static trm_status post(trm_leader *l, const trm_wire_message *m, bool finished)
     return st;
 }
 
-static trm_status run_batch(trm_leader *l, const trm_leader_model *model, trm_link_frame *frame)
-{
-    trm_wire_message batch = {0}, reply = {.kind = TRM_WIRE_RESULT};
-    trm_wire_result *results;
-    trm_arena *arena = NULL;
-    trm_status st = TRM_OK;
-
-    TRM_TRY(st, trm_arena_create(0, &arena), done);
-    TRM_TRY(st, trm_wire_decode(frame->data, frame->bytes, arena, &batch), done);
-    results = trm_arena_alloc(arena, (size_t)batch.count + 1, sizeof(*results));
-    if (results == NULL) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "leader: %d results", batch.count);
-        goto done;
-    }
-    /* batch_max is what we asked for; a batch beyond it is run in pieces */
-    for (int at = 0, n; at < batch.count; at += n) {
-        n = batch.count - at < model->batch_max ? batch.count - at : model->batch_max;
-        TRM_TRY(st, model->run(model->ctx, l, batch.records + at, n, arena, results + at), done);
-        for (int i = at; i < at + n; i++)
-            results[i].id = batch.records[i].id;
-        trm_leader_progress(l);
-        reply.results = results + at;
-        reply.count = n;
-        TRM_TRY(st, post(l, &reply, false), done);
-    }
-    st = post(l, &(trm_wire_message){.kind = TRM_WIRE_CREDIT, .credits = (uint32_t)batch.count},
-              false);
-done:
-    trm_arena_destroy(arena);
-    return st;
-}
-
-/* Sleeps until there is a batch; NULL: it is over. */
-static struct inbound *next_batch(trm_leader *l)
-{
-    for (;;) {
-        uint32_t seen = trm_wait_count(&l->news);
-        struct inbound *in = NULL;
-        bool over;
-
-        pthread_mutex_lock(&l->mu);
-        over = l->stop || l->ended;
-        in = over ? NULL : l->in_first;
-        if (in != NULL) {
-            l->in_first = in->next;
-            if (in->next == NULL)
-                l->in_last = NULL;
-        }
-        pthread_mutex_unlock(&l->mu);
-        if (over || in != NULL)
-            return in;
-        /* an idle wait: the helper's lease bounds it */
-        (void)!trm_wait_change(&l->news, seen, 0, trm_now_us() + 60000000);
-    }
-}
-
-/* After a failure: stays until STOP, because a rank that leaves its MPI job early ends it for all.
- */
-static void wait_for_stop(trm_leader *l)
-{
-    for (;;) {
-        struct inbound *in = next_batch(l);
-
-        if (in == NULL)
-            return;
-        trm_link_frame_destroy(in->frame);
-        trm_free(in);
-    }
-}
-
-static trm_status executor_loop(trm_leader *l, const trm_leader_model *model)
-{
-    TRM_CHECK(post(l,
-                   &(trm_wire_message){.kind = TRM_WIRE_READY,
-                                       .credits = (uint32_t)(BATCHES_AHEAD * model->batch_max),
-                                       .batch_max = (uint32_t)model->batch_max},
-                   false));
-    atomic_store_explicit(&l->phase, TRM_PHASE_IDLE, memory_order_relaxed);
-    for (bool first = true;; first = false) {
-        struct inbound *in = next_batch(l);
-        trm_status st;
-
-        if (in == NULL)
-            return TRM_OK;
-        atomic_store_explicit(&l->phase, first ? TRM_PHASE_FIRST_STEP : TRM_PHASE_STEADY,
-                              memory_order_relaxed);
-        st = run_batch(l, model, in->frame);
-        trm_link_frame_destroy(in->frame);
-        trm_free(in);
-        atomic_store_explicit(&l->phase, TRM_PHASE_IDLE, memory_order_relaxed);
-        if (st != TRM_OK)
-            return st;
-    }
-}
-
 static void free_queues(trm_leader *l)
 {
     while (l->in_first != NULL) {
-        struct inbound *in = l->in_first;
+        struct trmi_inbound *in = l->in_first;
 
         l->in_first = in->next;
         trm_link_frame_destroy(in->frame);
         trm_free(in);
     }
     while (l->out_first != NULL) {
-        struct outbound *out = l->out_first;
+        struct trmi_outbound *out = l->out_first;
 
         l->out_first = out->next;
         trm_wire_buffer_fini(&out->buffer);
@@ -387,19 +261,20 @@ trm_status trm_leader_run(const trm_leader_options *options, const trm_leader_mo
         trm_free(l);
         return trm_fail(TRM_ERR_NO_MEMORY, "leader: cannot start a thread: %s", strerror(rc));
     }
-    st = executor_loop(l, model);
+    st = trmi_leader_work(l, model);
     if (st != TRM_OK) {
         char text[512];
 
         snprintf(text, sizeof(text), "%s", trm_message());
         /* the message is the thread's, and posting may fail with one of its own */
-        if (post(l, &(trm_wire_message){.kind = TRM_WIRE_ERROR, .status = st, .message = text},
-                 false) != TRM_OK)
+        if (trmi_leader_post(
+                l, &(trm_wire_message){.kind = TRM_WIRE_ERROR, .status = st, .message = text},
+                false) != TRM_OK)
             TRM_LOG(TRM_LOG_WARN, "leader", "the coordinator could not be told: %s", trm_message());
-        wait_for_stop(l);
+        trmi_leader_wait_for_stop(l);
         st = trm_fail(st, "%s", text);
     }
-    (void)!post(l, NULL, true); /* nothing to encode: cannot fail */
+    (void)!trmi_leader_post(l, NULL, true); /* nothing to encode: cannot fail */
     pthread_join(l->helper, NULL);
     if (st == TRM_OK && l->st != TRM_OK)
         st = trm_fail(l->st, "%s", l->message);

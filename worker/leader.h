@@ -23,11 +23,17 @@ typedef struct trm_leader_model {
     void *ctx;
     int batch_max; /* records of one call */
     /* Fills results_out[0..n) for records[0..n): status, message, outputs, labels (ids are set by
-     * the loop). A record that cannot be run gets an error result of its own. `scratch` lives until
-     * the results are sent; results may also point to memory of ctx that stays until the next call.
-     * A failure means that the replica cannot go on. Calls trm_leader_progress as it advances. */
+     * the loop). A record that cannot be run gets an error result of its own. `scratch` and the
+     * records live until the results are sent. A failure means that the replica cannot go on. Calls
+     * trm_leader_progress as it advances. */
     trm_status (*run)(void *ctx, trm_leader *leader, const trm_wire_record *records, int n,
                       trm_arena *scratch, trm_wire_result *results_out);
+    /* A model that keeps calls under way has these, too: run may return before the results are
+     * there. done: how many calls of run, in their order, are complete. wait: makes one or more
+     * complete. drop: forgets what is under way; it is over, or failed. NULL: run completes. */
+    int64_t (*done)(void *ctx);
+    trm_status (*wait)(void *ctx, trm_leader *leader);
+    void (*drop)(void *ctx);
 } trm_leader_model;
 
 typedef struct trm_leader_options {

@@ -259,7 +259,8 @@ static trm_status make_local(trm_replica *r)
         r->local = r->graph;
         TRM_CHECK(trm_pass_finish(r->local));
     } else {
-        return trm_fail(TRM_ERR_UNSUPPORTED, "plans are not carried out yet");
+        TRM_CHECK(trm_plan_graph(o->plan, r->graph, r->stage, r->shard, &r->local));
+        r->owns_local = true;
     }
     if (o->local == NULL && (o->dtype == TRM_DTYPE_BF16 || o->dtype == TRM_DTYPE_F16))
         TRM_CHECK(trm_pass_precision(r->local, o->dtype));

@@ -1,22 +1,10 @@
-/* Stacks prepared records, runs the engine, splits what comes out. */
+/* A tensor model behind a leader: what fits, stacks of records, results of rows. score_run.c runs
+ * them. */
 #include "worker/score_model.h"
-#include "base/log.h"
 #include "worker/score_impl.h"
 
 #include <stdio.h>
 #include <string.h>
-
-struct trm_score_model {
-    trm_tensor_model *model;
-    trm_score_model_options options;
-    int scores;          /* output that holds class scores */
-    int only;            /* the one output sent, -1: all */
-    int64_t fixed_batch; /* dim 0 of every input is this constant; 0: it is open */
-    bool stacks;         /* records can share a run */
-    trm_tensor *in, *out;
-    void **stacked; /* [graph inputs] grown buffers */
-    size_t *stacked_bytes;
-};
 
 trm_status trm_score_model_output(const trm_tensor_model *model, const char *name, int *output_out)
 {
@@ -103,11 +91,17 @@ trm_status trm_score_model_create(trm_tensor_model *model, const trm_score_model
         }
     }
     find_batch(s);
+    s->run_batch = options->batch;
+    if (model->parallel.pipeline > 1) /* a batch keeps the pipeline full */
+        s->run_batch = (options->batch + model->parallel.pipeline - 1) / model->parallel.pipeline;
+    s->ring_max = trm_replica_depth(model->replica);
+    s->ring = trm_calloc((size_t)s->ring_max, sizeof(*s->ring));
     s->in = trm_calloc(inputs, sizeof(*s->in));
     s->out = trm_calloc(outputs + 1, sizeof(*s->out));
     s->stacked = trm_calloc(inputs, sizeof(*s->stacked));
     s->stacked_bytes = trm_calloc(inputs, sizeof(*s->stacked_bytes));
-    if (s->in == NULL || s->out == NULL || s->stacked == NULL || s->stacked_bytes == NULL) {
+    if (s->in == NULL || s->out == NULL || s->stacked == NULL || s->stacked_bytes == NULL ||
+        s->ring == NULL) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "score model");
         goto fail;
     }
@@ -127,6 +121,7 @@ void trm_score_model_destroy(trm_score_model *score)
         trm_aligned_free(score->stacked[i]);
     trm_free(score->stacked);
     trm_free(score->stacked_bytes);
+    trm_free(score->ring);
     trm_free(score->in);
     trm_free(score->out);
     trm_free(score);
@@ -134,7 +129,7 @@ void trm_score_model_destroy(trm_score_model *score)
 
 /* ---- one run ---- */
 
-static trm_status stack(trm_score_model *s, const trmi_prepared *records, int n, int64_t batch)
+trm_status trmi_score_stack(trm_score_model *s, const trmi_prepared *records, int n, int64_t batch)
 {
     for (int i = 0; i < s->model->graph->input_count; i++) {
         const trm_tensor *one = &records[0].inputs[i];
@@ -204,9 +199,8 @@ static trm_status add_labels(const trm_score_model *s, const trm_tensor *scores,
     return TRM_OK;
 }
 
-/* The part of every output that belongs to record `k` of a stack of `batch`; batch 0: all of it. */
-static trm_status split(const trm_score_model *s, int64_t k, int64_t batch, trm_arena *scratch,
-                        trm_wire_result *result)
+trm_status trmi_score_split(const trm_score_model *s, int64_t k, int64_t batch, trm_arena *scratch,
+                            trm_wire_result *result)
 {
     const trm_graph *g = s->model->graph;
     trm_wire_tensor *outputs =
@@ -247,125 +241,10 @@ static trm_status split(const trm_score_model *s, int64_t k, int64_t batch, trm_
     return TRM_OK;
 }
 
-static bool splits(const trm_score_model *s, int64_t batch)
+bool trmi_score_splits(const trm_score_model *s, int64_t batch)
 {
     for (int i = 0; i < s->model->graph->output_count; i++)
         if (s->out[i].rank < 1 || s->out[i].dims[0] != batch)
             return false;
     return true;
-}
-
-static void set_error(trm_wire_result *result, trm_status st, trm_arena *scratch)
-{
-    const char *text = trm_arena_strdup(scratch, trm_message());
-
-    memset(result, 0, sizeof(*result));
-    result->status = st;
-    result->message = text != NULL ? text : trm_status_name(st);
-}
-
-/* Records [0, n) of one shape in one run; a failure is each one's own, found by running it alone.
- */
-static void run_stack(trm_score_model *s, const trmi_prepared *records, int n, trm_arena *scratch,
-                      trm_wire_result *results)
-{
-    int64_t batch = s->fixed_batch > 0 ? s->fixed_batch : n;
-    trm_status st;
-
-    if (records[0].whole) {
-        memcpy(s->in, records[0].inputs, (size_t)s->model->graph->input_count * sizeof(*s->in));
-        st = TRM_OK;
-    } else {
-        st = stack(s, records, n, batch);
-    }
-    if (st == TRM_OK)
-        st = trm_engine_run(s->model->engine, s->in, s->out);
-    if (st == TRM_OK && n > 1 && !splits(s, batch)) {
-        TRM_LOG(TRM_LOG_INFO, "score", "outputs are not one row a record: no more batches");
-        s->stacks = false;
-        st = TRM_ERR_UNSUPPORTED;
-    }
-    if (st == TRM_OK) {
-        /* an output that is not one row a record goes out as it is */
-        int64_t rows = !records[0].whole && splits(s, batch) ? batch : 0;
-
-        for (int k = 0; k < n && st == TRM_OK; k++)
-            st = split(s, k, rows, scratch, &results[k]);
-    }
-    if (st == TRM_OK)
-        return;
-    if (n == 1) {
-        set_error(&results[0], st, scratch);
-        return;
-    }
-    for (int k = 0; k < n; k++)
-        run_stack(s, records + k, 1, scratch, results + k);
-}
-
-static bool same_inputs(const trm_score_model *s, const trmi_prepared *a, const trmi_prepared *b)
-{
-    if (a->whole || b->whole)
-        return false;
-    for (int i = 0; i < s->model->graph->input_count; i++)
-        if (a->inputs[i].dtype != b->inputs[i].dtype ||
-            !trm_tensor_same_shape(&a->inputs[i], &b->inputs[i]))
-            return false;
-    return true;
-}
-
-/* The size of the next run of up to `n` records: see the header. */
-static int run_size(const trm_score_model *s, int n)
-{
-    int size = 1;
-
-    if (!s->stacks)
-        return 1;
-    if (s->fixed_batch > 0)
-        return n < s->fixed_batch ? n : (int)s->fixed_batch;
-    if (n >= s->options.batch)
-        return s->options.batch;
-    while (size * 2 <= n)
-        size *= 2;
-    return size;
-}
-
-static trm_status run(void *ctx, trm_leader *leader, const trm_wire_record *records, int n,
-                      trm_arena *scratch, trm_wire_result *results_out)
-{
-    trm_score_model *s = ctx;
-    trmi_prepared *prepared = trm_arena_alloc(scratch, (size_t)n + 1, sizeof(*prepared));
-
-    if (prepared == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "a batch of %d records", n);
-    for (int i = 0; i < n; i++) {
-        trmi_score_prepare(s->model, &records[i], scratch, &prepared[i]);
-        if (leader != NULL)
-            trm_leader_progress(leader);
-    }
-    for (int at = 0; at < n;) {
-        int same = 1, size;
-
-        if (prepared[at].st != TRM_OK) {
-            results_out[at] =
-                (trm_wire_result){.status = prepared[at].st, .message = prepared[at].message};
-            at++;
-            continue;
-        }
-        while (at + same < n && prepared[at + same].st == TRM_OK &&
-               same_inputs(s, &prepared[at], &prepared[at + same]))
-            same++;
-        size = run_size(s, same);
-        run_stack(s, prepared + at, size, scratch, results_out + at);
-        at += size;
-        if (leader != NULL)
-            trm_leader_progress(leader);
-    }
-    return TRM_OK;
-}
-
-trm_leader_model trm_score_model_callback(trm_score_model *score)
-{
-    trm_leader_model m = {.ctx = score, .batch_max = score->options.batch, .run = run};
-
-    return m;
 }

@@ -1,9 +1,8 @@
-/* From a path to an engine. */
+/* From a path to a replica. */
 #include "worker/tensor_model.h"
 
-#include "base/log.h"
+#include "worker/model_layout.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* Every operator must have a kernel: said before anything runs, all missing ones at once. */
@@ -18,7 +17,7 @@ static trm_status check_operators(const trm_graph *g, trm_device *device, char *
         for (int i = 0; i < node->attrs.count; i++)
             if (node->attrs.items[i].kind == TRM_ATTR_GRAPH)
                 TRM_CHECK(check_operators(node->attrs.items[i].v.graph, device, missing, bytes));
-        if ((trm_op_get(node->op)->flags & TRM_OPF_CONTROL) != 0 ||
+        if ((trm_op_get(node->op)->flags & (TRM_OPF_CONTROL | TRM_OPF_COLLECTIVE)) != 0 ||
             device->ops->supports(device, &desc))
             continue;
         if (strstr(missing, name) == NULL && strlen(missing) + strlen(name) + 4 < bytes) {
@@ -30,44 +29,64 @@ static trm_status check_operators(const trm_graph *g, trm_device *device, char *
     return TRM_OK;
 }
 
+static trm_status prepare(trm_tensor_model *m, const char *path)
+{
+    trm_evaluator evaluator = {0};
+    char missing[512] = "";
+    trm_status st = TRM_OK;
+
+    TRM_CHECK(trm_package_open(path, &m->package));
+    m->graph = m->package->graph;
+    if (m->device->host_memory)
+        TRM_CHECK(trm_evaluator_create(m->device, &evaluator));
+    st = trm_pass_prepare(m->graph, m->device->host_memory ? &evaluator : NULL);
+    trm_evaluator_destroy(&evaluator);
+    if (st != TRM_OK)
+        return trm_fail_context(st, "%s", path);
+    TRM_CHECK(check_operators(m->graph, m->device, missing, sizeof(missing)));
+    if (missing[0] != '\0')
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "%s: device '%s' has no kernel for %s (docs/operators.md lists what it "
+                        "has)",
+                        path, m->device->ops->name, missing);
+    return TRM_OK;
+}
+
+/* This rank's share. Every rank of the job comes here, with a replica or without. */
+static trm_status load(trm_tensor_model *m, const trm_tensor_model_options *o)
+{
+    trm_replica_options ro = {.graph = m->graph,
+                              .plan = m->plan,
+                              .place = m->place,
+                              .device = m->device,
+                              .replica = m->replica_comm,
+                              .stage = m->stage_comm,
+                              .dtype = o != NULL ? o->dtype : TRM_DTYPE_NONE,
+                              .engine = {.profile = o != NULL && o->profile}};
+    trm_status st = TRM_OK;
+
+    ro.engine.weight_space = trmi_layout_weight_space(m);
+    if (m->place.replica < m->parallel.data)
+        st = trm_replica_create(&ro, &m->replica);
+    return o == NULL || o->job == NULL ? st : trm_job_agree(o->job, st, TRMI_OPEN_TIMEOUT_MS);
+}
+
 trm_status trm_tensor_model_open(const char *path, trm_device *device,
                                  const trm_tensor_model_options *options,
                                  trm_tensor_model **model_out)
 {
     trm_tensor_model *m = trm_calloc(1, sizeof(*m));
-    trm_engine_options engine_options = {.profile = options != NULL && options->profile};
-    trm_evaluator evaluator = {0};
-    char missing[512] = "";
     trm_status st = TRM_OK;
 
     if (m == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "model '%s'", path);
     m->device = device;
-    TRM_TRY(st, trm_package_open(path, &m->package), fail);
-    m->graph = m->package->graph;
-    if (device->host_memory)
-        TRM_TRY(st, trm_evaluator_create(device, &evaluator), fail);
-    st = trm_pass_all(m->graph, device->host_memory ? &evaluator : NULL);
-    if (st == TRM_OK && options != NULL &&
-        (options->dtype == TRM_DTYPE_BF16 || options->dtype == TRM_DTYPE_F16))
-        st = trm_pass_precision(m->graph, options->dtype);
-    if (st != TRM_OK) {
-        st = trm_fail_context(st, "%s", path);
-        goto fail;
-    }
-    TRM_TRY(st, check_operators(m->graph, device, missing, sizeof(missing)), fail);
-    if (missing[0] != '\0') {
-        st = trm_fail(TRM_ERR_UNSUPPORTED,
-                      "%s: device '%s' has no kernel for %s (docs/operators.md lists what it has)",
-                      path, device->ops->name, missing);
-        goto fail;
-    }
-    TRM_TRY(st, trm_engine_create(m->graph, device, &engine_options, &m->engine), fail);
-    trm_evaluator_destroy(&evaluator);
+    TRM_TRY(st, trmi_layout_plan(m, options, prepare(m, path)), fail);
+    TRM_TRY(st, trmi_layout_groups(m, options), fail);
+    TRM_TRY(st, load(m, options), fail);
     *model_out = m;
     return TRM_OK;
 fail:
-    trm_evaluator_destroy(&evaluator);
     trm_tensor_model_close(m);
     return st;
 }
@@ -76,7 +95,13 @@ void trm_tensor_model_close(trm_tensor_model *m)
 {
     if (m == NULL)
         return;
-    trm_engine_destroy(m->engine);
+    trm_replica_destroy(m->replica);
+    trm_comm_destroy(m->stage_comm);
+    trm_comm_destroy(m->replica_comm);
+    if (m->share != NULL)
+        m->device->weights = NULL;
+    trm_weight_share_destroy(m->share);
+    trm_plan_destroy(m->plan);
     trm_package_close(m->package);
     trm_free(m);
 }

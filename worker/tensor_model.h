@@ -1,10 +1,11 @@
-/* A tensor model ready to run: package, passes, engine on one device. One owner: the executor
- * thread. */
+/* A tensor model ready to run: package, passes, plan, and this rank's part of a replica on one
+ * device. One owner: the executor thread. */
 #ifndef TRM_WORKER_TENSOR_MODEL_H
 #define TRM_WORKER_TENSOR_MODEL_H
 
 #include "model/package.h"
-#include "worker/engine.h"
+#include "parallel/weight_share.h"
+#include "worker/replica.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -12,19 +13,38 @@ extern "C" {
 
 typedef struct trm_tensor_model {
     trm_package *package;
-    trm_graph *graph;   /* the package's */
-    trm_device *device; /* borrowed */
-    trm_engine *engine;
+    trm_graph *graph;        /* the package's: names, inputs and outputs of the whole model */
+    trm_device *device;      /* borrowed */
+    trm_replica *replica;    /* NULL: this rank is left over */
+    trm_parallel parallel;   /* what the job does */
+    trm_place place;         /* of this rank in it */
+    trm_plan *plan;          /* NULL: nothing was planned */
+    trm_comm *replica_comm;  /* NULL: one rank */
+    trm_comm *stage_comm;    /* NULL: one shard */
+    trm_weight_share *share; /* packed weights that replicas of this host have in common */
 } trm_tensor_model;
 
 typedef struct trm_tensor_model_options {
     trm_dtype dtype; /* NONE or F32: as the file says; BF16, F16: mixed precision */
     bool profile;
+    /* Over the ranks of a job. NULL: this rank alone, and the rest is not looked at. */
+    trm_job *job;
+    const int *hosts;      /* [job->size] host of each rank; NULL: one host */
+    trm_parallel parallel; /* 0s: for the planner; data=N, tensor=1, pipeline=1 needs none */
+    trm_objective objective;
+    size_t memory_bytes; /* limit per rank; 0: none. With it the ledger decides */
+    int64_t batch;       /* records of a step that is planned for; 0: 1 */
+    int threads, cores;  /* of each rank, of each host: trm_plan_options */
+    /* Concrete inputs to plan for instead; called on rank 0 with the prepared graph. NULL: none */
+    trm_status (*inputs)(void *ctx, const trm_graph *g, const trm_tensor **inputs_out);
+    void *ctx;
 } trm_tensor_model_options;
 
 /* Opens MODEL (a file or a folder), runs the passes with folding on `device`, checks that every
- * operator has a kernel there (UNSUPPORTED lists those that have none), and makes the engine.
- * `device` outlives the model. */
+ * operator has a kernel there (UNSUPPORTED lists those that have none), plans and loads this rank's
+ * share. `device` outlives the model. With a job: collective, and every rank returns the same
+ * status; ranks beyond data x tensor x pipeline have no replica. CONFIG: a rank opened another
+ * model; NO_MEMORY: as the planner says. */
 TRM_MUST_USE trm_status trm_tensor_model_open(const char *path, trm_device *device,
                                               const trm_tensor_model_options *options,
                                               trm_tensor_model **model_out);

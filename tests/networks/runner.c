@@ -1,8 +1,11 @@
 /* Runs a whole network on recorded inputs and compares with recorded outputs.
  *
- * usage: networks [--dtype bf16|f16] [--tolerance T] [--against output|ort] [--threads N] FOLDER...
+ * usage: networks [--dtype bf16|f16] [--tolerance T] [--against output|ort|one] [--threads N]
+ *                 [--parallel LAYOUT] FOLDER...
  * FOLDER holds model.onnx, input_<i>.npy in the model's input order, and output_<i>.npy (PyTorch)
  * or ort_<i>.npy (onnxruntime). Floats: max |got - want| <= T * max |want|, T = 1e-4 unless told.
+ * "one" compares with what one rank alone computes, T = 1e-5. With --parallel, under mpirun: all
+ * ranks call it, those that lead a replica compare.
  * Integers: exact. Scores of shape [batch, classes]: the same five best classes in the same order
  * (fp32 only; classes whose scores are nearer than the tolerance may swap). Each model runs twice,
  * so that the cached program is checked too. Exit code 0: all agree. */
@@ -20,8 +23,12 @@ typedef struct settings {
     const char *against;
     double tolerance;
     int threads;
+    bool given; /* the tolerance */
     trm_tensor_model_options model;
+    trm_job job;
 } settings;
+
+static const char *planned_folder;
 
 static double scale_of(const trm_tensor *t)
 {
@@ -120,34 +127,107 @@ static trm_status load(const char *folder, const char *kind, int i, trm_arena *a
     return st;
 }
 
-static trm_status run_network(const char *folder, const settings *s, double *worst_out)
+/* What one rank alone computes, copied. */
+static trm_status run_alone(const char *folder, trm_device *device, const settings *s,
+                            const trm_tensor *inputs, trm_arena *arena, trm_tensor *want)
 {
-    trm_tensor inputs[IO_MAX], want[IO_MAX], got[IO_MAX];
+    trm_tensor_model_options alone = {.dtype = s->model.dtype};
+    trm_tensor_model *model = NULL;
+    trm_status st = trm_tensor_model_open(folder, device, &alone, &model);
+
+    if (st == TRM_OK)
+        st = trm_replica_run(model->replica, inputs, want);
+    for (int i = 0; st == TRM_OK && i < model->graph->output_count; i++) {
+        size_t bytes;
+        void *copy;
+
+        if ((st = trm_tensor_bytes(&want[i], &bytes)) != TRM_OK)
+            break;
+        copy = trm_arena_alloc_aligned(arena, bytes + 1);
+        if (copy == NULL) {
+            st = trm_fail(TRM_ERR_NO_MEMORY, "copy");
+            break;
+        }
+        memcpy(copy, want[i].data, bytes);
+        want[i].data = copy;
+    }
+    trm_tensor_model_close(model);
+    return st;
+}
+
+static trm_status lead(trm_tensor_model *model, const char *folder, const settings *s,
+                       const trm_tensor *inputs, const trm_tensor *want, double *worst_out)
+{
+    const trm_graph *g = model->graph;
+    trm_tensor got[IO_MAX];
+
+    for (int round = 0; round < 2; round++) {
+        TRM_CHECK(trm_replica_run(model->replica, inputs, got));
+        for (int i = 0; i < g->output_count; i++)
+            TRM_CHECK(compare(&got[i], &want[i], g->values[g->outputs[i]].name, s, worst_out));
+    }
+    (void)folder;
+    return trm_replica_stop(model->replica);
+}
+
+static trm_status run_opened(trm_tensor_model *model, const char *folder, trm_device *device,
+                             const settings *s, trm_arena *arena, double *worst_out)
+{
+    trm_tensor inputs[IO_MAX], want[IO_MAX];
+    const trm_graph *g = model->graph;
+    trm_status st = TRM_OK;
+
+    if (g->input_count > IO_MAX || g->output_count > IO_MAX)
+        return trm_fail(TRM_ERR_INTERNAL, "more than %d inputs or outputs", IO_MAX);
+    if (model->replica == NULL)
+        return TRM_OK;
+    if (!trm_replica_leads(model->replica))
+        return trm_replica_follow(model->replica);
+    for (int i = 0; i < g->input_count && st == TRM_OK; i++)
+        st = load(folder, "input", i, arena, &inputs[i]);
+    if (st == TRM_OK && strcmp(s->against, "one") == 0)
+        st = run_alone(folder, device, s, inputs, arena, want);
+    else
+        for (int i = 0; i < g->output_count && st == TRM_OK; i++)
+            st = load(folder, s->against, i, arena, &want[i]);
+    if (st == TRM_OK)
+        st = lead(model, folder, s, inputs, want, worst_out);
+    if (st != TRM_OK) { /* the others wait for the end */
+        char text[512];
+
+        snprintf(text, sizeof(text), "%s", trm_message());
+        (void)!trm_replica_stop(model->replica);
+        st = trm_fail(st, "%s", text);
+    }
+    return st;
+}
+
+static trm_status planned_inputs(void *ctx, const trm_graph *g, const trm_tensor **inputs_out)
+{
+    static trm_tensor inputs[IO_MAX];
+    trm_arena **arena = ctx;
+
+    for (int i = 0; i < g->input_count && i < IO_MAX; i++)
+        TRM_CHECK(load(planned_folder, "input", i, *arena, &inputs[i]));
+    *inputs_out = inputs;
+    return TRM_OK;
+}
+
+static trm_status run_network(const char *folder, settings *s, double *worst_out)
+{
     trm_arena *arena = NULL;
     trm_device *device = NULL;
     trm_tensor_model *model = NULL;
-    trm_graph *g;
     trm_status st;
 
     *worst_out = 0;
+    planned_folder = folder;
     TRM_TRY(st, trm_arena_create(0, &arena), fail);
     TRM_TRY(st, trm_device_cpu_create(s->threads, &device), fail);
+    s->model.inputs = planned_inputs;
+    s->model.ctx = &arena;
     TRM_TRY(st, trm_tensor_model_open(folder, device, &s->model, &model), fail);
-    g = model->graph;
-    if (g->input_count > IO_MAX || g->output_count > IO_MAX) {
-        st = trm_fail(TRM_ERR_INTERNAL, "more than %d inputs or outputs", IO_MAX);
-        goto fail;
-    }
-    for (int i = 0; i < g->input_count; i++)
-        TRM_TRY(st, load(folder, "input", i, arena, &inputs[i]), fail);
-    for (int i = 0; i < g->output_count; i++)
-        TRM_TRY(st, load(folder, s->against, i, arena, &want[i]), fail);
-    for (int round = 0; round < 2; round++) {
-        TRM_TRY(st, trm_engine_run(model->engine, inputs, got), fail);
-        for (int i = 0; i < g->output_count; i++)
-            TRM_TRY(st, compare(&got[i], &want[i], g->values[g->outputs[i]].name, s, worst_out),
-                    fail);
-    }
+    st = run_opened(model, folder, device, s, arena, worst_out);
 fail:
     trm_tensor_model_close(model);
     trm_device_destroy(device);
@@ -167,6 +247,15 @@ int main(int argc, char **argv)
             s.model.dtype = trm_dtype_from_name(v);
         } else if (strcmp(argv[i], "--tolerance") == 0) {
             s.tolerance = strtod(v, NULL);
+            s.given = true;
+        } else if (strcmp(argv[i], "--parallel") == 0) {
+            if (trm_job_init(&s.job) != TRM_OK ||
+                trm_parallel_parse(v, &s.model.parallel) != TRM_OK) {
+                fprintf(stderr, "networks: %s\n", trm_message());
+                return 2;
+            }
+            s.model.job = &s.job;
+            s.model.threads = s.model.cores = 1;
         } else if (strcmp(argv[i], "--against") == 0) {
             s.against = v;
         } else if (strcmp(argv[i], "--threads") == 0) {
@@ -176,6 +265,8 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    if (!s.given && strcmp(s.against, "one") == 0)
+        s.tolerance = 1e-5;
     if (i >= argc) {
         fprintf(stderr, "usage: networks [--dtype T] [--tolerance T] [--against output|ort] "
                         "[--threads N] FOLDER...\n");
@@ -186,13 +277,15 @@ int main(int argc, char **argv)
         trm_status st = run_network(argv[i], &s, &worst);
         const char *slash = strrchr(argv[i], '/');
 
-        if (st == TRM_OK)
+        if (st == TRM_OK && s.job.rank == 0)
             printf("%-16s agrees with %s: error %.1e of the scale\n",
                    slash != NULL ? slash + 1 : argv[i], s.against, worst);
-        else
+        else if (st != TRM_OK)
             printf("%-16s FAILED: %s\n", slash != NULL ? slash + 1 : argv[i], trm_message());
         fflush(stdout);
         failed += st != TRM_OK;
     }
+    if (s.model.job != NULL)
+        trm_job_end(&s.job, failed > 0);
     return failed > 0;
 }

@@ -1,0 +1,48 @@
+/* Between cmd_score.c and score_setup.c: a score under way. */
+#ifndef TRM_LAUNCH_SCORE_JOB_H
+#define TRM_LAUNCH_SCORE_JOB_H
+
+#include "base/link_zmq.h"
+#include "coordinator/score.h"
+#include "launch/ranks.h"
+#include "launch/score_progress.h"
+#include "worker/score_model.h"
+
+#include <pthread.h>
+
+struct trmi_score {
+    trm_common_options common;
+    const char *model_path, *input, *output, *labels, *output_name, *bind;
+    bool resume, overwrite, raw;
+    int64_t batch, top;
+
+    trm_parallel_options parallel;
+    trm_ranks ranks;
+    trm_score_model *score_model; /* leaders only */
+    trm_link_context *context;
+
+    /* rank 0 only */
+    trm_source *source;
+    trm_truth *truth;
+    trm_journal *journal;
+    trm_sink *sink;
+    trm_sink_options sink_options;
+    trm_router *router;
+    trm_score_progress progress;
+    pthread_t thread;
+    trm_status job_status;
+    char job_message[1024];
+};
+
+/* What rank 0 has found out about the input, for all. */
+struct trmi_score_settings {
+    bool ok, images, labels, done;
+    char endpoint[TRM_LINK_ENDPOINT_BYTES];
+};
+
+/* Collective: every rank returns the same. */
+trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *set);
+/* Rank 0: output and router. */
+trm_status trmi_score_open_output(struct trmi_score *s);
+
+#endif

@@ -1,0 +1,208 @@
+/* Setting a score up: input, model and output, checked by all ranks before anything is written. */
+#include "launch/score_job.h"
+#include "launch/score_resume.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#define TOP_DEFAULT 5
+#define WINDOW_BATCHES 4 /* a replica: two it holds, two ready for it or waiting to be written */
+
+static trm_status open_input(struct trmi_score *s, struct trmi_score_settings *set)
+{
+    TRM_CHECK(trm_source_open(s->input, &s->source));
+    if (s->labels != NULL)
+        TRM_CHECK(trm_truth_open(s->labels, &s->truth));
+    set->images = s->source->images;
+    return TRM_OK;
+}
+
+/* Labels are written where the output is a list of scores and someone wants classes. */
+static bool classifies(const struct trmi_score *s, const struct trmi_score_settings *set,
+                       const trm_value *scores)
+{
+    const trm_package *p = s->ranks.model->package;
+    bool wanted = set->images || s->top > 0 || s->labels != NULL || p->labels != NULL;
+
+    return wanted && trm_dtype_is_float(scores->desc.dtype) &&
+           (scores->desc.rank == 2 || scores->desc.rank < 0);
+}
+
+/* Elements of one record's part of `v`; -1: not fixed. */
+static int64_t columns_of(const trm_value *v)
+{
+    int64_t n = 1;
+
+    if (v->desc.rank < 1)
+        return -1;
+    for (int d = 1; d < v->desc.rank; d++)
+        if (v->desc.dims[d] < 0 || !trm_mul_ok(n, v->desc.dims[d], &n) || n > 65536)
+            return -1;
+    return n;
+}
+
+/* Classes of the output, -1: not known before it runs. */
+static trm_status check_top(int64_t top, const trm_value *scores)
+{
+    int64_t classes = columns_of(scores);
+
+    if (classes >= 0 && top > classes)
+        return trm_fail(TRM_ERR_INVALID_ARG, "--top %lld: output '%s' has only %lld classes",
+                        (long long)top, scores->name, (long long)classes);
+    return TRM_OK;
+}
+
+/* Every rank, together: the model over the ranks. */
+static trm_status open_model(struct trmi_score *s, trm_status st)
+{
+    trm_tensor_model_options options = {0};
+    /* each rank a replica, unless a limit asks for more thought */
+    trm_parallel otherwise = {0, 1, 1};
+
+    if (s->parallel.memory > 0)
+        otherwise = (trm_parallel){0, 0, 0};
+    if (st == TRM_OK)
+        st = trm_ranks_device(&s->ranks, &s->common, strcmp(s->bind, "share") == 0);
+    if (st == TRM_OK)
+        st = trm_ranks_options(&s->ranks, &s->common, &s->parallel, otherwise,
+                               TRM_OBJECTIVE_THROUGHPUT, &options);
+    options.batch = s->batch;
+    if (options.parallel.pipeline > 1) /* a batch is cut into as many as there are stages */
+        options.batch = (s->batch + options.parallel.pipeline - 1) / options.parallel.pipeline;
+    return trm_ranks_open(&s->ranks, s->model_path, st, &options);
+}
+
+/* Every rank, when the model is open: what is to be written. */
+static trm_status settle_output(struct trmi_score *s, const struct trmi_score_settings *set)
+{
+    trm_score_model_options so = {
+        .batch = (int)s->batch, .images = set->images, .output = s->output_name};
+    const char *extension = trm_path_extension(s->output);
+    bool npy = strcasecmp(extension, "npy") == 0, csv = strcasecmp(extension, "csv") == 0;
+    const trm_value *scores;
+    int output = 0;
+    bool classes;
+
+    if (s->output_name != NULL)
+        TRM_CHECK(trm_score_model_output(s->ranks.model, s->output_name, &output));
+    else
+        TRM_CHECK(trm_tensor_model_scores(s->ranks.model, &output));
+    scores = &s->ranks.model->graph->values[s->ranks.model->graph->outputs[output]];
+    classes = classifies(s, set, scores);
+    if (!classes && (s->top > 0 || s->labels != NULL))
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--top and --labels want class scores, but output '%s' is no [records, "
+                        "classes] of floats",
+                        scores->name);
+    TRM_CHECK(check_top(s->top, scores));
+    if (classes) {
+        so.top = s->top > 0                           ? (int)s->top
+                 : csv || npy                         ? 1
+                 : s->ranks.model->package->top_k > 0 ? s->ranks.model->package->top_k
+                                                      : TOP_DEFAULT;
+        if (npy && s->labels == NULL)
+            so.top = 0;
+    }
+    so.keep_outputs = npy || s->raw || !classes;
+    if (s->ranks.model->replica != NULL && trm_replica_leads(s->ranks.model->replica))
+        TRM_CHECK(trm_score_model_create(s->ranks.model, &so, &s->score_model));
+    s->sink_options =
+        (trm_sink_options){.resume = s->resume,
+                           .overwrite = s->overwrite,
+                           .images = set->images,
+                           .label_count = s->raw || npy ? 0 : so.top,
+                           .output = s->output_name != NULL ? s->output_name : scores->name,
+                           .columns = columns_of(scores),
+                           .column_name = scores->name};
+    return TRM_OK;
+}
+
+static trm_status check_records(const struct trmi_score *s)
+{
+    trm_status st =
+        trm_score_model_fits(s->ranks.model, s->source->tensors, s->source->tensor_count);
+
+    return st == TRM_OK ? st : trm_fail_context(st, "input '%s'", s->input);
+}
+
+static trm_status check_output(struct trmi_score *s)
+{
+    trm_score_what what = {.input = s->input,
+                           .output = s->output,
+                           .dtype = s->common.dtype,
+                           .output_name = s->output_name,
+                           .source = s->source,
+                           .package = s->ranks.model->package,
+                           .sink = &s->sink_options};
+
+    if (trm_path_same(s->output, s->input) ||
+        (s->labels != NULL && trm_path_same(s->output, s->labels)))
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "output '%s' is an input of this run: want another file", s->output);
+    return trm_score_journal_open(&what, &s->journal);
+}
+
+/* Leaders talk to rank 0 by a socket of its host. */
+static trm_status check_hosts(const struct trmi_score *s)
+{
+    const trm_parallel *p = &s->ranks.model->parallel;
+    const int *hosts = trm_job_topology(&s->ranks.job)->host_of;
+
+    for (int r = 1; r < p->data; r++)
+        if (hosts[r * p->tensor * p->pipeline] != hosts[0])
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "replica %d begins on another host than rank 0: in this version the "
+                            "replicas of a score must begin on one host",
+                            r);
+    return TRM_OK;
+}
+
+trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *set)
+{
+    trm_status st = TRM_OK;
+
+    if (s->ranks.job.rank == 0)
+        st = open_input(s, set);
+    set->ok = st == TRM_OK;
+    /* a failed broadcast outweighs: the job cannot go on at all */
+    if (s->ranks.job.size > 1) {
+        char text[1024];
+        trm_status sent;
+
+        snprintf(text, sizeof(text), "%s", trm_message());
+        sent = trm_job_bcast(&s->ranks.job, set, sizeof(*set), 0, TRM_SETUP_TIMEOUT_MS);
+        if (sent != TRM_OK)
+            return sent;
+        if (st != TRM_OK)
+            st = trm_fail(st, "%s", text);
+    }
+    TRM_CHECK(open_model(s, st)); /* all ranks, and with the same status */
+    st = check_hosts(s);
+    if (st == TRM_OK)
+        st = settle_output(s, set);
+    if (st == TRM_OK && s->ranks.job.rank == 0 && s->source->tensors != NULL)
+        st = check_records(s);
+    if (st == TRM_OK && s->ranks.job.rank == 0)
+        st = check_output(s);
+    if (st == TRM_OK)
+        st = trm_link_context_create(&s->context);
+    return trm_job_agree(&s->ranks.job, st, TRM_SETUP_TIMEOUT_MS);
+}
+
+/* Rank 0: output and router. */
+trm_status trmi_score_open_output(struct trmi_score *s)
+{
+    int replicas = s->ranks.model->parallel.data;
+    trm_router_options ro = {.context = s->context,
+                             .endpoint = replicas == 1 ? "inproc://score" : "ipc",
+                             .replicas = replicas,
+                             .window = WINDOW_BATCHES * (int)s->batch * replicas};
+
+    if (s->journal != NULL)
+        TRM_CHECK(trm_journal_start(s->journal));
+    TRM_CHECK(trm_sink_open(s->output, &s->sink_options, s->journal, &s->sink));
+    TRM_CHECK(trm_source_skip(s->source, s->sink->rows));
+    ro.first_id = (uint64_t)s->sink->rows;
+    return trm_router_create(&ro, &s->router);
+}

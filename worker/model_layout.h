@@ -1,0 +1,19 @@
+/* Between tensor_model.c and model_layout.c: which rank does what. */
+#ifndef TRM_WORKER_MODEL_LAYOUT_H
+#define TRM_WORKER_MODEL_LAYOUT_H
+
+#include "worker/tensor_model.h"
+
+#define TRMI_OPEN_TIMEOUT_MS 600000 /* loading a large model from a slow disk */
+
+/* Collective over the job where there is one; `prepared`: how this rank's model came through
+ * preparation. Sets parallel, place and plan; all ranks return the same. */
+trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options *o,
+                            trm_status prepared);
+/* Makes the communicators, and one place for packed weights that several replicas hold. As above.
+ */
+trm_status trmi_layout_groups(trm_tensor_model *m, const trm_tensor_model_options *o);
+/* Names the constants of this rank's graph among the processes of the job; 0: not shared. */
+uint64_t trmi_layout_weight_space(const trm_tensor_model *m);
+
+#endif
