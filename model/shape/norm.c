@@ -60,9 +60,13 @@ trm_status trmi_rule_batch_norm(trmi_io io)
 /* InstanceNormalization, GroupNormalization. */
 trm_status trmi_rule_channel_norm(trmi_io io)
 {
-    int64_t channels, groups = trm_attr_int(&io->node->attrs, "num_groups", 1);
+    int64_t channels, groups = trm_attr_int(&io->node->attrs, "num_groups", 1), same;
+    bool per_group = trm_attr_int(&io->node->attrs, "per_group", 0) != 0; /* opset 18 */
 
-    TRM_CHECK(check_channels(io, 1, 2, &channels));
+    TRM_CHECK(check_channels(io, 1, per_group ? 0 : 2, &channels));
+    for (int i = 1; i <= 2 && per_group; i++)
+        if (trmi_shape_rank(io, i) == 1)
+            TRM_CHECK(trmi_shape_same(io, "groups", groups, io->in[i].dims[0], &same));
     if (io->node->op == TRM_OP_GroupNormalization &&
         (groups < 1 || (channels >= 0 && channels % groups != 0)))
         return trmi_shape_bad(io, "num_groups %lld must divide the channels", (long long)groups);
