@@ -129,19 +129,12 @@ static trm_status adjust_shape1(lowering *l)
     return l->axis->out[0].dim < 0 ? TRM_OK : local_shape(l, 1);
 }
 
-/* sizes: for `axes`, else for all dims */
+/* sizes: of all dims; of named ones, which are not split, they stay */
 static trm_status adjust_resize(lowering *l)
 {
-    size_t named;
-    int d = l->axis->out[0].dim;
-    const int64_t *axes = trm_attr_ints(&l->n->attrs, "axes", &named);
+    bool named = trm_attr_find(&l->n->attrs, "axes") != NULL;
 
-    if (!has(l, 3) || d < 0)
-        return TRM_OK;
-    for (size_t i = 0; i < named; i++)
-        if (axes[i] == d || axes[i] + desc(l, l->n->outputs[0])->rank == d)
-            return trm_fail(TRM_ERR_UNSUPPORTED, "plan: Resize '%s' along axis %d", l->n->name, d);
-    return axes != NULL ? TRM_OK : local_shape(l, 3);
+    return named || !has(l, 3) || l->axis->out[0].dim < 0 ? TRM_OK : local_shape(l, 3);
 }
 
 /* Without axes, a part of one element would go too. */
@@ -188,10 +181,11 @@ static trm_status adjust_slice(lowering *l)
 
     if (cut->length == l->axis->extent && cut->offset == 0) {
         bool named_end = false; /* a full range by clamping stays full */
-        const trm_tensor *ends = desc(l, l->n->inputs[2]);
+        const trm_tensor *starts = desc(l, l->n->inputs[1]), *ends = desc(l, l->n->inputs[2]);
+        bool both = starts->data != NULL && ends->data != NULL;
 
-        for (int i = 0; ends->data != NULL && i < (int)trm_tensor_numel(ends); i++)
-            named_end |= element(ends, i) < 0 || element(desc(l, l->n->inputs[1]), i) != 0;
+        for (int i = 0; both && i < (int)trm_tensor_numel(ends); i++)
+            named_end |= element(ends, i) < 0 || element(starts, i) != 0;
         if (!named_end)
             return TRM_OK;
     }

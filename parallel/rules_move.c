@@ -233,15 +233,21 @@ void trmi_rules_resize(trmi_rules *r)
                      *scales = trmi_rules_in(r, 2);
     const char *mode = trm_attr_string(&r->n->attrs, "coordinate_transformation_mode", "");
 
-    if (x == NULL || y == NULL || x->rank != y->rank || strcmp(mode, "tf_crop_and_resize") == 0)
+    size_t named;
+    const int64_t *axes = trm_attr_ints(&r->n->attrs, "axes", &named);
+
+    if (x == NULL || y == NULL || x->rank != y->rank || strcmp(mode, "tf_crop_and_resize") == 0 ||
+        trm_attr_string(&r->n->attrs, "keep_aspect_ratio_policy", "stretch")[0] != 's')
         return;
+    for (size_t i = 0; i < named; i++)
+        if (trmi_rules_at(axes[i], x->rank) < 2)
+            return;
     for (int d = 0; d < 2 && d < x->rank; d++) {
-        bool named = trm_attr_find(&r->n->attrs, "axes") != NULL;
         float scale = 1;
 
         if (x->dims[d] < 0 || x->dims[d] != y->dims[d])
             continue;
-        if (!named && trmi_rules_has(r, 2)) { /* a factor near one could keep the extent */
+        if (axes == NULL && trmi_rules_has(r, 2)) { /* a factor near one could keep the extent */
             if (scales == NULL)
                 continue;
             if (scales->data != NULL && scales->dtype == TRM_DTYPE_F32 && scales->rank == 1 &&

@@ -9,7 +9,8 @@
 typedef struct net {
     trm_graph *g;
     uint64_t seed;
-    int count; /* for names */
+    int count;        /* for names */
+    uint32_t symbols; /* dims of float inputs that are symbols, beside those asked for */
     trm_tensor inputs[KIT_INPUTS_MAX];
     int input_ids[KIT_INPUTS_MAX];
     int input_count;
@@ -84,7 +85,7 @@ static inline int net_input_of(net *m, trm_dtype dtype, int64_t limit, uint32_t 
     m->inputs[m->input_count] = net_tensor(m, dtype, rank, dims, limit);
     desc = m->inputs[m->input_count];
     for (int d = 0; d < rank; d++)
-        if (symbols >> d & 1u) {
+        if ((symbols | (dtype == TRM_DTYPE_F32 ? m->symbols : 0)) >> d & 1u) {
             char name[32];
 
             snprintf(name, sizeof(name), "n%lld", (long long)dims[d]);

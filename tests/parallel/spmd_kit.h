@@ -251,7 +251,7 @@ static inline bool spmd_dense(const trm_node *n, const trm_tensor *in, trm_tenso
     trm_kernel *k;
     size_t bytes;
 
-    if (n->op != TRM_OP_Conv && n->op != TRM_OP_ConvTranspose)
+    if (n->op != TRM_OP_Conv && n->op != TRM_OP_ConvTranspose && n->op != TRM_OP_QLinearConv)
         return false;
     memset(got, 0, sizeof(got));
     got[0].rank = -1;
