@@ -102,7 +102,7 @@ static trm_status print_placement(const trm_plan *plan, trm_graph *g,
                           .threads = options->threads,
                           .busy_ranks = plan->parallel.tensor,
                           .dtype = options->dtype};
-    trm_placement placement = {.strategy = plan->strategy};
+    trm_placement placement = {.strategy = plan->strategy, .exact = plan->exact};
     trm_placement_costs costs = {0};
     trm_sharding *s = NULL;
     trm_arena *arena = NULL;

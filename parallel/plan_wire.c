@@ -134,6 +134,7 @@ trm_status trm_plan_encode(const trm_plan *plan, void **bytes_out, size_t *count
     put_int(&w, plan->node_count);
     for (int i = 0; i < plan->node_count; i++)
         put_int(&w, plan->strategy[i]);
+    put_int(&w, plan->exact ? 1 : 0);
     put_stages(&w, &plan->stages);
     put_int(&w, plan->ledger_count);
     for (int i = 0; i < plan->ledger_count; i++) {
@@ -325,6 +326,7 @@ static void get_plan(struct reader *r, trm_plan *p, bool *no_memory)
     p->strategy = get_array(r, p->node_count, sizeof(*p->strategy), no_memory);
     for (int i = 0; i < p->node_count && r->wrong == NULL; i++)
         p->strategy[i] = get_range(r, 0, 1 << 16, "a strategy is out of range");
+    p->exact = get_range(r, 0, 1, "a flag is neither 0 nor 1") != 0;
     get_stages(r, &p->stages, p->parallel.pipeline);
     p->ledger_count = get_count(r, 0, TRMI_REPLICA_MAX, 40, "its ledger is too long");
     if (p->ledger_count != p->parallel.tensor * p->parallel.pipeline)

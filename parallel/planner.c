@@ -258,6 +258,7 @@ static trm_status fill_plan(trmi_planner *p, trm_plan *plan)
         return no_memory();
     memcpy(plan->strategy, d->strategy, (size_t)plan->node_count * sizeof(int));
     memcpy(plan->inputs, p->inputs, (size_t)plan->input_count * sizeof(trm_tensor));
+    plan->exact = d->exact;
     plan->slot_bytes = d->slot_bytes;
     plan->message_bytes = d->input_bytes > d->output_bytes ? d->input_bytes : d->output_bytes;
     for (int s = 0; s < plan->stages.count; s++)

@@ -76,6 +76,7 @@ typedef struct trm_plan {
     int input_count;
     trm_tensor *inputs; /* [input_count] concrete shapes that were planned for */
     int *strategy;      /* [node_count]; all 0 when tensor is 1 */
+    bool exact;         /* the placement search left nothing out */
     trm_stages stages;  /* cuts in the lowered graph */
     int micro_batches;  /* in flight: >= stages */
     double step_us;     /* predicted, for the stuck limit */

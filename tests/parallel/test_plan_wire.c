@@ -99,6 +99,7 @@ static trm_plan sample(void)
                   .input_count = 2,
                   .inputs = inputs,
                   .strategy = strategy,
+                  .exact = true,
                   .stages = {.count = 2,
                              .cuts = {0, 3, 8},
                              .stage_us = {1.5, 2.5},
@@ -166,6 +167,7 @@ START_TEST(round_trip)
     ck_assert_int_eq(out->inputs[1].dtype, TRM_DTYPE_I64);
     ck_assert_int_eq(out->node_count, 5);
     ck_assert_mem_eq(out->strategy, strategy, sizeof(strategy));
+    ck_assert(out->exact);
     ck_assert_int_eq(out->stages.cuts[1], 3);
     ck_assert_int_eq(out->stages.cuts[2], 8);
     ck_assert_uint_eq(out->stages.stage_bytes[1], 200);
