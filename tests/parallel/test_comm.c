@@ -13,13 +13,22 @@
 
 typedef const char *(*rank_main)(trm_comm *c);
 
-/* Forks `size` ranks that run `body`; returns how many did not end with NULL and exit code 0, less
- * the one that is `lost` on purpose (-1: none). */
-static int run_ranks(int size, const trm_comm_needs *needs, int spin_us, int lost, rank_main body)
+/* Who is lost on purpose, and whether its parent notices before the other ranks end (else they see
+ * a zombie). */
+struct loss {
+    int rank; /* -1: nobody */
+    bool reaped;
+};
+static const struct loss nobody = {.rank = -1};
+
+/* Forks `size` ranks that run `body`; returns how many, but for the lost one, did not end with NULL
+ * and exit code 0. */
+static int run_ranks(int size, const trm_comm_needs *needs, int spin_us, struct loss lost,
+                     rank_main body)
 {
     trm_segment *segment = NULL;
-    pid_t pids[8];
-    int failed = 0;
+    pid_t pids[8] = {0};
+    int failed = 0, status = 0;
 
     ck_assert_int_eq(trm_comm_shm_segment(size, needs, &segment), TRM_OK);
     for (int r = 0; r < size; r++) {
@@ -29,7 +38,7 @@ static int run_ranks(int size, const trm_comm_needs *needs, int spin_us, int los
             const char *wrong;
             trm_comm *c = NULL;
 
-            (void)alarm((unsigned)(trm_scaled_ms(60000) / 1000));
+            (void)alarm((unsigned)(trm_scaled_ms(50000) / 1000));
             if (trm_comm_shm_create(segment, r, size, spin_us, &c) != TRM_OK) {
                 fprintf(stderr, "rank %d: %s\n", r, trm_message());
                 _exit(1);
@@ -41,22 +50,16 @@ static int run_ranks(int size, const trm_comm_needs *needs, int spin_us, int los
             _exit(wrong != NULL);
         }
     }
-    for (int k = 0; k < size; k++) {
-        int status = 0;
-        pid_t pid = waitpid(-1, &status, WUNTRACED);
-
-        for (int r = 0; r < size; r++)
-            if (pids[r] == pid) {
-                if (WIFSTOPPED(status)) { /* stays until the others are done */
-                    k--;
-                    continue;
-                }
-                failed += r != lost && status != 0;
-                pids[r] = 0;
-            }
-        /* a stopped rank is the only one left: it is done */
-        if (k == size - 2 && lost >= 0 && pids[lost] != 0)
-            kill(pids[lost], SIGKILL);
+    if (lost.rank >= 0 && lost.reaped)
+        ck_assert_int_eq(waitpid(pids[lost.rank], &status, 0), pids[lost.rank]);
+    for (int r = 0; r < size; r++)
+        if (r != lost.rank) {
+            ck_assert_int_eq(waitpid(pids[r], &status, 0), pids[r]);
+            failed += status != 0;
+        }
+    if (lost.rank >= 0 && !lost.reaped) { /* dead already, or stopped */
+        kill(pids[lost.rank], SIGKILL);
+        ck_assert_int_eq(waitpid(pids[lost.rank], &status, 0), pids[lost.rank]);
     }
     trm_segment_close(segment);
     return failed;
@@ -70,10 +73,10 @@ START_TEST(does_its_calls)
     size_t k = (size_t)_i / 4;
     int size = _i % 4 + 1;
 
-    ck_assert_msg(run_ranks(size, &small, TRM_WAIT_SPIN_US, -1, comm_checks[k].check) == 0,
+    ck_assert_msg(run_ranks(size, &small, TRM_WAIT_SPIN_US, nobody, comm_checks[k].check) == 0,
                   "%s on %d ranks", comm_checks[k].name, size);
     if (size == 3)
-        ck_assert_msg(run_ranks(size, NULL, 0, -1, comm_checks[k].check) == 0,
+        ck_assert_msg(run_ranks(size, NULL, 0, nobody, comm_checks[k].check) == 0,
                       "%s on %d ranks, default window, no spin", comm_checks[k].name, size);
 }
 END_TEST
@@ -305,20 +308,22 @@ static const char *fault_elsewhere(trm_comm *c)
 
 static const struct {
     const char *name;
-    int lost;
+    struct loss lost;
     rank_main body;
 } troubles[] = {
-    {"dies", 1, one_dies},
-    {"dies while idle", 1, one_dies_others_idle},
-    {"stops", 1, one_stops},
-    {"leaves", -1, one_leaves},
-    {"other size", -1, one_calls_other},
-    {"other kind", -1, one_calls_other_kind},
-    {"other leaves", -1, one_has_other_leaves},
-    {"fault fail", -1, fault_fails},
-    {"fault die", 1, fault_dies},
-    {"fault corrupt-args", -1, fault_corrupts},
-    {"fault of another group", -1, fault_elsewhere},
+    {"dies", {1, true}, one_dies},
+    {"dies, a zombie", {1, false}, one_dies},
+    {"dies while idle", {1, true}, one_dies_others_idle},
+    {"dies while idle, a zombie", {1, false}, one_dies_others_idle},
+    {"stops", {1, false}, one_stops},
+    {"leaves", {-1, false}, one_leaves},
+    {"other size", {-1, false}, one_calls_other},
+    {"other kind", {-1, false}, one_calls_other_kind},
+    {"other leaves", {-1, false}, one_has_other_leaves},
+    {"fault fail", {-1, false}, fault_fails},
+    {"fault die", {1, true}, fault_dies},
+    {"fault corrupt-args", {-1, false}, fault_corrupts},
+    {"fault of another group", {-1, false}, fault_elsewhere},
 };
 
 START_TEST(names_what_went_wrong)
@@ -330,7 +335,7 @@ END_TEST
 
 START_TEST(idle_ranks_sleep)
 {
-    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, -1, check_idle), 0);
+    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, nobody, check_idle), 0);
 }
 END_TEST
 
@@ -357,7 +362,7 @@ static const char *step_without_allocation(trm_comm *c)
 
 START_TEST(steps_allocate_nothing)
 {
-    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, -1, step_without_allocation), 0);
+    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, nobody, step_without_allocation), 0);
 }
 END_TEST
 
@@ -381,7 +386,7 @@ static const char *reserve_while_on_its_way(trm_comm *c)
 
 START_TEST(reserve_loses_no_message)
 {
-    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, -1, reserve_while_on_its_way), 0);
+    ck_assert_int_eq(run_ranks(2, &small, TRM_WAIT_SPIN_US, nobody, reserve_while_on_its_way), 0);
 }
 END_TEST
 
