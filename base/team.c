@@ -19,9 +19,12 @@ static int allowed_cpus(void)
 
 void trm_team_init(int threads)
 {
-    team_threads = threads > 0 ? threads : allowed_cpus();
+    int size = threads > 0 ? threads : allowed_cpus();
+
+    if (size != team_threads) /* other threads may set what it is: OpenMP's setting is a thread's */
+        team_threads = size;
     omp_set_dynamic(0);
-    omp_set_num_threads(team_threads);
+    omp_set_num_threads(size);
 }
 
 int trm_team_size(void)
