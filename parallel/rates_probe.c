@@ -10,11 +10,9 @@
  * (ranks side by side); the whole team. */
 #define _GNU_SOURCE
 #include "base/team.h"
-#include "parallel/rates_impl.h"
+#include "parallel/rates_probe_impl.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,21 +21,8 @@
 #define TRIALS_MIN 8        /* however slow the machine is */
 #define AGREE 1.04          /* the two best runs are this near: enough */
 #define TRIAL_US_MAX 150000 /* of one trial */
-#define HELPERS_MAX 15      /* more CPUs than this do not change the picture */
 #define FAR_BYTES ((size_t)32 << 20)
 #define LARGE_WEIGHTS ((size_t)256 << 10)
-#define IO_MAX 12
-
-typedef struct probe {
-    trm_device *device;
-    int threads;
-    void *data;         /* constants */
-    void *pool[IO_MAX]; /* inputs, outputs, workspace: grow as needed */
-    size_t pool_bytes[IO_MAX];
-    unsigned char *evict;
-    size_t evict_bytes, near_bytes;   /* all of it, the part that pushes out near caches */
-    double cpu_us, wall_us, phase_us; /* begin_phase */
-} probe;
 
 static double clock_us(clockid_t clock)
 {
@@ -47,33 +32,32 @@ static double clock_us(clockid_t clock)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
-static double now_us(void)
+double trmi_probe_now_us(void)
 {
     return clock_us(CLOCK_MONOTONIC);
 }
 
 /* What a kernel took. One thread is timed by its own clock, which stops while others have the CPU.
  */
-static double kernel_clock_us(const probe *p)
+static double kernel_clock_us(const trmi_probe *p)
 {
     return clock_us(p->threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC);
 }
 
-/* A phase lasts for `us` of this thread's CPU time, twice that where others take the CPU. */
-static void begin_phase(probe *p, double us)
+void trmi_probe_phase(trmi_probe *p, double us)
 {
     p->cpu_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
-    p->wall_us = now_us();
+    p->wall_us = trmi_probe_now_us();
     p->phase_us = us;
 }
 
-static bool is_over(const probe *p)
+bool trmi_probe_over(const trmi_probe *p)
 {
     return clock_us(CLOCK_THREAD_CPUTIME_ID) - p->cpu_us > p->phase_us ||
-           now_us() - p->wall_us > 2 * p->phase_us;
+           trmi_probe_now_us() - p->wall_us > 2 * p->phase_us;
 }
 
-static trm_status pool_get(probe *p, int slot, size_t bytes, void **out)
+static trm_status pool_get(trmi_probe *p, int slot, size_t bytes, void **out)
 {
     if (bytes > p->pool_bytes[slot] || p->pool[slot] == NULL) {
         trm_aligned_free(p->pool[slot]);
@@ -90,16 +74,8 @@ static trm_status pool_get(probe *p, int slot, size_t bytes, void **out)
 
 /* ---- one prepared trial ---- */
 
-typedef struct ready {
-    trmi_trial trial;
-    trm_kernel *kernel;
-    const void *in[8];
-    void *out[4];
-    void *workspace;
-    size_t in_bytes[8], weight_bytes;
-} ready;
-
-static trm_status prepare(probe *p, int index, trm_dtype dtype, trm_arena *arena, ready *r)
+trm_status trmi_probe_prepare(trmi_probe *p, int index, trm_dtype dtype, trm_arena *arena,
+                              trmi_ready *r)
 {
     uint64_t keys[8] = {0};
     trm_op_desc desc;
@@ -135,7 +111,7 @@ static trm_status prepare(probe *p, int index, trm_dtype dtype, trm_arena *arena
         TRM_CHECK(trm_tensor_bytes(&desc.outputs[i], &bytes));
         TRM_CHECK(pool_get(p, 8 + i, bytes, &r->out[i]));
     }
-    return pool_get(p, IO_MAX - 1, r->kernel->workspace_bytes + 64, &r->workspace);
+    return pool_get(p, TRMI_PROBE_IO_MAX - 1, r->kernel->workspace_bytes + 64, &r->workspace);
 }
 
 /* Whole cache lines, as kernels read weights. */
@@ -157,8 +133,7 @@ static void zero_range(void *ctx, size_t begin, size_t end)
     memset((unsigned char *)ctx + begin * 64, 0, (end - begin) * 64);
 }
 
-/* Pushes everything out of the caches, then makes the inputs that a producer has just made. */
-static void set_scene(probe *p, const ready *r)
+void trmi_probe_scene(trmi_probe *p, const trmi_ready *r)
 {
     size_t bytes = r->weight_bytes < LARGE_WEIGHTS ? p->near_bytes : p->evict_bytes;
 
@@ -168,28 +143,27 @@ static void set_scene(probe *p, const ready *r)
             trm_team_for(r->in_bytes[i] / 64, 64, zero_range, (void *)(uintptr_t)r->in[i]);
 }
 
-static trm_status run_once(const ready *r)
+trm_status trmi_probe_run(const trmi_ready *r)
 {
     return r->kernel->ops->run(r->kernel, NULL, r->in, r->out, r->workspace);
 }
 
-/* `*us_io`: the least so far, 0: none. */
-static trm_status time_runs(probe *p, const ready *r, double *us_io)
+trm_status trmi_probe_time(trmi_probe *p, const trmi_ready *r, double *us_io)
 {
-    double begun = now_us(), best = 0, second = 0;
+    double begun = trmi_probe_now_us(), best = 0, second = 0;
 
-    TRM_CHECK(run_once(r)); /* first touches */
+    TRM_CHECK(trmi_probe_run(r)); /* first touches */
     for (int i = 0; i < RUNS; i++) {
         double from, us, elapsed;
 
-        if (i > 0 && (now_us() - begun > TRIAL_US_MAX || is_over(p)))
+        if (i > 0 && (trmi_probe_now_us() - begun > TRIAL_US_MAX || trmi_probe_over(p)))
             break;
-        set_scene(p, r);
-        elapsed = now_us();
+        trmi_probe_scene(p, r);
+        elapsed = trmi_probe_now_us();
         from = kernel_clock_us(p);
-        TRM_CHECK(run_once(r));
+        TRM_CHECK(trmi_probe_run(r));
         us = kernel_clock_us(p) - from;
-        elapsed = now_us() - elapsed;
+        elapsed = trmi_probe_now_us() - elapsed;
         us = elapsed < us ? elapsed : us;
         if (i == 0 || us < best) {
             second = best;
@@ -205,41 +179,16 @@ static trm_status time_runs(probe *p, const ready *r, double *us_io)
     return TRM_OK;
 }
 
-/* ---- company: the other CPUs run the same ---- */
-
-typedef struct helper {
-    probe p;
-    ready r;
-    pthread_t thread;
-    bool started;
-    atomic_bool *go_on;
-    atomic_int *running;
-} helper;
-
-static void *keep_busy(void *arg)
+void trmi_probe_close(trmi_probe *p)
 {
-    helper *h = arg;
-
-    trm_team_init(1); /* the OpenMP setting of this thread; the size is 1 already */
-    atomic_fetch_add(h->running, 1);
-    while (atomic_load_explicit(h->go_on, memory_order_relaxed)) {
-        set_scene(&h->p, &h->r);
-        if (run_once(&h->r) != TRM_OK)
-            break;
-    }
-    return NULL;
-}
-
-static void probe_close(probe *p)
-{
-    for (int i = 0; i < IO_MAX; i++)
+    for (int i = 0; i < TRMI_PROBE_IO_MAX; i++)
         trm_aligned_free(p->pool[i]);
     trm_aligned_free(p->evict);
     trm_aligned_free(p->data);
     memset(p, 0, sizeof(*p));
 }
 
-static trm_status probe_open(probe *p, trm_device *device, int threads, bool data)
+trm_status trmi_probe_open(trmi_probe *p, trm_device *device, int threads, bool data)
 {
     long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
 
@@ -252,102 +201,13 @@ static trm_status probe_open(probe *p, trm_device *device, int threads, bool dat
     if (data)
         p->data = trm_aligned_malloc(TRMI_TRIAL_BYTES);
     if (p->evict == NULL || (data && p->data == NULL)) {
-        probe_close(p);
+        trmi_probe_close(p);
         return trm_fail(TRM_ERR_NO_MEMORY, "probe");
     }
     memset(p->evict, 1, p->evict_bytes);
     for (size_t i = 0; data && i < TRMI_TRIAL_BYTES / sizeof(float); i++)
         ((float *)p->data)[i] = 0.01f * (float)(i % 17 + 1);
     return TRM_OK;
-}
-
-static trm_status crowd_one(probe *p, helper *helpers, int count, int index, trm_arena *arena,
-                            double *us_out)
-{
-    atomic_bool go_on;
-    atomic_int running;
-    ready mine = {0};
-    int started = 0;
-    double us = 0;
-    trm_status st;
-
-    atomic_init(&go_on, true);
-    atomic_init(&running, 0);
-    TRM_TRY(st, prepare(p, index, TRM_DTYPE_F32, arena, &mine), done);
-    for (int i = 0; i < count; i++) {
-        helper *h = &helpers[i];
-
-        h->go_on = &go_on;
-        h->running = &running;
-        h->p.data = p->data; /* shared, read only */
-        TRM_TRY(st, prepare(&h->p, index, TRM_DTYPE_F32, arena, &h->r), done);
-    }
-    for (int i = 0; i < count; i++) {
-        helpers[i].started = pthread_create(&helpers[i].thread, NULL, keep_busy, &helpers[i]) == 0;
-        started += helpers[i].started;
-    }
-    for (double from = now_us(); atomic_load(&running) < started && now_us() - from < 50000;)
-        sched_yield();
-    st = time_runs(p, &mine, &us);
-    *us_out = started == count ? us : 0;
-done:
-    atomic_store(&go_on, false);
-    for (int i = 0; i < count; i++) {
-        if (helpers[i].started)
-            pthread_join(helpers[i].thread, NULL);
-        helpers[i].started = false;
-        helpers[i].p.data = NULL;
-        trm_kernel_destroy(helpers[i].r.kernel);
-        memset(&helpers[i].r, 0, sizeof(helpers[i].r));
-    }
-    trm_kernel_destroy(mine.kernel);
-    return st;
-}
-
-/* The crowded case of the trials that are marked for it. `p` has one thread. */
-static trm_status crowd(probe *p, int cpus, trm_arena *arena, trm_rates *r)
-{
-    int count = cpus - 1 < HELPERS_MAX ? cpus - 1 : HELPERS_MAX, made = 0, at = 0;
-    helper *helpers = trm_calloc((size_t)(count < 1 ? 1 : count), sizeof(*helpers));
-    trm_status st = TRM_OK;
-
-    if (helpers == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "probe");
-    for (; made < count; made++) {
-        trm_device *device;
-
-        TRM_TRY(st, trm_device_cpu_create(1, &device), done);
-        st = probe_open(&helpers[made].p, device, 1, false);
-        if (st != TRM_OK) {
-            trm_device_destroy(device);
-            goto done;
-        }
-    }
-    for (int i = 0; i < trmi_trial_count() && count > 0 && !is_over(p); i++) {
-        trmi_work w;
-        trmi_trial t;
-
-        if (!trmi_trial_crowded(i))
-            continue;
-        TRM_TRY(st, trmi_trial_make(i, TRM_DTYPE_F32, p->data, arena, &t), done);
-        if (!trmi_work_of(&t.node, t.in, t.out, &w))
-            continue;
-        for (at = 0; at < r->sample_count; at++) /* measured alone? */
-            if (memcmp(&r->samples[at].work, &w, sizeof(w)) == 0)
-                break;
-        if (at < r->sample_count)
-            TRM_TRY(st, crowd_one(p, helpers, count, i, arena, &r->samples[at].us[TRMI_CROWDED]),
-                    done);
-    }
-done:
-    for (int i = 0; i < made; i++) {
-        trm_device *device = helpers[i].p.device;
-
-        probe_close(&helpers[i].p);
-        trm_device_destroy(device);
-    }
-    trm_free(helpers);
-    return st;
 }
 
 /* ---- the list ---- */
@@ -362,14 +222,14 @@ static int shuffled(int i, int count)
     return (int)((long)i * step % count);
 }
 
-static trm_status measure(probe *p, int index, trm_dtype dtype, trm_arena *arena, double *us_out,
-                          trmi_work *w)
+static trm_status measure(trmi_probe *p, int index, trm_dtype dtype, trm_arena *arena,
+                          double *us_out, trmi_work *w)
 {
-    ready r = {0};
+    trmi_ready r = {0};
     trm_status st;
 
-    TRM_TRY(st, prepare(p, index, dtype, arena, &r), done);
-    st = time_runs(p, &r, us_out);
+    TRM_TRY(st, trmi_probe_prepare(p, index, dtype, arena, &r), done);
+    st = trmi_probe_time(p, &r, us_out);
     (void)trmi_work_of(&r.trial.node, r.trial.in, r.trial.out, w);
 done:
     trm_kernel_destroy(r.kernel);
@@ -377,11 +237,12 @@ done:
 }
 
 /* All trials with p's threads into us[which]; makes the samples where none are there. */
-static trm_status sweep(probe *p, trmi_case which, trm_arena *arena, trm_rates *r, int *sample_of)
+static trm_status sweep(trmi_probe *p, trmi_case which, trm_arena *arena, trm_rates *r,
+                        int *sample_of)
 {
     int count = trmi_trial_count();
 
-    for (int i = 0; i < count && (i < TRIALS_MIN || !is_over(p)); i++) {
+    for (int i = 0; i < count && (i < TRIALS_MIN || !trmi_probe_over(p)); i++) {
         int index = shuffled(i, count);
         trmi_work w = {0};
         double us = 0;
@@ -401,11 +262,11 @@ static trm_status sweep(probe *p, trmi_case which, trm_arena *arena, trm_rates *
 }
 
 /* Trials slower than their neighbours say are disturbed ones, or odd shapes: another look tells. */
-static trm_status look_again(probe *p, trmi_case which, trm_arena *arena, trm_rates *r,
+static trm_status look_again(trmi_probe *p, trmi_case which, trm_arena *arena, trm_rates *r,
                              const int *sample_of)
 {
     for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < trmi_trial_count() && !is_over(p); i++) {
+        for (int i = 0; i < trmi_trial_count() && !trmi_probe_over(p); i++) {
             trmi_work w = {0};
             trmi_sample *s = sample_of[i] < 0 ? NULL : &r->samples[sample_of[i]];
 
@@ -419,7 +280,7 @@ static trm_status look_again(probe *p, trmi_case which, trm_arena *arena, trm_ra
 }
 
 /* bf16 over f32 of a large product. */
-static trm_status compare_bf16(probe *p, trmi_case which, trm_arena *arena, trm_rates *r)
+static trm_status compare_bf16(trmi_probe *p, trmi_case which, trm_arena *arena, trm_rates *r)
 {
     double f32 = 0, bf16 = 0, ratio = 1;
     trmi_work w;
@@ -444,7 +305,7 @@ static trm_status compare_bf16(probe *p, trmi_case which, trm_arena *arena, trm_
 }
 
 /* How far away weights are, by how many are read in turn. */
-static trm_status read_far(const probe *p, trmi_case which, trm_rates *r)
+static trm_status read_far(const trmi_probe *p, trmi_case which, trm_rates *r)
 {
     size_t bytes = (size_t)(trmi_reach_mib[TRMI_REACHES - 1] * 1048576);
     double *read = r->read_us_mb[which == TRMI_TEAM];
@@ -500,22 +361,24 @@ static trm_status probe_single(int cpus, double budget, trm_arena *arena, trm_ra
                                int *sample_of)
 {
     trm_device *device = NULL;
-    probe p = {0};
+    trmi_probe p = {0};
     trm_status st;
 
     TRM_TRY(st, trm_device_cpu_create(1, &device), done);
-    TRM_TRY(st, probe_open(&p, device, 1, true), done);
-    begin_phase(&p, budget * (cpus > 1 ? 0.5 : 1)); /* first touches of memory are not counted */
+    TRM_TRY(st, trmi_probe_open(&p, device, 1, true), done);
+    trmi_probe_phase(&p,
+                     budget * (cpus > 1 ? 0.5 : 1)); /* first touches of memory are not counted */
     TRM_TRY(st, sweep(&p, TRMI_ALONE, arena, r, sample_of), done);
     TRM_TRY(st, look_again(&p, TRMI_ALONE, arena, r, sample_of), done);
-    r->undisturbed = (clock_us(CLOCK_THREAD_CPUTIME_ID) - p.cpu_us) / (now_us() - p.wall_us + 1);
+    r->undisturbed =
+        (clock_us(CLOCK_THREAD_CPUTIME_ID) - p.cpu_us) / (trmi_probe_now_us() - p.wall_us + 1);
     TRM_TRY(st, compare_bf16(&p, TRMI_ALONE, arena, r), done);
     TRM_TRY(st, read_far(&p, TRMI_ALONE, r), done);
     r->bf16[1] = r->bf16[0];
-    begin_phase(&p, budget * 0.15);
-    st = crowd(&p, cpus, arena, r);
+    trmi_probe_phase(&p, budget * 0.15);
+    st = trmi_probe_crowd(&p, cpus, arena, r);
 done:
-    probe_close(&p);
+    trmi_probe_close(&p);
     trm_device_destroy(device);
     return st;
 }
@@ -524,19 +387,19 @@ static trm_status probe_team(int cpus, double budget, trm_arena *arena, trm_rate
                              int *sample_of)
 {
     trm_device *device = NULL;
-    probe p = {0};
+    trmi_probe p = {0};
     trm_status st;
 
     TRM_TRY(st, trm_device_cpu_create(cpus, &device), done);
-    TRM_TRY(st, probe_open(&p, device, cpus, true), done);
-    begin_phase(&p, budget * 0.35);
+    TRM_TRY(st, trmi_probe_open(&p, device, cpus, true), done);
+    trmi_probe_phase(&p, budget * 0.35);
     TRM_TRY(st, sweep(&p, TRMI_TEAM, arena, r, sample_of), done);
     TRM_TRY(st, look_again(&p, TRMI_TEAM, arena, r, sample_of), done);
     TRM_TRY(st, compare_bf16(&p, TRMI_TEAM, arena, r), done);
     TRM_TRY(st, read_far(&p, TRMI_TEAM, r), done);
     check_team(r);
 done:
-    probe_close(&p);
+    trmi_probe_close(&p);
     trm_device_destroy(device);
     return st;
 }
