@@ -13,8 +13,7 @@ static size_t up(int64_t n, int64_t to)
 
 /* ---- weights ---- */
 
-/* Products want the rows in blocks of 16 and the columns in blocks of 64, fewer where there are
- * fewer. */
+/* Products want the rows in blocks of 16 and the columns in blocks of 64. */
 static size_t packed_product(const trm_tensor *t, bool transposed)
 {
     int64_t k = t->rank < 2 ? 1 : t->dims[t->rank - 2], n = t->rank < 1 ? 1 : t->dims[t->rank - 1];
@@ -26,7 +25,7 @@ static size_t packed_product(const trm_tensor *t, bool transposed)
         k = n;
         n = swap;
     }
-    return batch * up(k, 16) * up(n, n > 32 ? 64 : 16);
+    return batch * up(k, 16) * up(n, 64);
 }
 
 /* Convolutions want channels in blocks of 16; what has few input channels keeps them. */
@@ -87,7 +86,9 @@ void trmi_ledger_weights(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
                 w[v].staging = value->bytes;
             else if (packed == 0 && value->file != NULL && value->lazy == NULL)
                 w[v].mapped = value->bytes;
-            packed = packed > 0 ? packed : value->bytes;
+            /* what passes have made of constants stays in the graph's memory beside it */
+            packed +=
+                packed == 0 || (value->file == NULL && value->lazy == NULL) ? value->bytes : 0;
             w[v].bytes = packed > w[v].bytes ? packed : w[v].bytes;
         }
     }
@@ -154,13 +155,40 @@ static size_t arena_of(block *blocks, int count, int *order, int *placed)
     return total;
 }
 
-/* What convolutions make is blocked by 16 channels, and stays so until something wants it plain. */
-static size_t storage_bytes(const trm_node *n, const trm_tensor *t)
+/* How an operator takes and leaves activations: convolutions blocked by 16 channels; some as they
+ * come; all others plain. */
+typedef enum habit { HABIT_PLAIN, HABIT_AS_IT_COMES, HABIT_BLOCKED } habit;
+
+static habit habit_of(const trm_node *n)
+{
+    switch (n->op) {
+    case TRM_OP_Conv:
+    case TRM_OP_ConvTranspose:
+        return HABIT_BLOCKED;
+    case TRM_OP_MaxPool:
+    case TRM_OP_AveragePool:
+    case TRM_OP_GlobalAveragePool:
+    case TRM_OP_BatchNormalization:
+    case TRM_OP_Concat:
+        return HABIT_AS_IT_COMES;
+    default:
+        return (trm_op_get(n->op)->flags & (TRM_OPF_ELEMENTWISE | TRM_OPF_COLLECTIVE)) != 0
+                   ? HABIT_AS_IT_COMES
+                   : HABIT_PLAIN;
+    }
+}
+
+static bool can_block(const trm_tensor *t)
+{
+    return t->rank >= 3 && t->dims[1] > 4 && trm_dtype_is_float(t->dtype);
+}
+
+static size_t storage_bytes(const trm_tensor *t, bool blocked)
 {
     trm_tensor padded = *t;
     size_t bytes = 0;
 
-    if (t->rank >= 3 && t->dims[1] > 4 && (n->op == TRM_OP_Conv || n->op == TRM_OP_ConvTranspose))
+    if (blocked)
         padded.dims[1] = (t->dims[1] + 15) / 16 * 16;
     padded.layout = TRM_LAYOUT_PLAIN;
     if (trm_tensor_bytes(&padded, &bytes) != TRM_OK)
@@ -176,6 +204,8 @@ struct lives {
     int *last;     /* [value_count] last node of the stretch that reads it; node_count: something
                       outside does */
     int *block_of; /* [value_count] -1: none */
+    int *other_of; /* [value_count] the copy in the other layout; -1: none */
+    bool *blocked; /* [value_count] as it was made */
     block *blocks;
     int count;
 };
@@ -192,7 +222,7 @@ static void find_last_readers(struct lives *l)
     const trm_graph *g = l->g;
 
     for (int v = 0; v < g->value_count; v++)
-        l->last[v] = l->block_of[v] = -1;
+        l->last[v] = l->block_of[v] = l->other_of[v] = -1;
     for (int n = 0; n < g->node_count; n++)
         for (int i = 0; i < g->nodes[n].input_count; i++)
             if (g->nodes[n].inputs[i] != TRM_NO_VALUE) {
@@ -219,16 +249,29 @@ static int taken_over(const struct lives *l, int n, size_t bytes)
             continue;
         if ((flags & TRM_OPF_VIEW) != 0)
             return i == 0 ? b : -1;
-        if ((flags & TRM_OPF_ELEMENTWISE) != 0 && l->last[v] <= n && l->blocks[b].death <= n &&
-            l->blocks[b].bytes == bytes)
+        if (((flags & TRM_OPF_ELEMENTWISE) != 0 || node->op == TRM_OP_TrmAllReduce) &&
+            l->last[v] <= n && l->blocks[b].death <= n && l->blocks[b].bytes == bytes)
             return b;
     }
     return -1;
 }
 
+/* A reader that wants the other layout makes a copy, which serves those after it too. */
+static void want_layout(struct lives *l, int n, int v, bool blocked)
+{
+    if (trm_graph_is_constant(l->g, v) || l->blocked[v] == blocked || !can_block(&l->descs[v]))
+        return;
+    if (l->other_of[v] < 0) {
+        l->other_of[v] = l->count++;
+        l->blocks[l->other_of[v]] =
+            (block){.birth = n, .bytes = storage_bytes(&l->descs[v], blocked)};
+    }
+    l->blocks[l->other_of[v]].death = n;
+}
+
 static void place_output(struct lives *l, int n, int v)
 {
-    size_t bytes = storage_bytes(&l->g->nodes[n], &l->descs[v]);
+    size_t bytes = storage_bytes(&l->descs[v], l->blocked[v]);
     int b = taken_over(l, n, bytes), death = l->last[v] > n ? l->last[v] : n;
 
     if (b < 0) {
@@ -240,32 +283,56 @@ static void place_output(struct lives *l, int n, int v)
     l->block_of[v] = b;
 }
 
+static void place_node(struct lives *l, int n)
+{
+    const trm_node *node = &l->g->nodes[n];
+    habit h = habit_of(node);
+    int first = node->input_count > 0 ? node->inputs[0] : TRM_NO_VALUE;
+    bool blocked = h == HABIT_BLOCKED ||
+                   (h == HABIT_AS_IT_COMES && first != TRM_NO_VALUE && l->blocked[first]);
+
+    for (int i = 0; i < node->input_count; i++)
+        if (node->inputs[i] != TRM_NO_VALUE)
+            want_layout(l, n, node->inputs[i], blocked);
+    for (int i = 0; i < node->output_count; i++) {
+        int v = node->outputs[i];
+
+        if (v == TRM_NO_VALUE)
+            continue;
+        l->blocked[v] = blocked && can_block(&l->descs[v]);
+        place_output(l, n, v);
+        if (l->last[v] == l->g->node_count) /* it leaves plain */
+            want_layout(l, l->g->node_count, v, false);
+    }
+}
+
 trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *descs,
                                    const int *host_of, int begin, int end, size_t *bytes_out)
 {
     size_t values = (size_t)finished->value_count + 1;
     struct lives l = {
         .g = finished, .descs = descs, .host_of = host_of, .begin = begin, .end = end};
-    int *order = trm_calloc(values, 2 * sizeof(int));
+    int *order = trm_calloc(2 * values, 2 * sizeof(int));
     trm_status st = TRM_OK;
 
-    l.last = trm_calloc(values, sizeof(int));
-    l.block_of = trm_calloc(values, sizeof(int));
-    l.blocks = trm_calloc(values, sizeof(block));
-    if (order == NULL || l.last == NULL || l.block_of == NULL || l.blocks == NULL) {
+    l.last = trm_calloc(values, 3 * sizeof(int));
+    l.blocked = trm_calloc(values, sizeof(bool));
+    l.blocks = trm_calloc(2 * values, sizeof(block));
+    if (order == NULL || l.last == NULL || l.blocked == NULL || l.blocks == NULL) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", finished->value_count);
         goto done;
     }
+    l.block_of = l.last + values;
+    l.other_of = l.block_of + values;
     find_last_readers(&l);
     for (int n = 0; n < finished->node_count; n++)
-        for (int i = 0; inside(&l, n) && i < finished->nodes[n].output_count; i++)
-            if (finished->nodes[n].outputs[i] != TRM_NO_VALUE)
-                place_output(&l, n, finished->nodes[n].outputs[i]);
-    *bytes_out = arena_of(l.blocks, l.count, order, order + values);
+        if (inside(&l, n))
+            place_node(&l, n);
+    *bytes_out = arena_of(l.blocks, l.count, order, order + 2 * values);
 done:
     trm_free(order);
     trm_free(l.last);
-    trm_free(l.block_of);
+    trm_free(l.blocked);
     trm_free(l.blocks);
     return st;
 }

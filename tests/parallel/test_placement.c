@@ -289,6 +289,56 @@ START_TEST(two_forms_of_a_weight_are_two_weights)
 }
 END_TEST
 
+/* Costs look at the last rank only: no rank holds more of a stretch. */
+START_TEST(the_last_rank_holds_most)
+{
+    for (int64_t units = 2; units <= 60; units++)
+        for (int ranks = 2; ranks <= 9 && ranks <= units; ranks++) {
+            trm_stretch stretches[2] = {{units, 3}, {ranks, 1}};
+            trm_split split = {2, stretches};
+            int64_t sum = 0, last = trm_split_part(&split, ranks, ranks - 1);
+
+            for (int r = 0; r < ranks; r++) {
+                int64_t part = trm_split_part(&split, ranks, r);
+
+                ck_assert_int_le(part, last);
+                sum += part;
+            }
+            ck_assert_int_eq(sum, 3 * units + ranks);
+        }
+}
+END_TEST
+
+/* No nodes; an input and a constant that are outputs, one of them twice; a value that nobody reads;
+ * one rank. */
+START_TEST(odd_graphs)
+{
+    fake *f = fake_create(3);
+    int x = fake_value(f, "x", false), w = fake_value(f, "w", true);
+    trm_placement p;
+
+    ck_assert_int_eq(trm_graph_set_inputs(f->s.graph, &x, 1), TRM_OK);
+    ck_assert_int_eq(trm_graph_set_outputs(f->s.graph, (int[]){x, w, x}, 3), TRM_OK);
+    p = search(f, 0, 0);
+    ck_assert(p.exact);
+    ck_assert_int_eq(p.collectives, 0);
+    ck_assert_uint_eq(p.weight_bytes, SIDE * SIDE * 4);
+    trm_placement_fini(&p);
+    (void)fake_node(f, TRM_OP_Relu, fake_node(f, TRM_OP_MatMul, x, w), -1);
+    fake_random_costs(f);
+    f->comm = 1e6;
+    p = search(f, 0, 0);
+    ck_assert_int_eq(p.collectives, 0);
+    trm_placement_fini(&p);
+    f->s.ranks = 1;
+    f->comm = 0;
+    p = search(f, 0, 0);
+    ck_assert_int_eq(p.strategy[0] + p.strategy[1], 0);
+    trm_placement_fini(&p);
+    fake_destroy(f);
+}
+END_TEST
+
 START_TEST(out_of_memory_is_reported)
 {
     fake *f = fake_random(3, 8, false);
@@ -376,6 +426,8 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_limit_is_met);
     tcase_add_test(tc, a_limit_that_cannot_be_met);
     tcase_add_test(tc, two_forms_of_a_weight_are_two_weights);
+    tcase_add_test(tc, the_last_rank_holds_most);
+    tcase_add_test(tc, odd_graphs);
     tcase_add_test(tc, out_of_memory_is_reported);
 run:
     suite_add_tcase(s, tc);

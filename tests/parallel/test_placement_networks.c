@@ -196,6 +196,31 @@ START_TEST(dear_talk_shares_nothing)
 }
 END_TEST
 
+/* Each strategy of each node by itself: what is counted is what its lowering has. */
+START_TEST(every_strategy_is_counted)
+{
+    bench b;
+    trm_placement p;
+    int tried = 0;
+
+    bench_open(&b, networks[_i].name, 1, networks[_i].other, 2, 1);
+    p = whole(&b);
+    for (int n = 0; n < b.graph->node_count; n++)
+        for (int st = 1; st < trm_sharding_strategy_count(b.s, n); st++) {
+            if (!trm_sharding_possible(b.s, n, st))
+                continue;
+            p.strategy[n] = st;
+            OK(trm_placement_cost(b.s, &b.costs, &p));
+            check_collectives(&b, &p);
+            p.strategy[n] = 0;
+            tried++;
+        }
+    ck_assert_int_gt(tried, 8);
+    trm_placement_fini(&p);
+    bench_close(&b);
+}
+END_TEST
+
 static const char *strategy_of(const bench *b, const trm_placement *p, const char *name)
 {
     for (int n = 0; n < b->graph->node_count; n++)
@@ -344,6 +369,7 @@ int main(int argc, char **argv)
         goto run;
     }
     tcase_add_loop_test(tc, never_dearer_than_whole, 0, NETWORKS);
+    tcase_add_loop_test(tc, every_strategy_is_counted, 0, NETWORKS);
     tcase_add_loop_test(tc, dear_talk_shares_nothing, 0, NETWORKS);
     tcase_add_test(tc, a_transformer);
     tcase_add_test(tc, a_convolutional_network);
