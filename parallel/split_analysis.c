@@ -375,7 +375,7 @@ static trm_status look(void *ctx, int value, trm_axis_dim *d)
     l->scaled |= d->scale > 1;
     l->repeated |= d->repeat > 1;
     l->cut |= d->length != l->extent;
-    if (d->scale == 1 && d->repeat == 1 && w > l->weight)
+    if (d->repeat == 1 && w > l->weight)
         l->weight = w;
     return TRM_OK;
 }
@@ -403,8 +403,8 @@ static looking look_at(analysis *a, place p)
     return l;
 }
 
-/* Weights reach along axes that leave dims as they are; forth and back over the nodes until they
- * have (few rounds: order is topological). */
+/* Weights reach along axes that leave dims as they are, and from a merged dim to its outermost
+ * factor; forth and back over the nodes until they have (few rounds: order is topological). */
 static trm_status spread_weights(analysis *a)
 {
     const trm_graph *g = a->s->graph;
@@ -441,11 +441,12 @@ static trm_status take_all(analysis *a)
     for (int n = 0; n < s->graph->node_count; n++)
         for (int k = 0; k < s->axes[n].axis_count; k++) {
             looking l = look_at(a, (place){n, k});
+            bool merges = l.scaled && s->axes[n].axes[k].weight == 0;
 
             list[count++] = (candidate){.at = {n, k},
-                                        .phase = l.repeated || (l.scaled && l.weight == 0) ? 2
-                                                 : l.scaled || l.cut                       ? 1
-                                                                                           : 0,
+                                        .phase = l.repeated || merges ? 2
+                                                 : l.scaled || l.cut  ? 1
+                                                                      : 0,
                                         .weight = l.weight,
                                         .extent = l.extent};
         }

@@ -295,6 +295,38 @@ static inline int linear_chain(net *m) /* partial sums through everything that k
     return net_node(m, Add, net_node(m, GlobalAveragePool, x), in[0]);
 }
 
+/* Grouped-query attention as exporters write it: keys of 3 heads repeated for 6 queries' heads. */
+static inline int repeated_keys(net *m)
+{
+    int x = net_input(m, 2, 5, 10), q, k;
+
+    q = net_node(m, MatMul, x, net_weight(m, 10, 24));
+    k = net_node(m, MatMul, x, net_weight(m, 10, 12));
+    q = net_node(m, Reshape, q, net_ints(m, 0, 0, 6, 4));
+    k = net_node(m, Reshape, k, net_ints(m, 0, 0, 3, 4));
+    q = net_node(m, Transpose, q);
+    net_list(m, "perm", 0, 2, 1, 3);
+    k = net_node(m, Transpose, k);
+    net_list(m, "perm", 0, 2, 1, 3);
+    k = net_node(m, Unsqueeze, k, net_ints(m, 2));
+    k = net_node(m, Expand, k, net_ints(m, 1, 1, 2, 1, 1));
+    k = net_node(m, Reshape, k, net_ints(m, 0, 6, -1, 4));
+    k = net_node(m, Transpose, k);
+    net_list(m, "perm", 0, 1, 3, 2);
+    return net_node(m, MatMul, q, k);
+}
+
+/* GroupNormalization as exporters write it, over instances of merged channels. */
+static inline int merged_groups(net *m)
+{
+    int x = net_node(m, Conv, net_input(m, 1, 3, 6, 6), net_weight(m, 20, 3, 1, 1));
+
+    x = net_node(m, Reshape, x, net_ints(m, 0, 5, -1));
+    x = net_node(m, InstanceNormalization, x, net_weight(m, 5), net_weight(m, 5));
+    x = net_node(m, Reshape, x, net_ints(m, 1, 20, 6, 6));
+    return net_node(m, Mul, x, net_weight(m, 20, 1, 1));
+}
+
 static inline int reported_shape(net *m) /* sequence is a symbol: as exporters write a reshape */
 {
     int x = net_input_of(m, TRM_DTYPE_F32, 0, 2, DIMS(2, 5, 24));

@@ -96,6 +96,8 @@ static const struct row {
     {"roi align", regions, 0, "elements", 0},
     {"resize of named dims", resize_named, 0, "elements", 0},
     {"squeeze of named dims", squeeze_named, 0, "factor,factor", 1},
+    {"attention with repeated keys", repeated_keys, 0, "batch,columns,sum,rows", 2},
+    {"group norm of merged channels", merged_groups, 0, "out channels,in channels", 0},
     {"chain of partial sums", linear_chain, 1, "elements,elements", 1},
     {"shape of a split value", reported_shape, 0, "reported,reported", 0},
     {"size of a split value", reported_size, 0, "reported", 0},
@@ -146,6 +148,36 @@ START_TEST(every_strategy)
     ck_assert(done > 0 || symbols);
     check_close(&c);
     net_close(&m);
+}
+END_TEST
+
+/* Units that later nodes ask for reach the products and convolutions before them. */
+START_TEST(units_reach_back)
+{
+    static const struct reach {
+        build build;
+        int node, dim;
+        int64_t units, unit;
+    } cases[] = {{repeated_keys, 0, 2, 3, 8},  /* pairs of query heads */
+                 {repeated_keys, 1, 2, 3, 4},  /* a key head */
+                 {merged_groups, 0, 1, 5, 4}}; /* the channels of a group */
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        net m = net_open(9);
+        int out = cases[i].build(&m);
+        const trm_split *split;
+        checker c;
+
+        net_outputs(&m, &out, 1);
+        check_open(&c, m.g, m.inputs);
+        check_ranks(&c, 2);
+        split = &c.s->splits[m.g->nodes[cases[i].node].outputs[0]][cases[i].dim];
+        ck_assert_int_eq(split->count, 1);
+        ck_assert_int_eq(split->stretches[0].units, cases[i].units);
+        ck_assert_int_eq(split->stretches[0].unit, cases[i].unit);
+        check_close(&c);
+        net_close(&m);
+    }
 }
 END_TEST
 
@@ -248,6 +280,7 @@ int main(void)
     tcase_add_unchecked_fixture(tc, spmd_open, spmd_close);
     tcase_set_timeout(tc, 0);
     tcase_add_loop_test(tc, every_strategy, 0, 2 * ROWS);
+    tcase_add_test(tc, units_reach_back);
     tcase_add_test(tc, allocations_that_fail);
     tcase_add_test(tc, plans_that_do_not_fit);
     tcase_add_test(tc, too_many_stretches);
