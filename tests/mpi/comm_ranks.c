@@ -185,7 +185,10 @@ static int bench(void)
     int members[TRM_COMM_RANKS_MAX];
     struct timing t = {.in = trm_aligned_malloc(most), .out = trm_aligned_malloc(most)};
     trm_comm *c = NULL;
+    int threads;
 
+    /* as programs do: unpinned, wake-ups pull the ranks onto one core, where each wait is a spin */
+    trm_job_take_cores(&job, true, &threads);
     for (int i = 0; i < job.size; i++)
         members[i] = i;
     memset(t.in, 0, most);
