@@ -5,6 +5,7 @@
  * threads: that is what HEARTBEAT messages are for. */
 #define _GNU_SOURCE
 #include "base/link_zmq.h"
+#include "base/link_address.h"
 #include "base/wait.h"
 #include "base/wire.h"
 
@@ -26,6 +27,8 @@ static_assert(sizeof(zmq_msg_t) <= sizeof(((trm_link_frame *)0)->opaque), "a mes
 
 struct trm_link_context {
     void *zmq;
+    bool encrypted;
+    trm_link_keys keys;
 };
 
 struct trm_link {
@@ -63,6 +66,54 @@ void trm_link_context_destroy(trm_link_context *context)
     while (zmq_ctx_term(context->zmq) != 0 && zmq_errno() == EINTR)
         ; /* a signal: the library asks to be called again */
     trm_free(context);
+}
+
+trm_status trm_link_keys_create(trm_link_keys *keys_out)
+{
+    trm_link_keys k;
+
+    if (zmq_has("curve") == 0)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "zeromq: this libzmq cannot encrypt (no CURVE), which links between hosts "
+                        "want");
+    if (zmq_curve_keypair(k.public_key, k.secret_key) != 0 ||
+        zmq_curve_keypair(k.peer_public_key, k.peer_secret_key) != 0)
+        return failed(TRM_ERR_COMM, "make", "keys");
+    *keys_out = k;
+    return TRM_OK;
+}
+
+void trm_link_context_encrypt(trm_link_context *context, const trm_link_keys *keys)
+{
+    context->keys = *keys;
+    context->encrypted = true;
+}
+
+/* Before bind or connect. */
+static trm_status encrypt(const trm_link_context *context, trm_link *l)
+{
+    const trm_link_keys *k = &context->keys;
+    int one = 1;
+    bool ok;
+
+    if (!context->encrypted)
+        return TRM_OK;
+    if (l->bound)
+        ok = zmq_setsockopt(l->socket, ZMQ_CURVE_SERVER, &one, sizeof(one)) == 0 &&
+             zmq_setsockopt(l->socket, ZMQ_CURVE_SECRETKEY, k->secret_key, TRM_LINK_KEY_BYTES) == 0;
+    else
+        ok = zmq_setsockopt(l->socket, ZMQ_CURVE_SERVERKEY, k->public_key, TRM_LINK_KEY_BYTES) ==
+                 0 &&
+             zmq_setsockopt(l->socket, ZMQ_CURVE_PUBLICKEY, k->peer_public_key,
+                            TRM_LINK_KEY_BYTES) == 0 &&
+             zmq_setsockopt(l->socket, ZMQ_CURVE_SECRETKEY, k->peer_secret_key,
+                            TRM_LINK_KEY_BYTES) == 0;
+    return ok ? TRM_OK : failed(TRM_ERR_COMM, "encrypt", l->endpoint);
+}
+
+static bool is_tcp(const char *endpoint)
+{
+    return strcmp(endpoint, "tcp") == 0 || strncmp(endpoint, "tcp://", strlen("tcp://")) == 0;
 }
 
 static trm_status open_socket(trm_link_context *context, int type, const char *identity,
@@ -130,6 +181,10 @@ trm_status trm_link_bind(trm_link_context *context, const char *endpoint, trm_li
     snprintf(l->endpoint, sizeof(l->endpoint), "%s", endpoint);
     if (strcmp(endpoint, "ipc") == 0)
         TRM_TRY(st, make_folder(l), fail);
+    if (is_tcp(endpoint))
+        TRM_TRY(st, encrypt(context, l), fail);
+    if (strcmp(endpoint, "tcp") == 0)
+        snprintf(l->endpoint, sizeof(l->endpoint), "tcp://0.0.0.0:*");
     if (zmq_bind(l->socket, l->endpoint) != 0) {
         st = failed(TRM_ERR_COMM, "listen at", l->endpoint);
         goto fail;
@@ -139,6 +194,8 @@ trm_status trm_link_bind(trm_link_context *context, const char *endpoint, trm_li
         st = failed(TRM_ERR_COMM, "find the address of", endpoint);
         goto fail;
     }
+    if (strcmp(endpoint, "tcp") == 0)
+        trmi_link_addresses(atoi(strrchr(l->endpoint, ':') + 1), l->endpoint, sizeof(l->endpoint));
     *link_out = l;
     return TRM_OK;
 
@@ -151,20 +208,27 @@ trm_status trm_link_connect(trm_link_context *context, const char *endpoint, con
                             trm_link **link_out)
 {
     trm_link *l = NULL;
+    trm_status st;
 
     if (identity[0] == '\0' || strlen(identity) >= TRM_LINK_PEER_BYTES)
         return trm_fail(TRM_ERR_INVALID_ARG, "zeromq: identity '%s': want 1 to %d bytes", identity,
                         TRM_LINK_PEER_BYTES - 1);
     TRM_CHECK(open_socket(context, ZMQ_DEALER, identity, &l));
     snprintf(l->endpoint, sizeof(l->endpoint), "%s", endpoint);
-    if (zmq_connect(l->socket, endpoint) != 0) {
-        trm_status st = failed(TRM_ERR_COMM, "connect to", endpoint);
-
-        trm_link_close(l);
-        return st;
+    if (strchr(endpoint, ' ') != NULL || (is_tcp(endpoint) && context->encrypted))
+        TRM_TRY(st, trmi_link_reach(endpoint, l->endpoint, sizeof(l->endpoint)), fail);
+    if (is_tcp(endpoint))
+        TRM_TRY(st, encrypt(context, l), fail);
+    if (zmq_connect(l->socket, l->endpoint) != 0) {
+        st = failed(TRM_ERR_COMM, "connect to", l->endpoint);
+        goto fail;
     }
     *link_out = l;
     return TRM_OK;
+
+fail:
+    trm_link_close(l);
+    return st;
 }
 
 const char *trm_link_endpoint(const trm_link *link)

@@ -12,7 +12,7 @@ extern "C" {
 #endif
 
 #define TRM_LINK_PEER_BYTES 64
-#define TRM_LINK_ENDPOINT_BYTES 256
+#define TRM_LINK_ENDPOINT_BYTES 512
 
 /* Sockets of one process that may meet over inproc://. Shared: any thread. */
 typedef struct trm_link_context trm_link_context;
@@ -20,13 +20,28 @@ TRM_MUST_USE trm_status trm_link_context_create(trm_link_context **context_out);
 /* Waits until queued frames are sent, a second at most; links must be closed before. Takes NULL. */
 void trm_link_context_destroy(trm_link_context *context);
 
+/* CURVE keys (text) of the two ends. Whoever has them may join and read: they are made anew in each
+ * job. The listener proves itself by its secret key; its public one, which never travels over the
+ * link in clear, is what lets a peer in. */
+#define TRM_LINK_KEY_BYTES 41
+typedef struct trm_link_keys {
+    char public_key[TRM_LINK_KEY_BYTES], secret_key[TRM_LINK_KEY_BYTES];
+    char peer_public_key[TRM_LINK_KEY_BYTES], peer_secret_key[TRM_LINK_KEY_BYTES];
+} trm_link_keys;
+/* UNSUPPORTED: this libzmq was built without CURVE. */
+TRM_MUST_USE trm_status trm_link_keys_create(trm_link_keys *keys_out);
+/* tcp links of this context that are made from now on are encrypted. */
+void trm_link_context_encrypt(trm_link_context *context, const trm_link_keys *keys);
+
 typedef struct trm_link trm_link;
 
 /* The coordinator's end. `endpoint`: "inproc://name"; "ipc": a socket in a fresh folder (mode
- * 0700) under $TMPDIR or /tmp; "tcp://127.0.0.1:*": any free port. */
+ * 0700) under $TMPDIR or /tmp; "tcp://ADDRESS:*": any free port of one address (a number, a name,
+ * or an interface of this host); "tcp": of all its addresses. tcp links between hosts want
+ * trm_link_context_encrypt. */
 TRM_MUST_USE trm_status trm_link_bind(trm_link_context *context, const char *endpoint,
                                       trm_link **link_out);
-/* What a replica connects to. */
+/* What a replica connects to: after "tcp" a list, of which each takes the first that it reaches. */
 const char *trm_link_endpoint(const trm_link *link);
 /* Removes the folder of an ipc:// link from the file system once all have connected: live
  * connections stay, and nothing is left behind if this process is killed. */

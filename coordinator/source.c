@@ -35,11 +35,26 @@ trm_status trm_source_open(const char *path, trm_source **source_out)
                     path);
 }
 
+/* One that cannot be read here stays a path: the replica says what is wrong with it. */
+static void send_bytes(trm_source *s, trm_wire_record *r)
+{
+    trm_file_unref(s->sent);
+    s->sent = NULL;
+    if (r->kind != TRM_RECORD_IMAGE_PATH || trm_file_open(r->bytes, &s->sent) != TRM_OK)
+        return;
+    r->kind = TRM_RECORD_IMAGE_BYTES;
+    r->bytes = trm_file_data(s->sent);
+    r->byte_count = trm_file_bytes(s->sent);
+}
+
 trm_status trm_source_next(trm_source *s, trm_wire_record *record_out, bool *end_out)
 {
     memset(record_out, 0, sizeof(*record_out));
     *end_out = false;
-    return s->ops->next(s, record_out, end_out);
+    TRM_CHECK(s->ops->next(s, record_out, end_out));
+    if (s->send_bytes && !*end_out)
+        send_bytes(s, record_out);
+    return TRM_OK;
 }
 
 trm_status trm_source_skip(trm_source *s, int64_t count)
@@ -70,6 +85,8 @@ trm_status trm_source_identity(const trm_source *s, const char *path, uint64_t *
 
 void trm_source_close(trm_source *s)
 {
-    if (s != NULL)
-        s->ops->close(s);
+    if (s == NULL)
+        return;
+    trm_file_unref(s->sent);
+    s->ops->close(s);
 }

@@ -13,6 +13,7 @@
 #ifndef TRM_COORDINATOR_SOURCE_H
 #define TRM_COORDINATOR_SOURCE_H
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/wire.h"
 
@@ -40,6 +41,9 @@ struct trm_source {
     /* stacked arrays: what every record brings (no data); NULL: they differ */
     const trm_wire_tensor *tensors;
     int tensor_count;
+    /* set by the owner before the first record: images travel as bytes, not as paths */
+    bool send_bytes;
+    trm_file *sent; /* the image last given out as bytes */
 };
 
 /* Errors are decided here as far as the file's head tells: NOT_FOUND, BAD_FILE, UNSUPPORTED (lists

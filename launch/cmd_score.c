@@ -89,7 +89,7 @@ static trm_status run_job(struct trmi_score *s, struct trmi_score_settings *set)
                 (long long)trm_journal_last(s->journal)->records);
         set->done = true;
     } else if (s->ranks.job.rank == 0) {
-        st = trmi_score_open_output(s);
+        st = trmi_score_open_output(s, set);
         if (st == TRM_OK)
             snprintf(set->endpoint, sizeof(set->endpoint), "%s", trm_router_endpoint(s->router));
     }
@@ -156,6 +156,9 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
          &s->raw},
         {"bind", TRM_OPTION_STRING, "B", 0, 0, "share|keep",
          "CPUs: this rank's share of the node's, or as the launcher set them (share)", &s->bind},
+        {"zmq-listen", TRM_OPTION_STRING, "ADDRESS[:PORT]", 0, 0, NULL,
+         "several hosts: where rank 0 listens (TRM_ZMQ_LISTEN; default: all its addresses)",
+         &s->listen},
         TRM_PARALLEL_OPTIONS(s->parallel),
         TRM_DEVICE_OPTIONS(s->common),
     };

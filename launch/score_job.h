@@ -5,6 +5,7 @@
 #include "base/link_zmq.h"
 #include "coordinator/score.h"
 #include "launch/ranks.h"
+#include "launch/score_hosts.h"
 #include "launch/score_progress.h"
 #include "worker/score_model.h"
 
@@ -12,7 +13,7 @@
 
 struct trmi_score {
     trm_common_options common;
-    const char *model_path, *input, *output, *labels, *output_name, *bind;
+    const char *model_path, *input, *output, *labels, *output_name, *bind, *listen;
     bool resume, overwrite, raw;
     int64_t batch, top;
 
@@ -37,12 +38,13 @@ struct trmi_score {
 /* What rank 0 has found out about the input, for all. */
 struct trmi_score_settings {
     bool ok, images, labels, done;
+    trm_score_hosts hosts;
     char endpoint[TRM_LINK_ENDPOINT_BYTES];
 };
 
 /* Collective: every rank returns the same. */
 trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *set);
 /* Rank 0: output and router. */
-trm_status trmi_score_open_output(struct trmi_score *s);
+trm_status trmi_score_open_output(struct trmi_score *s, const struct trmi_score_settings *set);
 
 #endif

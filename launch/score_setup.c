@@ -15,7 +15,7 @@ static trm_status open_input(struct trmi_score *s, struct trmi_score_settings *s
     if (s->labels != NULL)
         TRM_CHECK(trm_truth_open(s->labels, &s->truth));
     set->images = s->source->images;
-    return TRM_OK;
+    return trm_score_hosts_prepare(&s->ranks.job, s->input, &set->hosts);
 }
 
 /* Labels are written where the output is a list of scores and someone wants classes. */
@@ -143,23 +143,9 @@ static trm_status check_output(struct trmi_score *s)
     return trm_score_journal_open(&what, &s->journal);
 }
 
-/* Leaders talk to rank 0 by a socket of its host. */
-static trm_status check_hosts(const struct trmi_score *s)
-{
-    const trm_parallel *p = &s->ranks.model->parallel;
-    const int *hosts = trm_job_topology(&s->ranks.job)->host_of;
-
-    for (int r = 1; r < p->data; r++)
-        if (hosts[r * p->tensor * p->pipeline] != hosts[0])
-            return trm_fail(TRM_ERR_UNSUPPORTED,
-                            "replica %d begins on another host than rank 0: in this version the "
-                            "replicas of a score must begin on one host",
-                            r);
-    return TRM_OK;
-}
-
 trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *set)
 {
+    const trm_parallel *p;
     trm_status st = TRM_OK;
 
     if (s->ranks.job.rank == 0)
@@ -178,24 +164,29 @@ trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *s
             st = trm_fail(st, "%s", text);
     }
     TRM_CHECK(open_model(s, st)); /* all ranks, and with the same status */
-    st = check_hosts(s);
-    if (st == TRM_OK)
-        st = settle_output(s, set);
+    p = &s->ranks.model->parallel;
+    trm_score_hosts_settle(&set->hosts, &s->ranks.job, p->data, p->tensor * p->pipeline);
+    st = settle_output(s, set);
     if (st == TRM_OK && s->ranks.job.rank == 0 && s->source->tensors != NULL)
         st = check_records(s);
     if (st == TRM_OK && s->ranks.job.rank == 0)
         st = check_output(s);
     if (st == TRM_OK)
         st = trm_link_context_create(&s->context);
-    return trm_job_agree(&s->ranks.job, st, TRM_SETUP_TIMEOUT_MS);
+    if (st == TRM_OK && set->hosts.remote)
+        trm_link_context_encrypt(s->context, &set->hosts.keys);
+    TRM_CHECK(trm_job_agree(&s->ranks.job, st, TRM_SETUP_TIMEOUT_MS));
+    return trm_score_hosts_paths(&s->ranks.job, &set->hosts, s->source, TRM_SETUP_TIMEOUT_MS);
 }
 
 /* Rank 0: output and router. */
-trm_status trmi_score_open_output(struct trmi_score *s)
+trm_status trmi_score_open_output(struct trmi_score *s, const struct trmi_score_settings *set)
 {
     int replicas = s->ranks.model->parallel.data;
+    char buf[TRM_LINK_ENDPOINT_BYTES];
     trm_router_options ro = {.context = s->context,
-                             .endpoint = replicas == 1 ? "inproc://score" : "ipc",
+                             .endpoint = trm_score_hosts_endpoint(&set->hosts, replicas, s->listen,
+                                                                  buf, sizeof(buf)),
                              .replicas = replicas,
                              .window = WINDOW_BATCHES * (int)s->batch * replicas};
 

@@ -8,11 +8,14 @@ endforeach()
 # Killed at random moments and resumed.
 add_test(NAME mpi/score-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 50)
 set_tests_properties(mpi/score-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+
+# Late, dead or other ranks are named.
 foreach(case asleep stuck dead gone build orphans)
   add_test(NAME mpi/rollcall-${case}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/rollcall.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/rollcall-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 endforeach()
+
 # Communicators of every row under mpirun; comm_ranks --bench gives their figures.
 add_executable(comm_ranks ${CMAKE_SOURCE_DIR}/tests/mpi/comm_ranks.c)
 target_link_libraries(comm_ranks PRIVATE trm_warnings trm_parallel)
@@ -30,4 +33,11 @@ foreach(case tensor=2 tensor=3 tensor=4 pipeline=2 pipeline=3 tensor=2,pipeline=
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/layouts.sh $<TARGET_FILE:trireme> $<TARGET_FILE:networks> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/layouts-${name} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
     ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache) # the probe of rates, once
+endforeach()
+
+# Two hosts, which are network namespaces of this machine: skipped where those are not allowed.
+foreach(case score bytes listen rollcall cut)
+  add_test(NAME mpi/two-hosts-${case}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/two-hosts.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(mpi/two-hosts-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 endforeach()

@@ -1,11 +1,13 @@
 /* ROUTER and DEALER ends: frames both ways, vanished peers, strangers, clean folders. */
 #define _GNU_SOURCE
 #include "base/link_zmq.h"
+#include "base/link_address.h"
 #include "base/wait.h"
 
 #include <check.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -63,6 +65,97 @@ START_TEST(both_ways)
     trm_link_close(router);
     trm_link_context_destroy(c);
     ck_assert_int_eq(trm_alloc_live(), 0);
+}
+END_TEST
+
+/* between hosts: keys let a peer in, nothing else does, and the bytes on the wire are not ours */
+START_TEST(encrypted)
+{
+    trm_link_context *server = NULL, *client = NULL, *stranger = NULL;
+    trm_link *router = NULL, *dealer = NULL, *other = NULL;
+    char peer[TRM_LINK_PEER_BYTES];
+    trm_link_frame *f = NULL;
+    trm_link_keys keys, wrong;
+    int64_t until;
+
+    ck_assert_int_eq(trm_link_keys_create(&keys), TRM_OK);
+    ck_assert_int_eq(trm_link_keys_create(&wrong), TRM_OK);
+    ck_assert_uint_eq(strlen(keys.public_key), TRM_LINK_KEY_BYTES - 1);
+    ck_assert_str_ne(keys.public_key, wrong.public_key);
+    ck_assert_str_ne(keys.public_key, keys.peer_public_key);
+    ck_assert_int_eq(trm_link_context_create(&server), TRM_OK);
+    ck_assert_int_eq(trm_link_context_create(&client), TRM_OK);
+    ck_assert_int_eq(trm_link_context_create(&stranger), TRM_OK);
+    trm_link_context_encrypt(server, &keys);
+    trm_link_context_encrypt(client, &keys);
+    if (_i == 1)
+        trm_link_context_encrypt(stranger, &wrong); /* _i == 0: without any */
+    ck_assert_int_eq(trm_link_bind(server, "tcp://127.0.0.1:*", &router), TRM_OK);
+    ck_assert_int_eq(trm_link_connect(stranger, trm_link_endpoint(router), "9/1", &other), TRM_OK);
+    (void)!trm_link_send(other, NULL, "let me in", 9);
+    ck_assert_int_eq(trm_link_connect(client, trm_link_endpoint(router), "1/1", &dealer), TRM_OK);
+    ck_assert_int_eq(trm_link_send(dealer, NULL, "hello", 5), TRM_OK);
+    f = get(router, peer); /* the stranger was first, but is not heard */
+    ck_assert_str_eq(peer, "1/1");
+    ck_assert(f->bytes == 5 && memcmp(f->data, "hello", 5) == 0);
+    trm_link_frame_destroy(f);
+    f = NULL;
+    ck_assert_int_eq(trm_link_send(router, "1/1", "ok", 2), TRM_OK);
+    trm_link_frame_destroy(get(dealer, NULL));
+    until = trm_now_us() + 200000;
+    while (trm_now_us() < until) {
+        ck_assert_int_eq(trm_link_recv(router, peer, &f), TRM_ERR_TIMEOUT);
+        trm_link_wait(router, 20);
+    }
+    ck_assert_int_eq(trm_link_send(router, "9/1", "x", 1), TRM_ERR_COMM);
+    trm_link_close(other);
+    trm_link_close(dealer);
+    trm_link_close(router);
+    trm_link_context_destroy(stranger);
+    trm_link_context_destroy(client);
+    trm_link_context_destroy(server);
+    ck_assert_int_eq(trm_alloc_live(), 0);
+}
+END_TEST
+
+/* of a list the first that answers is taken; names that mean loopback here are other hosts' */
+START_TEST(the_first_that_answers)
+{
+    trm_link_context *c = NULL;
+    trm_link *router = NULL;
+    char list[TRM_LINK_ENDPOINT_BYTES], got[TRM_LINK_ENDPOINT_BYTES] = "";
+    const char *port;
+
+    ck_assert_int_eq(trm_link_context_create(&c), TRM_OK);
+    ck_assert_int_eq(trm_link_bind(c, "tcp://127.0.0.1:*", &router), TRM_OK);
+    port = strrchr(trm_link_endpoint(router), ':') + 1;
+    snprintf(list, sizeof(list),
+             "tcp://no.such.host.invalid:1 tcp://localhost:%s nonsense tcp://127.0.0.1:1 "
+             "tcp://127.0.0.1:%s tcp://127.0.0.1:2",
+             port, port);
+    ck_assert_int_eq(trmi_link_reach(list, got, sizeof(got)), TRM_OK);
+    ck_assert_str_eq(got, trm_link_endpoint(router));
+    snprintf(list, sizeof(list), "tcp://localhost:%s tcp://127.0.0.1:1", port);
+    ck_assert_int_eq(trmi_link_reach(list, got, sizeof(got)), TRM_ERR_COMM);
+    ck_assert_ptr_nonnull(strstr(trm_message(), "--zmq-listen"));
+    ck_assert_int_eq(trmi_link_reach("", got, sizeof(got)), TRM_ERR_COMM);
+    trm_link_close(router);
+    trm_link_context_destroy(c);
+}
+END_TEST
+
+START_TEST(all_addresses)
+{
+    char list[TRM_LINK_ENDPOINT_BYTES], name[256] = "", want[300], tiny[24];
+
+    ck_assert_int_eq(gethostname(name, sizeof(name) - 1), 0);
+    trmi_link_addresses(4000, list, sizeof(list));
+    snprintf(want, sizeof(want), "tcp://%s:4000", name);
+    ck_assert(strncmp(list, want, strlen(want)) == 0);
+    ck_assert_ptr_null(strstr(list, "127.0.0.1"));
+    trmi_link_addresses(4000, tiny, sizeof(tiny)); /* whole ones that fit, or none */
+    ck_assert_uint_lt(strlen(tiny), sizeof(tiny));
+    ck_assert(tiny[0] == '\0' || strncmp(tiny, "tcp://", 6) == 0);
 }
 END_TEST
 
@@ -178,6 +271,9 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, both_ways, 0, 3);
+    tcase_add_loop_test(tc, encrypted, 0, 2);
+    tcase_add_test(tc, the_first_that_answers);
+    tcase_add_test(tc, all_addresses);
     tcase_add_test(tc, a_killed_peer_is_noticed);
     tcase_add_test(tc, strangers_are_skipped);
     tcase_add_test(tc, wake_ends_a_wait);
