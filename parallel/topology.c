@@ -1,6 +1,7 @@
 /* The list of ranks and hosts: arithmetic on what each rank said, and what this one has to say. */
 #define _GNU_SOURCE
 #include "parallel/topology.h"
+#include "base/hash.h"
 #include "kernels/device.h"
 #include "parallel/build_id.h"
 #include "parallel/cores.h"
@@ -143,6 +144,7 @@ static uint64_t memory_bytes(void)
 static uint64_t machine(void)
 {
     char text[64] = "";
+    trm_hash h;
     FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
 
     if (f != NULL) {
@@ -150,7 +152,9 @@ static uint64_t machine(void)
             text[0] = '\0';
         fclose(f);
     }
-    return trmi_hash(TRMI_HASH_START, text, strlen(text));
+    trm_hash_init(&h, 0);
+    trm_hash_text(&h, text);
+    return trm_hash_value(&h);
 }
 
 void trm_topology_self(trm_rank_info *info_out)

@@ -41,3 +41,7 @@ foreach(case score bytes listen rollcall cut)
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/two-hosts.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/two-hosts-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 endforeach()
+
+# A real Slurm on this machine: opt-in (TRM_LAB_SLURM=1).
+add_test(NAME mpi/slurm COMMAND ${CMAKE_SOURCE_DIR}/tests/lab/slurm.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
+set_tests_properties(mpi/slurm PROPERTIES LABELS "mpi;slow" TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)

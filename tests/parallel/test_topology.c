@@ -1,4 +1,4 @@
-/* Hosts and shares from what ranks say, and the hash that tells builds apart. */
+/* Hosts and shares from what ranks say. */
 #define _GNU_SOURCE
 #include "parallel/build_id.h"
 #include "parallel/topology.h"
@@ -85,15 +85,6 @@ START_TEST(alone)
 }
 END_TEST
 
-/* vectors of the FNV page (Fowler, Noll, Vo) */
-START_TEST(hash)
-{
-    ck_assert_uint_eq(trmi_hash(TRMI_HASH_START, "", 0), 0xcbf29ce484222325u);
-    ck_assert_uint_eq(trmi_hash(TRMI_HASH_START, "a", 1), 0xaf63dc4c8601ec8cu);
-    ck_assert_uint_eq(trmi_hash(TRMI_HASH_START, "foobar", 6), 0x85944171f73967e8u);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("topology");
@@ -104,7 +95,6 @@ int main(void)
     tcase_add_test(tc, hosts_and_shares);
     tcase_add_test(tc, more_ranks_than_cores);
     tcase_add_test(tc, alone);
-    tcase_add_test(tc, hash);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
