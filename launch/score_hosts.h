@@ -26,8 +26,8 @@ void trm_score_hosts_settle(trm_score_hosts *hosts, const trm_job *job, int repl
  * `listen`: of --zmq-listen, NULL: TRM_ZMQ_LISTEN, else all addresses. buf: the result's memory. */
 const char *trm_score_hosts_endpoint(const trm_score_hosts *hosts, int replicas, const char *listen,
                                      char *buf, size_t bytes);
-/* Collective, all ranks of the job. Where some leader cannot open the sample as rank 0 does, the source
- * (rank 0's, NULL on others) sends bytes. */
+/* Collective, all ranks of the job. Where some leader cannot open the sample as rank 0 does, the
+ * source (rank 0's, NULL on others) sends bytes. */
 TRM_MUST_USE trm_status trm_score_hosts_paths(trm_job *job, const trm_score_hosts *hosts,
                                               trm_source *source, int64_t timeout_ms);
 

@@ -184,11 +184,11 @@ trm_status trmi_score_open_output(struct trmi_score *s, const struct trmi_score_
 {
     int replicas = s->ranks.model->parallel.data;
     char buf[TRM_LINK_ENDPOINT_BYTES];
-    trm_router_options ro = {.context = s->context,
-                             .endpoint = trm_score_hosts_endpoint(&set->hosts, replicas, s->listen,
-                                                                  buf, sizeof(buf)),
-                             .replicas = replicas,
-                             .window = WINDOW_BATCHES * (int)s->batch * replicas};
+    trm_router_options ro = {
+        .context = s->context,
+        .endpoint = trm_score_hosts_endpoint(&set->hosts, replicas, s->listen, buf, sizeof(buf)),
+        .replicas = replicas,
+        .window = WINDOW_BATCHES * (int)s->batch * replicas};
 
     if (s->journal != NULL)
         TRM_CHECK(trm_journal_start(s->journal));

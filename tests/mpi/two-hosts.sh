@@ -53,13 +53,14 @@ one_rank() {
 }
 
 case $case in
-score) # every layout that lies across the hosts, two ranks a host where it has four
+score) # layouts across the hosts, half of the ranks on each
     one_rank
-    for layout in data=2 data=4; do
-        ranks=${layout#*=}
+    for layout in 2:data=2 4:data=4 2:tensor=2 2:pipeline=2 4:data=2,tensor=2 4:tensor=2,pipeline=2 4:tensor=4; do
+        ranks=${layout%%:*} layout=${layout#*:}
         hosts $((ranks / 2)) "$trireme" score "$demo" --input "$demo/images" --output "$dir/$layout.csv" --raw \
-            --threads 1 2>"$dir/$layout.log" || fail "$layout"
+            --parallel "$layout" --threads 1 2>"$dir/$layout.log" || fail "$layout"
         ! grep -q lost "$dir/$layout.log" || fail "$layout: a replica was lost"
+        printf '%s: ' "$layout"
         equal "$dir/one.csv" "$dir/$layout.csv"
     done
     none_left
