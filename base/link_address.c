@@ -20,18 +20,18 @@
 #define CONNECT_MS 2000
 #define NAME_BYTES 256
 
-static void add(char *list, size_t bytes, const char *host, int port)
+static void add(char *list, size_t bytes, const char *host, const char *port)
 {
     char one[NAME_BYTES + 16];
     size_t at = strlen(list), n;
 
-    snprintf(one, sizeof(one), "%stcp://%.255s:%d", at > 0 ? " " : "", host, port);
+    snprintf(one, sizeof(one), "%stcp://%.255s:%.7s", at > 0 ? " " : "", host, port);
     n = strlen(one);
     if (at + n < bytes) /* whole ones only */
         memcpy(list + at, one, n + 1);
 }
 
-void trmi_link_addresses(int port, char *endpoints_out, size_t bytes)
+void trmi_link_addresses(const char *port, char *endpoints_out, size_t bytes)
 {
     char name[NAME_BYTES] = "";
     struct ifaddrs *all = NULL;

@@ -194,8 +194,12 @@ trm_status trm_link_bind(trm_link_context *context, const char *endpoint, trm_li
         st = failed(TRM_ERR_COMM, "find the address of", endpoint);
         goto fail;
     }
-    if (strcmp(endpoint, "tcp") == 0)
-        trmi_link_addresses(atoi(strrchr(l->endpoint, ':') + 1), l->endpoint, sizeof(l->endpoint));
+    if (strcmp(endpoint, "tcp") == 0) {
+        char port[8];
+
+        snprintf(port, sizeof(port), "%.7s", strrchr(l->endpoint, ':') + 1);
+        trmi_link_addresses(port, l->endpoint, sizeof(l->endpoint));
+    }
     *link_out = l;
     return TRM_OK;
 

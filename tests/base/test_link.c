@@ -149,11 +149,11 @@ START_TEST(all_addresses)
     char list[TRM_LINK_ENDPOINT_BYTES], name[256] = "", want[300], tiny[24];
 
     ck_assert_int_eq(gethostname(name, sizeof(name) - 1), 0);
-    trmi_link_addresses(4000, list, sizeof(list));
+    trmi_link_addresses("4000", list, sizeof(list));
     snprintf(want, sizeof(want), "tcp://%s:4000", name);
     ck_assert(strncmp(list, want, strlen(want)) == 0);
     ck_assert_ptr_null(strstr(list, "127.0.0.1"));
-    trmi_link_addresses(4000, tiny, sizeof(tiny)); /* whole ones that fit, or none */
+    trmi_link_addresses("4000", tiny, sizeof(tiny)); /* whole ones that fit, or none */
     ck_assert_uint_lt(strlen(tiny), sizeof(tiny));
     ck_assert(tiny[0] == '\0' || strncmp(tiny, "tcp://", 6) == 0);
 }
