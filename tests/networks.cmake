@@ -19,3 +19,5 @@ add_test(NAME networks/full COMMAND ${CMAKE_CURRENT_LIST_DIR}/networks/full.sh $
 set_tests_properties(networks/full PROPERTIES LABELS slow TIMEOUT 3600 SKIP_RETURN_CODE 77)
 add_test(NAME networks/pypi COMMAND ${CMAKE_CURRENT_LIST_DIR}/networks/pypi.sh $<TARGET_FILE:networks>)
 set_tests_properties(networks/pypi PROPERTIES LABELS slow TIMEOUT 1800 SKIP_RETURN_CODE 77)
+add_test(NAME networks/layouts COMMAND ${CMAKE_CURRENT_LIST_DIR}/networks/layouts.sh $<TARGET_FILE:worker_test_plan_memory>)
+set_tests_properties(networks/layouts PROPERTIES LABELS slow TIMEOUT 1800 SKIP_RETURN_CODE 77 DEPENDS networks/full)

@@ -1,8 +1,8 @@
 /* What the planner says each rank will hold, beside what it holds once it has run a step: real
  * ranks (forked) run a plan's layout, and also give the answer of one rank.
  *
- * usage: test_plan_memory [MODEL TENSOR PIPELINE [MEMORY_BYTES]]: the same for a model of yours,
- * with the figures. */
+ * usage: test_plan_memory [MODEL TENSOR PIPELINE [MEMORY_BYTES [PERCENT]]]: the same for a model of
+ * yours, with the figures; no rank may hold more than PERCENT of the model's weights. */
 #include "model/package.h"
 #include "parallel/lower.h"
 #include "parallel/planner.h"
@@ -16,7 +16,8 @@ struct job {
     const char *path; /* NULL: the network below */
     int tensor, pipeline;
     size_t memory;
-    double slack; /* of private weights */
+    double slack; /* of private weights, beyond 16 KiB */
+    double share; /* of the model's weights, at most; 0: no limit */
     bool print;
 };
 
@@ -145,22 +146,36 @@ static const char *same_as_one_rank(trm_graph *g, const trm_tensor *in, const tr
     return NULL;
 }
 
-static const char *compare(const struct job *job, const trm_place *at, const trm_ledger *said,
-                           const trm_replica_memory *is)
+static size_t constant_bytes(const trm_graph *g)
 {
+    size_t bytes = 0;
+
+    for (int v = 0; v < g->value_count; v++)
+        if (trm_graph_is_constant(g, v) && trm_graph_use_count(g, v) > 0)
+            bytes += g->values[v].bytes;
+    return bytes;
+}
+
+static const char *compare(const struct job *job, const trm_graph *g, const trm_place *at,
+                           const trm_ledger *said, const trm_replica_memory *is)
+{
+    double share = (double)is->weights_private / (double)constant_bytes(g);
     double weights = (double)(said->weights - said->mapped) / (double)is->weights_private;
     double activations = (double)said->activations / (double)is->activations;
 
     if (job->print)
-        fprintf(
-            stderr,
-            "stage %d shard %d: private weights %.2f MB, predicted %.2f (%+.1f %%); activations "
-            "%.2f MB, predicted %.2f (%+.1f %%)\n",
-            at->stage, at->shard, (double)is->weights_private / 1e6,
-            (double)(said->weights - said->mapped) / 1e6, 100 * (weights - 1),
-            (double)is->activations / 1e6, (double)said->activations / 1e6,
-            100 * (activations - 1));
-    if (fabs(weights - 1) > job->slack)
+        fprintf(stderr,
+                "stage %d shard %d: private weights %.2f MB (%.1f %% of the model), predicted %.2f "
+                "(%+.1f %%); activations %.2f MB, predicted %.2f (%+.1f %%)\n",
+                at->stage, at->shard, (double)is->weights_private / 1e6, 100 * share,
+                (double)(said->weights - said->mapped) / 1e6, 100 * (weights - 1),
+                (double)is->activations / 1e6, (double)said->activations / 1e6,
+                100 * (activations - 1));
+    if (job->share > 0 && share > job->share)
+        return wrong("stage %d, shard %d holds %.1f %% of the model's weights, want at most %.1f",
+                     at->stage, at->shard, 100 * share, 100 * job->share);
+    if (fabs(weights - 1) * (double)is->weights_private >
+        fmax(job->slack * (double)is->weights_private, 16384))
         return wrong("stage %d, shard %d: %zu bytes of private weights, the plan said %zu",
                      at->stage, at->shard, is->weights_private, said->weights - said->mapped);
     if (!job->print && (activations < 0.7 || activations > 1.5))
@@ -215,7 +230,7 @@ static const char *work(struct rank *r, void *ctx)
         trm_replica_get_memory(replica, &memory);
     }
     if (text == NULL)
-        text = compare(job, &ro.place, &plan->ledger[r->rank], &memory);
+        text = compare(job, g, &ro.place, &plan->ledger[r->rank], &memory);
     trm_replica_destroy(replica);
     trm_graph_destroy(ro.local);
     trm_plan_destroy(plan);
@@ -260,6 +275,7 @@ int main(int argc, char **argv)
                              .pipeline = atoi(argv[3]),
                              .memory = argc > 4 ? strtoull(argv[4], NULL, 10) : 0,
                              .slack = 0.05,
+                             .share = argc > 5 ? strtod(argv[5], NULL) / 100 : 0,
                              .print = true};
         tcase_add_test(tc, as_asked);
     } else {
