@@ -1,6 +1,7 @@
 #!/bin/sh
 # usage: layouts.sh TRIREME NETWORKS SOURCE_DIR CASE. CASE is a layout (tensor=2,pipeline=2): all networks on so many
-# ranks, one job, each against what one rank computes; or "score", "run", "bench", "memory", "idle". 77: no mpirun here.
+# ranks, one job, each against what one rank computes; or "score", "batches", "run", "bench", "memory", "killed". 77: no
+# mpirun here.
 set -eu
 trireme=$1 networks=$2 source=$3 case=$4
 demo=$source/configs/demo/digits
@@ -78,6 +79,21 @@ bench) # every rank tells its place and what it took
     [ "$(grep -o '"stage": 1' "$dir/b.json" | wc -l)" = 2 ] || fail "$(cat "$dir/b.json")"
     grep -q '"layout": "data=1,tensor=2,pipeline=2"' "$dir/b.json" || fail "$(cat "$dir/b.json")"
     grep -q '"flow_ms"' "$dir/b.json" || fail "no throughput"
+    ;;
+memory) # what does not fit one rank runs on four, with other cuts than time alone would make; one rank says what would fit
+    model=$source/tests/data/networks/resnet50
+    rc=0
+    "$trireme" bench "$model" --memory 400KiB --rounds 1 >"$dir/o.txt" 2>"$dir/m.log" || rc=$?
+    [ "$rc" != 0 ] || fail "400 KiB were enough for one rank"
+    grep -q 'would fit: .*pipeline=' "$dir/m.log" || fail "no layout that would fit is named"
+    ranks 4 "$trireme" bench "$model" --memory 400KiB --rounds 1 >"$dir/o.txt" 2>"$dir/n.log" || fail "four ranks"
+    grep -q '^layout' "$dir/o.txt" || fail "no layout"
+    for n in resnet50 bert vit; do # cuts that follow memory agree, too
+        ranks 4 "$networks" --threads 1 --against one --parallel pipeline=4 --memory 350000 \
+            "$source/tests/data/networks/$n" || fail "$n in a pipeline with a limit"
+    done
+    ranks 4 "$networks" --threads 1 --against one --parallel tensor=4 --memory 350000 \
+        "$source/tests/data/networks/vit" || fail "vit divided with a limit"
     ;;
 killed) # a follower dies: the job ends, with an error, and leaves nobody behind
     cat >"$dir/rank.sh" <<'R'

@@ -1,7 +1,7 @@
 /* Runs a whole network on recorded inputs and compares with recorded outputs.
  *
  * usage: networks [--dtype bf16|f16] [--tolerance T] [--against output|ort|one] [--threads N]
- *                 [--parallel LAYOUT] FOLDER...
+ *                 [--parallel LAYOUT [--memory BYTES]] FOLDER...
  * FOLDER holds model.onnx, input_<i>.npy in the model's input order, and output_<i>.npy (PyTorch)
  * or ort_<i>.npy (onnxruntime). Floats: max |got - want| <= T * max |want|, T = 1e-4 unless told.
  * "one" compares with what one rank alone computes, T = 1e-5. With --parallel, under mpirun: all
@@ -248,6 +248,8 @@ int main(int argc, char **argv)
         } else if (strcmp(argv[i], "--tolerance") == 0) {
             s.tolerance = strtod(v, NULL);
             s.given = true;
+        } else if (strcmp(argv[i], "--memory") == 0) {
+            s.model.memory_bytes = (size_t)strtoull(v, NULL, 10);
         } else if (strcmp(argv[i], "--parallel") == 0) {
             if (trm_job_init(&s.job) != TRM_OK ||
                 trm_parallel_parse(v, &s.model.parallel) != TRM_OK) {
