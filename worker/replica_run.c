@@ -54,7 +54,8 @@ static trm_status receive(trm_replica *r, int from, bool idle, trmi_message_kind
         return trm_fail(TRM_ERR_COMM, "from rank %d of the replica: %s", from, trm_message());
     if (h->kind == TRMI_MESSAGE_STOP && want == TRMI_MESSAGE_STEP)
         return TRM_OK;
-    if ((h->kind != want && !(h->kind == TRMI_MESSAGE_FAILED && want == TRMI_MESSAGE_DATA)) ||
+    if ((h->kind != want &&
+         !(h->kind == TRMI_MESSAGE_FAILED && want == TRMI_MESSAGE_DATA && h->status != TRM_OK)) ||
         h->step != step)
         return trm_fail(TRM_ERR_COMM,
                         "rank %d of the replica sent message %u of step %" PRIu64

@@ -1,7 +1,6 @@
 #!/bin/sh
 # usage: layouts.sh TRIREME NETWORKS SOURCE_DIR CASE. CASE is a layout (tensor=2,pipeline=2): all networks on so many
-# ranks, one job, each against what one rank computes; or "score", "batches", "run", "bench", "memory", "killed". 77: no
-# mpirun here.
+# ranks, one job, each against what one rank computes; or one of the words below. 77: no mpirun here.
 set -eu
 trireme=$1 networks=$2 source=$3 case=$4
 demo=$source/configs/demo/digits
@@ -53,6 +52,29 @@ batches) # few records, odd batches, records that fail among them: each in its p
         [ "$(grep -c '"error"' "$dir/o.jsonl")" = 1 ] || fail "others failed too"
     done
     ;;
+failing) # records that fail while they run: each fails alone, in its place, and the replica goes on
+    awk 'BEGIN { for (i = 0; i < 40; i++) { n = i % 10 < 7 ? 6 : 9; ids = ones = noughts = ""
+            for (k = 0; k < n; k++) { c = k ? "," : ""; id = (i * 7 + k * 3) % 90
+                if (k == 2 && (i == 5 || i == 17 || i == 18)) id = 100000
+                ids = ids c id; ones = ones c 1; noughts = noughts c 0 }
+            printf "{\"input_ids\":[%s],\"attention_mask\":[%s],\"token_type_ids\":[%s]}\n", ids, ones, noughts } }' \
+        >"$dir/in.jsonl"
+    model=$source/tests/data/networks/bert
+    "$trireme" score "$model" --input "$dir/in.jsonl" --output "$dir/one.csv" --output-name pooled --raw --batch 4 \
+        2>"$dir/one.log" || fail "one rank"
+    for layout in pipeline=3 tensor=3 tensor=2,pipeline=2 data=2,pipeline=2; do
+        ranks "$(ranks_of $layout)" "$trireme" score "$model" --input "$dir/in.jsonl" --output "$dir/o.csv" \
+            --overwrite --output-name pooled --raw --batch 4 --parallel $layout 2>"$dir/f.log" || fail "$layout"
+        grep -q '40 records, 3 errors' "$dir/f.log" || fail "errors with $layout"
+        sed 's/"[^"]*"/failed/g' "$dir/o.csv" >"$dir/x"
+        sed 's/"[^"]*"/failed/g' "$dir/one.csv" | paste -d, "$dir/x" - | awk -F, -v l="$layout" '
+            NR == 1 { half = NF / 2; next }
+            { at = NR - 2; if (($half != "") != (at == 5 || at == 17 || at == 18)) bad++
+              for (i = 2; i < half; i++) { d = $i - $(i + half); if (d < 0) d = -d; if (!(d <= 1e-5)) bad++ } }
+            END { if (NR != 41 || bad > 0) { print l ": " NR " lines, " bad + 0 " differ"; exit 1 } }' ||
+            fail "values with $layout"
+    done
+    ;;
 run) # one answer, printed once, whatever the layout; a bad input ends all ranks with exit code 2
     "$trireme" run "$demo" --image "$demo/images/000.png" >"$dir/one.txt" || fail "one rank"
     for layout in tensor=3 pipeline=2 tensor=2,pipeline=2 auto data=1,tensor=1,pipeline=1; do
@@ -80,7 +102,7 @@ bench) # every rank tells its place and what it took
     grep -q '"layout": "data=1,tensor=2,pipeline=2"' "$dir/b.json" || fail "$(cat "$dir/b.json")"
     grep -q '"flow_ms"' "$dir/b.json" || fail "no throughput"
     ;;
-memory) # what does not fit one rank runs on four, with other cuts than time alone would make; one rank says what would fit
+memory) # what does not fit one rank runs on four; one rank says what would fit
     model=$source/tests/data/networks/resnet50
     rc=0
     "$trireme" bench "$model" --memory 400KiB --rounds 1 >"$dir/o.txt" 2>"$dir/m.log" || rc=$?
