@@ -191,7 +191,7 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
                        fit.parallel.tensor, fit.parallel.pipeline,
                        trmi_bytes_text(fit.memory, bytes));
     }
-    return trm_fail(TRM_ERR_NO_MEMORY,
+    return trm_fail(TRM_ERR_INVALID_ARG, /* what was asked for, not what ran out */
                     "the model does not fit: %s needs %s a rank, the limit is %s; the biggest "
                     "weights are %s; %s",
                     text, trmi_bytes_text(c[least].memory, needs), trmi_bytes_text(p->limit, limit),

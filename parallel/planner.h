@@ -86,7 +86,7 @@ typedef struct trm_plan {
     char reason[256];                 /* why this one: one line */
 } trm_plan;
 
-/* `g`: prepared. INVALID_ARG: the forced layout does not match the ranks. NO_MEMORY: nothing fits;
+/* `g`: prepared. INVALID_ARG: the forced layout does not match the ranks; or nothing fits:
  * the message names the biggest weights and the smallest layout that would fit. */
 TRM_MUST_USE trm_status trm_plan_make(trm_graph *g, const trm_plan_options *options,
                                       trm_plan **plan_out);

@@ -315,16 +315,16 @@ START_TEST(what_does_not_fit_is_told)
     perceptron(8, 256);
     o = options_for(1, 0, 0, 0);
     o.memory_bytes = 6 * layer;
-    refused(&o, TRM_ERR_NO_MEMORY, "the model does not fit: data=1,tensor=1,pipeline=1 needs ");
+    refused(&o, TRM_ERR_INVALID_ARG, "the model does not fit: data=1,tensor=1,pipeline=1 needs ");
     w = strstr(trm_message(), "the biggest weights are 'w0' (262.1 kB)");
     ck_assert_msg(w != NULL || strstr(trm_message(), "'w0' (0.3 MB)") != NULL, "%s", trm_message());
     ck_assert_msg(strstr(trm_message(), "would fit: tensor=") != NULL, "%s", trm_message());
     o.memory_bytes = 1000;
-    refused(&o, TRM_ERR_NO_MEMORY, "no layout of up to 64 ranks would fit");
+    refused(&o, TRM_ERR_INVALID_ARG, "no layout of up to 64 ranks would fit");
     /* forced: no other layout is taken */
     o = options_for(2, 2, 1, 1);
     o.memory_bytes = 6 * layer;
-    refused(&o, TRM_ERR_NO_MEMORY, "data=2,tensor=1,pipeline=1 needs");
+    refused(&o, TRM_ERR_INVALID_ARG, "data=2,tensor=1,pipeline=1 needs");
 }
 END_TEST
 
