@@ -53,6 +53,10 @@ void trm_package_close(trm_package *package);
  * image-like input. */
 TRM_MUST_USE trm_status trm_package_default_preprocess(trm_package *package);
 
+/* A hash of the model: of its file and of weights beside it (as trm_hash_file, so of large files a
+ * sample), and of what its YAML says. Names but the weights' do not count. NOT_FOUND, IO. */
+TRM_MUST_USE trm_status trm_package_identity(const trm_package *package, uint64_t *hash_out);
+
 typedef struct trm_label {
     int index;
     float score;      /* after the activation */

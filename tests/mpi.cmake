@@ -26,7 +26,7 @@ endforeach()
 
 # Layouts: all networks against one rank, and what the commands make of them.
 foreach(case tensor=2 tensor=3 tensor=4 pipeline=2 pipeline=3 tensor=2,pipeline=2 data=2,tensor=2,pipeline=2
-    score batches failing run bench memory killed)
+    score batches failing run bench memory models killed)
   string(REPLACE "=" "" name ${case})
   string(REPLACE "," "-" name ${name})
   add_test(NAME mpi/layouts-${name}

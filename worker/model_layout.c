@@ -97,6 +97,24 @@ static void log_ledger(const trm_tensor_model *m)
             (double)l->communicators / 1e6, (double)trm_ledger_total(l) / 1e6);
 }
 
+/* All have opened what rank 0 has: a plan's graph hash knows neither weights nor YAML, and without
+ * a plan nothing else would see it. */
+static trm_status same_model(const trm_tensor_model *m, trm_job *job)
+{
+    uint64_t mine = 0, first;
+    trm_status st = trm_package_identity(m->package, &mine);
+
+    TRM_CHECK(trm_job_agree(job, st, TRMI_OPEN_TIMEOUT_MS));
+    first = mine;
+    TRM_CHECK(trm_job_bcast(job, &first, sizeof(first), 0, TRMI_OPEN_TIMEOUT_MS));
+    if (mine != first)
+        st =
+            trm_fail(TRM_ERR_CONFIG,
+                     "opened another model than rank 0: '%s', weights beside it or its YAML differ",
+                     m->package->model_path);
+    return trm_job_agree(job, st, TRMI_OPEN_TIMEOUT_MS);
+}
+
 trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options *o,
                             trm_status prepared)
 {
@@ -106,6 +124,8 @@ trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options 
     if (o == NULL || o->job == NULL)
         return prepared;
     TRM_CHECK(trm_job_agree(o->job, prepared, TRMI_OPEN_TIMEOUT_MS));
+    if (o->job->size > 1)
+        TRM_CHECK(same_model(m, o->job));
     if (!needs_plan(o)) {
         TRM_CHECK(without_plan(m, o));
     } else {

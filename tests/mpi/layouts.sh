@@ -117,6 +117,41 @@ memory) # what does not fit one rank runs on four; one rank says what would fit
     ranks 4 "$networks" --threads 1 --against one --parallel tensor=4 --memory 350000 \
         "$source/tests/data/networks/vit" || fail "vit divided with a limit"
     ;;
+models) # one path, another model on rank 1: other weights, another graph, another YAML. No answer is given.
+    cat >"$dir/rank.sh" <<'R'
+#!/bin/sh
+cd "$DIRS/$OMPI_COMM_WORLD_RANK" || exit 9
+exec "$@"
+R
+    chmod +x "$dir/rank.sh"
+    export DIRS="$dir"
+    mkdir "$dir/0" "$dir/1"
+    cp -r "$demo" "$dir/0/m"
+    for what in same weights graph yaml; do
+        rm -rf "$dir/1/m"
+        cp -r "$demo" "$dir/1/m"
+        case $what in
+        weights) # one byte in the middle of the file, where floats are
+            at=$(($(wc -c <"$dir/1/m/model.onnx") / 2))
+            old=$(od -An -tu1 -j$at -N1 "$dir/1/m/model.onnx")
+            # shellcheck disable=SC2059  # an octal escape is a format
+            printf "\\$(printf %03o $(((old + 16) % 256)))" |
+                dd of="$dir/1/m/model.onnx" bs=1 seek=$at conv=notrunc 2>"$dir/dd.log" ;;
+        graph) cp "$source/tests/data/networks/resnet18/model.onnx" "$dir/1/m/model.onnx" ;;
+        yaml) sed -i 's/mean: 0.5/mean: 0.4/' "$dir/1/m/model.yaml" ;;
+        esac
+        for layout in data=2 tensor=2 pipeline=2; do
+            rc=0
+            ranks 2 "$dir/rank.sh" "$trireme" score m --input "$demo/images" --output "$dir/o.csv" --overwrite \
+                --parallel $layout 2>"$dir/s.log" || rc=$?
+            [ $what = same ] && [ "$rc" = 0 ] && continue
+            [ $what = same ] && fail "the same model on both: exit code $rc with $layout"
+            [ "$rc" = 2 ] || fail "exit code $rc with another $what and $layout, want 2"
+            grep -q "^trireme score: rank 1: opened another model than rank 0" "$dir/s.log" ||
+                fail "another $what and $layout: not named"
+        done
+    done
+    ;;
 killed) # a follower dies: the job ends, with an error, and leaves nobody behind
     cat >"$dir/rank.sh" <<'R'
 #!/bin/sh
