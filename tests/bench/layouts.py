@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measures layouts that fit two cores, and what the planner predicted for them; writes tables.
 
-usage: layouts.py --trireme build/release/trireme --models DIR [--networks resnet50,bert,mobilenet_v2,vit] [--batches 1,8]
+usage: layouts.py --trireme build/release/trireme --models DIR [--networks resnet50,bert,mobilenet_v2,densenet121] [--batches 1,8]
                   [--rounds 7] [--out docs/measurements/DATE-layouts.md]
 
 Layouts: one rank with one and with two threads; data=2, tensor=2 and pipeline=2 with one thread a rank. A round runs each
-layout once, in an order that turns from round to round, each in fresh processes (3 warm-ups, at least 20 timed steps or 2 s); per layout
+layout once, in an order that turns from round to round, each in fresh processes (3 warm-ups, 20 timed steps); per layout
 the median over rounds of each run's median step (latency) and of its records a second (pipelines full; data=2: two ranks that
 run at the same time, summed). Predictions: `trireme plan --json` with the layout forced, rates measured before the first round.
 Reported: prediction error per case and its median; the planner's choice among the layouts beside the best measured one; and
@@ -25,6 +25,7 @@ LAYOUTS = {  # name: (ranks, threads, --parallel)
     "tensor=2": (2, 1, "tensor=2"),
     "pipeline=2": (2, 1, "pipeline=2"),
 }
+DIMS = {"bert": ["--dim", "sequence=128"]}
 ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_hwloc_base_binding_policy="none")
 
 
@@ -35,11 +36,11 @@ def run(command):
     return r.stdout
 
 
-def measure(a, model, layout, batch):
+def measure(a, model, layout, batch, dims):
     """(ms a step, records a second)"""
     ranks, threads, parallel = LAYOUTS[layout]
-    steps = str(max(20, int(a.seconds / 0.1 / batch)) if a.steps == 0 else a.steps)
-    base = [a.trireme, "bench", model, "--batch", str(batch), "--threads", str(threads), "--rounds", steps, "--json"]
+    steps = str(a.steps)
+    base = [a.trireme, "bench", model, "--batch", str(batch), "--threads", str(threads), "--rounds", steps, "--json"] + dims
     if layout == "data=2":  # two replicas that know nothing of each other, as in a job
         both = [subprocess.Popen(["taskset", "-c", str(i)] + base, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENV)
                 for i in range(2)]
@@ -50,14 +51,14 @@ def measure(a, model, layout, batch):
         f = json.loads(run((["taskset", "-c", "0"] if threads == 1 else []) + base))
         return f["median_ms"], batch / f["median_ms"] * 1e3
     f = json.loads(run(["mpirun", "-np", str(ranks)] + base + ["--parallel", parallel]))
-    return f["median_ms"], f.get("records_s", batch / f["median_ms"] * 1e3)
+    return f["median_ms"], batch / f.get("flow_ms", f["median_ms"]) * 1e3
 
 
-def predict(a, model, layout, batch):
+def predict(a, model, layout, batch, dims):
     ranks, threads, parallel = LAYOUTS[layout]
     out = json.loads(run([a.trireme, "plan", model, "--ranks", str(ranks), "--threads", str(threads), "--parallel", parallel,
-                          "--batch", str(batch), "--json"]))
-    c = out["candidates"][out["chosen"]]
+                          "--batch", str(batch), "--json"] + dims))
+    c = next(c for c in out["candidates"] if c["parallel"] == out["parallel"])
     return c["step_us"] / 1e3, c["records_s"]
 
 
@@ -65,25 +66,25 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--trireme", required=True)
     p.add_argument("--models", required=True)
-    p.add_argument("--networks", default="resnet50,bert,mobilenet_v2,vit")
+    p.add_argument("--networks", default="resnet50,bert,mobilenet_v2,densenet121")
     p.add_argument("--batches", default="1,8")
     p.add_argument("--layouts", default=",".join(LAYOUTS))
     p.add_argument("--rounds", type=int, default=7)
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--seconds", type=float, default=2.0)
+    p.add_argument("--steps", type=int, default=20)
     p.add_argument("--out")
     a = p.parse_args()
     layouts = a.layouts.split(",")
     rows, errors, choices, scaling = [], [], [], []
     for network in a.networks.split(","):
         model = os.path.join(a.models, network)
+        dims = DIMS.get(network, [])
         for batch in map(int, a.batches.split(",")):
-            predicted = {l: predict(a, model, l, batch) for l in layouts}
+            predicted = {l: predict(a, model, l, batch, dims) for l in layouts}
             runs = {l: [] for l in layouts}
             for r in range(a.rounds):
                 order = layouts[r % len(layouts):] + layouts[:r % len(layouts)]
                 for l in order:
-                    runs[l].append(measure(a, model, l, batch))
+                    runs[l].append(measure(a, model, l, batch, dims))
             ms = {l: statistics.median(m for m, _ in v) for l, v in runs.items()}
             rate = {l: statistics.median(x for _, x in v) for l, v in runs.items()}
             for l in layouts:
