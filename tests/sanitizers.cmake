@@ -17,3 +17,6 @@ elseif(TRM_SANITIZE MATCHES "address")
     endif()
   endforeach()
 endif()
+if(NOT TRM_SANITIZE STREQUAL "") # slower by 10 and more
+  set_tests_properties(parallel/test_random_graphs parallel/test_lower_networks PROPERTIES TIMEOUT 1200)
+endif()
