@@ -46,7 +46,7 @@ typedef struct trm_op_desc {
     trm_tensor *outputs;
     /* [input_count] identity of a constant input, 0 for none: packed weights are cached under it,
      * so that kernels of several shape buckets share one copy. Unique in the process while the
-     * device lives. */
+     * device lives; with TRM_WEIGHT_SHARED_KEY in all processes that share the store `weights`. */
     const uint64_t *weight_keys;
     trm_post posts[TRM_POST_MAX];
     int post_count;

@@ -12,6 +12,10 @@
 extern "C" {
 #endif
 
+/* In keys that mean the same constant in every process of a store; a store is asked for no others:
+ * what counts within one process would find another's bytes there. */
+#define TRM_WEIGHT_SHARED_KEY ((uint64_t)1 << 63)
+
 typedef struct trm_weight_store trm_weight_store;
 struct trm_weight_store {
     /* Memory for the `bytes` packed from constant `key` in `form` (any text that determines them),

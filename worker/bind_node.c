@@ -301,10 +301,10 @@ static uint64_t weight_key(const trm_engine *e, int value)
     uint64_t h = e->options.weight_space ^ ((uint64_t)value + 1) * 0x9e3779b97f4a7c15u;
 
     if (e->options.weight_space == 0)
-        return e->id << 32 | (uint64_t)(value + 1);
+        return (e->id << 32 | (uint64_t)(value + 1)) & ~TRM_WEIGHT_SHARED_KEY;
     h = (h ^ h >> 31) * 0xbf58476d1ce4e5b9u; /* a finaliser of SplitMix64 */
     h ^= h >> 29;
-    return h == 0 ? 1 : h;
+    return h | TRM_WEIGHT_SHARED_KEY;
 }
 
 static trm_status bind_node(struct binder *b, const trm_node *n, enum verdict *verdict_out);

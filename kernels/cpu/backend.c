@@ -57,7 +57,7 @@ trm_status trmi_cpu_pack(trm_cpu *cpu, uint64_t key, const char *form, size_t by
     }
     p = trm_calloc(1, sizeof(*p));
     if (p != NULL) {
-        trm_weight_store *store = key == 0 ? NULL : cpu->base.weights;
+        trm_weight_store *store = (key & TRM_WEIGHT_SHARED_KEY) != 0 ? cpu->base.weights : NULL;
 
         p->form = trm_strdup(form);
         if (store != NULL && p->form != NULL)

@@ -405,6 +405,56 @@ START_TEST(many_inputs)
 }
 END_TEST
 
+/* ---- weights that other processes share ---- */
+
+static int asked;
+
+static void *count_and_refuse(trm_weight_store *s, uint64_t key, const char *form, size_t bytes,
+                              bool *ready_out)
+{
+    (void)s;
+    (void)form;
+    (void)bytes;
+    ck_assert_uint_ne(key & TRM_WEIGHT_SHARED_KEY, 0);
+    *ready_out = false;
+    asked++;
+    return NULL;
+}
+
+/* The numbers of an engine without a space (a branch, a loop's body) depend on what its process ran
+ * before: under such a key another process's weights would be found. */
+START_TEST(only_named_weights_are_shared)
+{
+    trm_weight_store store = {.get = count_and_refuse};
+    trm_tensor shape = {.dtype = TRM_DTYPE_F32, .rank = 4, .dims = {8, 8, 3, 3}}, x, y;
+    static float weights[8 * 8 * 9], data[8 * 36];
+
+    x = (trm_tensor){
+        .dtype = TRM_DTYPE_F32, .rank = 4, .dims = {1, 8, 6, 6}, .data = (void *)data};
+    shape.data = (void *)weights;
+    device->weights = &store;
+    for (uint64_t space = 0; space < 2; space++) {
+        trm_graph *g = new_graph("shared");
+        int args[2], v;
+        struct net net;
+
+        args[0] = input(g, "x", TRM_DTYPE_F32, 4, (int64_t[]){1, 8, 6, 6});
+        ck_assert_int_eq(trm_graph_add_constant(g, "w", &shape, &args[1]), TRM_OK);
+        v = node(g, TRM_OP_Conv, args, 2, "y");
+        net = finish(g, args, 1, &v, 1);
+        trm_engine_destroy(net.e);
+        asked = 0;
+        ck_assert_int_eq(trm_engine_create(g, device,
+                                           &(trm_engine_options){.weight_space = space}, &net.e),
+                         TRM_OK);
+        RUN(net, &x, &y);
+        ck_assert_int_eq(asked, (int)space);
+        drop(net);
+    }
+    device->weights = NULL;
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("engine memory");
@@ -426,6 +476,7 @@ int main(void)
     tcase_add_test(t, loop_wants_a_bool);
     tcase_add_loop_test(t, allocations_fail, 0, 3);
     tcase_add_test(t, many_inputs);
+    tcase_add_test(t, only_named_weights_are_shared);
     suite_add_tcase(s, t);
     r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK); /* OpenMP does not survive a fork */
