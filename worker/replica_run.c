@@ -18,6 +18,14 @@ static trm_status broken(trm_replica *r, trm_status st)
     return st;
 }
 
+/* Whatever ended a step's message half-way (no memory for it, say), others have had it and wait. */
+static trm_status half_sent(trm_replica *r, trm_status st)
+{
+    if (st != TRM_OK && st != TRM_ERR_COMM)
+        st = trm_fail_context(TRM_ERR_COMM, "a step that only some ranks know of");
+    return broken(r, st);
+}
+
 static trm_status is_usable(const trm_replica *r)
 {
     if (r->broken)
@@ -160,7 +168,7 @@ trm_status trm_replica_submit(trm_replica *r, const trm_tensor *inputs)
         return trm_fail(TRM_ERR_CANCELLED, "%d steps are under way: collect one first", r->depth);
     u->number = r->next_step;
     u->text[0] = '\0';
-    TRM_CHECK(broken(r, announce(r, u->number, inputs)));
+    TRM_CHECK(half_sent(r, announce(r, u->number, inputs)));
     r->next_step++;
     u->st = trm_engine_run(r->engine, r->in, r->out);
     if (u->st == TRM_ERR_COMM)
@@ -170,7 +178,7 @@ trm_status trm_replica_submit(trm_replica *r, const trm_tensor *inputs)
     if (u->st != TRM_OK)
         snprintf(u->text, sizeof(u->text), "%s", trm_message());
     if (r->pipeline > 1)
-        TRM_CHECK(broken(r, pass_on(r, u->number, u->st, u->text)));
+        TRM_CHECK(half_sent(r, pass_on(r, u->number, u->st, u->text)));
     r->under_way++;
     return TRM_OK;
 }

@@ -429,8 +429,7 @@ START_TEST(only_named_weights_are_shared)
     trm_tensor shape = {.dtype = TRM_DTYPE_F32, .rank = 4, .dims = {8, 8, 3, 3}}, x, y;
     static float weights[8 * 8 * 9], data[8 * 36];
 
-    x = (trm_tensor){
-        .dtype = TRM_DTYPE_F32, .rank = 4, .dims = {1, 8, 6, 6}, .data = (void *)data};
+    x = (trm_tensor){.dtype = TRM_DTYPE_F32, .rank = 4, .dims = {1, 8, 6, 6}, .data = (void *)data};
     shape.data = (void *)weights;
     device->weights = &store;
     for (uint64_t space = 0; space < 2; space++) {
@@ -444,9 +443,9 @@ START_TEST(only_named_weights_are_shared)
         net = finish(g, args, 1, &v, 1);
         trm_engine_destroy(net.e);
         asked = 0;
-        ck_assert_int_eq(trm_engine_create(g, device,
-                                           &(trm_engine_options){.weight_space = space}, &net.e),
-                         TRM_OK);
+        ck_assert_int_eq(
+            trm_engine_create(g, device, &(trm_engine_options){.weight_space = space}, &net.e),
+            TRM_OK);
         RUN(net, &x, &y);
         ck_assert_int_eq(asked, (int)space);
         drop(net);

@@ -348,6 +348,53 @@ START_TEST(a_lost_rank)
 }
 END_TEST
 
+/* Memory that the leader does not get fails a step, or breaks the replica at once where others have
+ * begun the step; nothing between. */
+static const char *starve(struct rank *r, void *ctx)
+{
+    const struct layout *l = ctx;
+    struct step s = make_step(0);
+    trm_tensor in[2], out[2];
+    struct made m;
+    const char *text = make(r, l, &m);
+
+    if (text != NULL)
+        return text;
+    if (r->rank == 0) {
+        set_inputs(&s, in);
+        for (int64_t k = 0; k < 200; k++) {
+            trm_status st;
+
+            trm_alloc_fail_after(k);
+            st = trm_replica_run(m.replica, in, out);
+            trm_alloc_fail_after(-1);
+            if (st == TRM_OK)
+                break;
+            WANT(st == TRM_ERR_COMM || st == TRM_ERR_NO_MEMORY);
+            st = trm_replica_submit(m.replica, in);
+            if (st == TRM_ERR_COMM)
+                break;
+            WANT_OK(st);
+            WANT_OK(trm_replica_collect(m.replica, out));
+        }
+        WANT_OK(trm_replica_stop(m.replica));
+    } else {
+        trm_status st = trm_replica_follow(m.replica);
+
+        WANT(st == TRM_OK || (st == TRM_ERR_COMM && strstr(trm_message(), "awaited") == NULL));
+    }
+    unmake(&m);
+    return NULL;
+}
+
+START_TEST(a_leader_without_memory)
+{
+    struct layout l = {_i == 0 ? 2 : 1, _i == 0 ? 1 : 2};
+
+    run_ranks((struct ranks){.size = l.tensor * l.pipeline, .tensor = l.tensor}, starve, &l);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("replica");
@@ -358,6 +405,7 @@ int main(void)
     tcase_set_timeout(tc, 110);
     tcase_add_loop_test(tc, layouts, 0, 8);
     tcase_add_loop_test(tc, a_lost_rank, 0, 2);
+    tcase_add_loop_test(tc, a_leader_without_memory, 0, 2);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
