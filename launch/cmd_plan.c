@@ -71,7 +71,7 @@ static trm_status make_and_print(const struct plan *c, trm_graph *g, trm_plan_op
 static trm_status run_plan(const struct plan *c, const char *path)
 {
     trm_plan_options o = {.ranks = (int)c->ranks, .dtype = trm_dtype_from_name(c->dtype)};
-    int hosts = (int)(c->hosts < c->ranks ? c->hosts : c->ranks);
+    int hosts = (int)c->hosts;
     int *host = place_ranks((int)c->ranks, hosts);
     trm_evaluator evaluator = {0};
     trm_device *device = NULL;
@@ -154,6 +154,10 @@ trm_status trm_cmd_plan(int argc, char **argv)
 
     if (st == TRM_OK && !args.help)
         st = trm_common_apply(&common);
+    if (st == TRM_OK && !args.help && c.ranks % c.hosts != 0)
+        st = trm_fail(TRM_ERR_INVALID_ARG,
+                      "--hosts %d: %d ranks cannot be on them equally; want a divisor of --ranks",
+                      (int)c.hosts, (int)c.ranks);
     if (st == TRM_OK && !args.help)
         st = run_plan(&c, args.positionals[0]);
     trm_options_free_list(&c.dims);

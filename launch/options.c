@@ -61,6 +61,9 @@ static trm_status set_int(const trm_option *o, const char *text)
             errno = ERANGE;
     }
     if (end == text || *end != '\0' || errno != 0 || v < o->min || v > max) {
+        if (o->kind == TRM_OPTION_BYTES)
+            return trm_fail(TRM_ERR_INVALID_ARG, "--%s '%s': want bytes, as 800MiB or 4GiB",
+                            o->name, text);
         if (max == INT64_MAX)
             return trm_fail(TRM_ERR_INVALID_ARG, "--%s '%s': want a whole number from %" PRId64,
                             o->name, text, o->min);

@@ -107,6 +107,8 @@ char *trmi_bytes_text(size_t bytes, char *buf)
         (void)snprintf(buf, TRMI_BYTES_TEXT, "%.2f GB", (double)bytes / 1e9);
     else if (bytes >= 100000)
         (void)snprintf(buf, TRMI_BYTES_TEXT, "%.1f MB", (double)bytes / 1e6);
+    else if (bytes < 100)
+        (void)snprintf(buf, TRMI_BYTES_TEXT, "%zu B", bytes);
     else
         (void)snprintf(buf, TRMI_BYTES_TEXT, "%.1f kB", (double)bytes / 1e3);
     return buf;

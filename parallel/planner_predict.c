@@ -334,7 +334,8 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
     *division_out = NULL;
     TRM_CHECK(trmi_division_get(p, l->tensor, 0, busy, link, &d));
     if (l->pipeline > d->local->node_count) {
-        (void)snprintf(c->reason, sizeof(c->reason), "the model has only %d nodes",
+        (void)snprintf(c->reason, sizeof(c->reason),
+                       "the model has only %d nodes, so pipeline=%d at most", d->local->node_count,
                        d->local->node_count);
         return TRM_OK;
     }

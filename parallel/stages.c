@@ -283,8 +283,9 @@ trm_status trm_stages_cut(const trm_graph *g, const trm_stage_costs *costs, int 
         return trm_fail(TRM_ERR_INVALID_ARG, "pipeline=%d: there can be 1 to %d stages", count,
                         TRM_STAGES_MAX);
     if (count > g->node_count)
-        return trm_fail(TRM_ERR_INVALID_ARG, "pipeline=%d: the model has only %d nodes", count,
-                        g->node_count);
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "pipeline=%d: the model has only %d nodes, so pipeline=%d at most", count,
+                        g->node_count, g->node_count);
     if (costs->memory_bytes > 0)
         c.limit = costs->memory_bytes > costs->activation_bytes
                       ? costs->memory_bytes - costs->activation_bytes

@@ -310,7 +310,8 @@ START_TEST(refusals)
     ck_assert_int_eq(trm_stages_cut(g, &costs, 0, &s), TRM_ERR_INVALID_ARG);
     ck_assert_int_eq(trm_stages_cut(g, &costs, TRM_STAGES_MAX + 1, &s), TRM_ERR_INVALID_ARG);
     ck_assert_int_eq(trm_stages_cut(g, &costs, 2, &s), TRM_ERR_INVALID_ARG);
-    ck_assert_str_eq(trm_message(), "pipeline=2: the model has only 1 nodes");
+    ck_assert_str_eq(trm_message(),
+                     "pipeline=2: the model has only 1 nodes, so pipeline=1 at most");
     ck_assert_int_eq(trm_stages_cut(g, &costs, 1, &s), TRM_OK);
 }
 END_TEST
