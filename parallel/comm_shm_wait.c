@@ -3,6 +3,7 @@
  * as broken, so that every rank leaves at once and says the same. */
 #define _GNU_SOURCE
 #include "parallel/comm_shm_impl.h"
+#include "parallel/process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -16,47 +17,9 @@
 
 enum { NOT_YET = 0, HERE = 1, LEFT = 2 };
 
-/* State ('R', 'S', 'Z', ...) and start time of a process; false: no such process, or unreadable */
-static bool process(int pid, char *state_out, uint64_t *start_out)
-{
-    char path[32], line[512], *p;
-    unsigned long long start = 0;
-    FILE *f;
-    size_t n;
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    f = fopen(path, "re");
-    if (f == NULL)
-        return false;
-    n = fread(line, 1, sizeof(line) - 1, f);
-    fclose(f);
-    line[n] = '\0';
-    p = strrchr(line, ')'); /* the name before it may hold anything */
-    if (p == NULL || p[1] != ' ')
-        return false;
-    *state_out = p[2];
-    p += 2;
-    for (int field = 3; field < 22; field++) { /* start time is field 22 */
-        p = strchr(p, ' ');
-        if (p == NULL)
-            return false;
-        p++;
-    }
-    start = strtoull(p, NULL, 10);
-    *start_out = start;
-    return true;
-}
-
 static bool dead(const trmi_shm_peer *peer)
 {
-    uint64_t start = 0;
-    char state = '?';
-
-    if (kill(peer->pid, 0) != 0 && errno == ESRCH)
-        return true;
-    if (!process(peer->pid, &state, &start))
-        return false; /* /proc may be hidden; kill has found it */
-    return state == 'Z' || state == 'X' || start != peer->start;
+    return trm_process_dead(peer->pid, peer->start);
 }
 
 static uint32_t here(const trmi_shm_peer *peer)
@@ -71,7 +34,7 @@ void trmi_shm_join(const trmi_shm *s, trmi_shm_window *w)
 
     me->pid = (int32_t)getpid();
     me->world = s->world;
-    (void)process(me->pid, &state, &me->start);
+    (void)trm_process_read(me->pid, &state, &me->start);
     if (gethostname(me->host, sizeof(me->host)) != 0)
         snprintf(me->host, sizeof(me->host), "?");
     me->host[sizeof(me->host) - 1] = '\0';

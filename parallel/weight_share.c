@@ -4,13 +4,14 @@
 #define _GNU_SOURCE
 #include "parallel/weight_share.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/wait.h"
+#include "parallel/process.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -79,11 +80,11 @@ trm_status trm_weight_share_segment(size_t capacity, trm_segment **segment_out)
 
 static uint64_t hash_text(const char *text)
 {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+    trm_hash h;
 
-    for (; *text != '\0'; text++)
-        h = (h ^ (unsigned char)*text) * 0x100000001b3u;
-    return h;
+    trm_hash_init(&h, 0);
+    trm_hash_text(&h, text);
+    return trm_hash_value(&h);
 }
 
 static bool lock(struct table *t)
@@ -148,7 +149,7 @@ static bool wait_for(struct table *t, const struct entry *e)
 
         if (state != FILLING)
             return state == READY;
-        if (trm_now_us() > deadline || (kill(e->pid, 0) != 0 && errno == ESRCH))
+        if (trm_now_us() > deadline || trm_process_dead(e->pid, 0))
             return false;
         (void)!trm_wait_change(&t->changed, seen, 0, trm_now_us() + LOOK_MS * 1000);
     }

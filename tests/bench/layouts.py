@@ -2,10 +2,10 @@
 """Measures layouts that fit two cores, and what the planner predicted for them; writes tables.
 
 usage: layouts.py --trireme build/release/trireme --models DIR [--networks resnet50,bert,mobilenet_v2,densenet121] [--batches 1,8]
-                  [--rounds 7] [--out docs/measurements/DATE-layouts.md]
+                  [--rounds 5] [--out docs/measurements/DATE-layouts.md]
 
 Layouts: one rank with one and with two threads; data=2, tensor=2 and pipeline=2 with one thread a rank. A round runs each
-layout once, in an order that turns from round to round, each in fresh processes (3 warm-ups, 20 timed steps); per layout
+layout once, in an order that turns from round to round, each in fresh processes (3 warm-ups, 20 timed steps, 6 at batch 8); per layout
 the median over rounds of each run's median step (latency) and of its records a second (pipelines full; data=2: two ranks that
 run at the same time, summed). Predictions: `trireme plan --json` with the layout forced, rates measured before the first round.
 Reported: prediction error per case and its median; the planner's choice among the layouts beside the best measured one; and
@@ -39,7 +39,7 @@ def run(command):
 def measure(a, model, layout, batch, dims):
     """(ms a step, records a second)"""
     ranks, threads, parallel = LAYOUTS[layout]
-    steps = str(a.steps)
+    steps = str(max(6, a.steps // batch))
     base = [a.trireme, "bench", model, "--batch", str(batch), "--threads", str(threads), "--rounds", steps, "--json"] + dims
     if layout == "data=2":  # two replicas that know nothing of each other, as in a job
         both = [subprocess.Popen(["taskset", "-c", str(i)] + base, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENV)
@@ -69,7 +69,7 @@ def main():
     p.add_argument("--networks", default="resnet50,bert,mobilenet_v2,densenet121")
     p.add_argument("--batches", default="1,8")
     p.add_argument("--layouts", default=",".join(LAYOUTS))
-    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--out")
     a = p.parse_args()
