@@ -3,6 +3,8 @@
  * allocated. */
 #include "parallel/planner_impl.h"
 
+#include "base/arena_plan.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,65 +98,6 @@ void trmi_ledger_weights(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
 
 /* ---- activations ---- */
 
-typedef struct block {
-    int birth, death;
-    size_t bytes, offset;
-} block;
-
-/* qsort has no context argument; a thread plans one arena at a time */
-static _Thread_local const block *sort_base;
-
-static int larger_first(const void *a, const void *b)
-{
-    const block *x = &sort_base[*(const int *)a], *y = &sort_base[*(const int *)b];
-
-    if (x->bytes != y->bytes)
-        return x->bytes > y->bytes ? -1 : 1;
-    return *(const int *)a - *(const int *)b;
-}
-
-static size_t lowest_gap(const block *all, const int *placed, int count, const block *s)
-{
-    size_t at = 0;
-
-    for (int i = 0; i < count; i++) {
-        const block *p = &all[placed[i]];
-
-        if (p->birth > s->death || s->birth > p->death)
-            continue;
-        if (p->offset >= at + s->bytes)
-            break;
-        if (p->offset + p->bytes > at)
-            at = p->offset + p->bytes;
-    }
-    return at;
-}
-
-/* As worker/memory_plan.c places storages: the largest first, each at the lowest gap. */
-static size_t arena_of(block *blocks, int count, int *order, int *placed)
-{
-    size_t total = 0;
-
-    for (int i = 0; i < count; i++)
-        order[i] = i;
-    sort_base = blocks;
-    qsort(order, (size_t)count, sizeof(int), larger_first);
-    for (int i = 0; i < count; i++) {
-        block *s = &blocks[order[i]];
-        int at = i;
-
-        s->offset = lowest_gap(blocks, placed, i, s);
-        while (at > 0 && blocks[placed[at - 1]].offset > s->offset) {
-            placed[at] = placed[at - 1];
-            at--;
-        }
-        placed[at] = order[i];
-        if (s->offset + s->bytes > total)
-            total = s->offset + s->bytes;
-    }
-    return total;
-}
-
 /* How an operator takes and leaves activations: convolutions blocked by 16 channels; some as they
  * come; all others plain. */
 typedef enum habit { HABIT_PLAIN, HABIT_AS_IT_COMES, HABIT_BLOCKED } habit;
@@ -206,7 +149,7 @@ struct lives {
     int *block_of; /* [value_count] -1: none */
     int *other_of; /* [value_count] the copy in the other layout; -1: none */
     bool *blocked; /* [value_count] as it was made */
-    block *blocks;
+    trm_lifetime *blocks;
     int count;
 };
 
@@ -264,7 +207,7 @@ static void want_layout(struct lives *l, int n, int v, bool blocked)
     if (l->other_of[v] < 0) {
         l->other_of[v] = l->count++;
         l->blocks[l->other_of[v]] =
-            (block){.birth = n, .bytes = storage_bytes(&l->descs[v], blocked)};
+            (trm_lifetime){.birth = n, .bytes = storage_bytes(&l->descs[v], blocked)};
     }
     l->blocks[l->other_of[v]].death = n;
 }
@@ -276,7 +219,7 @@ static void place_output(struct lives *l, int n, int v)
 
     if (b < 0) {
         b = l->count++;
-        l->blocks[b] = (block){.birth = n, .death = death, .bytes = bytes};
+        l->blocks[b] = (trm_lifetime){.birth = n, .death = death, .bytes = bytes};
     } else if (l->blocks[b].death < death) {
         l->blocks[b].death = death;
     }
@@ -312,13 +255,12 @@ trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *
     size_t values = (size_t)finished->value_count + 1;
     struct lives l = {
         .g = finished, .descs = descs, .host_of = host_of, .begin = begin, .end = end};
-    int *order = trm_calloc(2 * values, 2 * sizeof(int));
     trm_status st = TRM_OK;
 
     l.last = trm_calloc(values, 3 * sizeof(int));
     l.blocked = trm_calloc(values, sizeof(bool));
-    l.blocks = trm_calloc(2 * values, sizeof(block));
-    if (order == NULL || l.last == NULL || l.blocked == NULL || l.blocks == NULL) {
+    l.blocks = trm_calloc(2 * values, sizeof(trm_lifetime));
+    if (l.last == NULL || l.blocked == NULL || l.blocks == NULL) {
         st = trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", finished->value_count);
         goto done;
     }
@@ -328,9 +270,8 @@ trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *
     for (int n = 0; n < finished->node_count; n++)
         if (inside(&l, n))
             place_node(&l, n);
-    *bytes_out = arena_of(l.blocks, l.count, order, order + 2 * values);
+    *bytes_out = trm_arena_plan(l.blocks, l.count);
 done:
-    trm_free(order);
     trm_free(l.last);
     trm_free(l.blocked);
     trm_free(l.blocks);

@@ -211,7 +211,7 @@ trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment
     TRM_TRY(st, finish(b), fail);
     keep_alive(b);
     trmi_collective_places(e, s);
-    s->arena_bytes = trmi_plan_offsets(s->storages, s->storage_count);
+    s->arena_bytes = trm_arena_plan(s->storages, s->storage_count);
     TRM_TRY(st, grow_engine(e, s), fail);
     s->next = parent->children;
     parent->children = s;

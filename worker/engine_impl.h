@@ -14,6 +14,7 @@
 #ifndef TRM_WORKER_ENGINE_IMPL_H
 #define TRM_WORKER_ENGINE_IMPL_H
 
+#include "base/arena_plan.h"
 #include "worker/engine.h"
 
 enum { TRMI_NO_SLOT = -1 };
@@ -35,10 +36,7 @@ typedef struct trmi_slot {
 
 /* A stretch of arena; several slots share one (views, in-place results). Lifetimes are node
  * indices. */
-typedef struct trmi_storage {
-    size_t bytes, offset;
-    int birth, death;
-} trmi_storage;
+typedef trm_lifetime trmi_storage;
 
 typedef struct trmi_state {
     trm_tensor desc; /* concrete once bound; data: host value where known */
@@ -136,10 +134,6 @@ struct trm_engine {
  * fetched ones in the engine's key). On success the segment is linked as a child of `parent`. */
 trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment_out);
 void trmi_segment_destroy(trm_engine *e, trmi_segment *segment); /* with its children */
-
-/* memory_plan.c: offsets such that storages alive together do not overlap. Returns the arena's
- * size. */
-size_t trmi_plan_offsets(trmi_storage *storages, int count);
 
 /* engine_check.c: trm_engine_check for any graph; last_use as the engine's. */
 trm_status trmi_inputs_check(const trm_graph *g, const int *last_use, const trm_tensor *inputs);

@@ -146,13 +146,12 @@ static int host_of(const trm_tensor_model_options *o, int rank)
     return o->hosts == NULL ? 0 : o->hosts[rank];
 }
 
-static trm_status make_group(trm_tensor_model *m, const trm_tensor_model_options *o, int first,
-                             int count, const char *label, int *hosts, trm_comm **mine)
+static trm_status make_group(const trm_tensor_model_options *o, int first, int count,
+                             const char *label, int *hosts, trm_comm **mine)
 {
     int members[TRM_COMM_RANKS_MAX];
     trm_comm *c = NULL;
 
-    (void)m;
     if (count > TRM_COMM_RANKS_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s of %d ranks: at most %d", label, count,
                         TRM_COMM_RANKS_MAX);
@@ -172,11 +171,11 @@ static trm_status make_groups(trm_tensor_model *m, const trm_tensor_model_option
 
     for (int r = 0; r < p->data && size > 1; r++) {
         snprintf(label, sizeof(label), "replica %d", r);
-        TRM_CHECK(make_group(m, o, r * size, size, label, hosts, &m->replica_comm));
+        TRM_CHECK(make_group(o, r * size, size, label, hosts, &m->replica_comm));
         for (int s = 0; s < p->pipeline && p->tensor > 1; s++) {
             snprintf(label, sizeof(label), "replica %d, stage %d", r, s);
-            TRM_CHECK(make_group(m, o, r * size + s * p->tensor, p->tensor, label, hosts,
-                                 &m->stage_comm));
+            TRM_CHECK(
+                make_group(o, r * size + s * p->tensor, p->tensor, label, hosts, &m->stage_comm));
         }
     }
     return TRM_OK;

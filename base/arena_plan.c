@@ -1,16 +1,17 @@
-/* Offsets in one arena: larger storages first, each at the lowest gap between those already placed
+/* Offsets in one arena: larger stretches first, each at the lowest gap between those already placed
  * whose lifetimes overlap (the greedy-by-size strategy of Pisarchyk & Lee, "Efficient Memory
  * Management for Deep Neural Net Inference", 2020). */
-#include "worker/engine_impl.h"
+#include "base/arena_plan.h"
+#include "base/memory.h"
 
 #include <stdlib.h>
 
 /* qsort has no context argument; a thread plans one arena at a time */
-static _Thread_local const trmi_storage *sort_base;
+static _Thread_local const trm_lifetime *sort_base;
 
 static int larger_first(const void *a, const void *b)
 {
-    const trmi_storage *x = &sort_base[*(const int *)a], *y = &sort_base[*(const int *)b];
+    const trm_lifetime *x = &sort_base[*(const int *)a], *y = &sort_base[*(const int *)b];
 
     if (x->bytes != y->bytes)
         return x->bytes > y->bytes ? -1 : 1;
@@ -18,13 +19,13 @@ static int larger_first(const void *a, const void *b)
 }
 
 /* `placed` holds indices in ascending offset. */
-static size_t lowest_gap(const trmi_storage *all, const int *placed, int count,
-                         const trmi_storage *s)
+static size_t lowest_gap(const trm_lifetime *all, const int *placed, int count,
+                         const trm_lifetime *s)
 {
     size_t at = 0;
 
     for (int i = 0; i < count; i++) {
-        const trmi_storage *p = &all[placed[i]];
+        const trm_lifetime *p = &all[placed[i]];
 
         if (p->birth > s->death || s->birth > p->death)
             continue;
@@ -36,7 +37,7 @@ static size_t lowest_gap(const trmi_storage *all, const int *placed, int count,
     return at;
 }
 
-size_t trmi_plan_offsets(trmi_storage *storages, int count)
+size_t trm_arena_plan(trm_lifetime *stretches, int count)
 {
     int *order = trm_malloc((size_t)count + 1, 2 * sizeof(int));
     int *placed = order == NULL ? NULL : order + count;
@@ -44,21 +45,21 @@ size_t trmi_plan_offsets(trmi_storage *storages, int count)
 
     if (order == NULL) { /* no room to think: side by side is correct */
         for (int i = 0; i < count; i++) {
-            storages[i].offset = total;
-            total += storages[i].bytes;
+            stretches[i].offset = total;
+            total += stretches[i].bytes;
         }
         return total;
     }
     for (int i = 0; i < count; i++)
         order[i] = i;
-    sort_base = storages;
+    sort_base = stretches;
     qsort(order, (size_t)count, sizeof(int), larger_first);
     for (int i = 0; i < count; i++) {
-        trmi_storage *s = &storages[order[i]];
+        trm_lifetime *s = &stretches[order[i]];
         int at = i;
 
-        s->offset = lowest_gap(storages, placed, i, s);
-        while (at > 0 && storages[placed[at - 1]].offset > s->offset) {
+        s->offset = lowest_gap(stretches, placed, i, s);
+        while (at > 0 && stretches[placed[at - 1]].offset > s->offset) {
             placed[at] = placed[at - 1];
             at--;
         }

@@ -1,6 +1,6 @@
 /* Planned storages that live together never overlap; the arena is not larger than their sum and not
  * smaller than needed. */
-#include "worker/engine_impl.h"
+#include "base/arena_plan.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -17,13 +17,13 @@ static int random_below(int n)
 
 START_TEST(random_lifetimes)
 {
-    trmi_storage s[COUNT];
+    trm_lifetime s[COUNT];
     size_t total, sum = 0, peak = 0;
 
     for (int i = 0; i < COUNT; i++) {
         int birth = random_below(100);
 
-        s[i] = (trmi_storage){.bytes = (size_t)(random_below(50) * 64),
+        s[i] = (trm_lifetime){.bytes = (size_t)(random_below(50) * 64),
                               .birth = birth,
                               .death = birth + random_below(20)};
         sum += s[i].bytes;
@@ -35,7 +35,7 @@ START_TEST(random_lifetimes)
             live += s[i].birth <= t && t <= s[i].death ? s[i].bytes : 0;
         peak = live > peak ? live : peak;
     }
-    total = trmi_plan_offsets(s, COUNT);
+    total = trm_arena_plan(s, COUNT);
     ck_assert_uint_le(total, sum);
     ck_assert_uint_ge(total, peak);
     ck_assert_uint_le(total,
