@@ -20,6 +20,7 @@ static const char *const names[TRM_STATUS_COUNT] = {
     [TRM_ERR_NO_MEMORY] = "out of memory",
     [TRM_ERR_IO] = "input/output error",
     [TRM_ERR_COMM] = "communication failure",
+    [TRM_ERR_DEVICE] = "device lost",
     [TRM_ERR_TIMEOUT] = "timed out",
     [TRM_ERR_CANCELLED] = "cancelled",
     [TRM_ERR_INTERNAL] = "internal error",

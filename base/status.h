@@ -33,6 +33,7 @@ typedef enum trm_status {
     TRM_ERR_TIMEOUT,
     TRM_ERR_CANCELLED,
     TRM_ERR_INTERNAL, /* a bug in Trireme */
+    TRM_ERR_DEVICE,   /* a device was lost, or keeps failing: nothing more is computed on it */
     TRM_STATUS_COUNT
 } trm_status;
 

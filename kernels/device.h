@@ -5,6 +5,13 @@
  * implementation for concrete shapes, settles layouts, packs weights; `run` enqueues on a stream
  * and allocates nothing. Kernels know tensors, not graphs.
  *
+ * Devices with memory of their own (host_memory false) have a `host` beside them, a device with
+ * host memory: there run the operators for which they have no kernel, and whatever must be computed
+ * while binding. The executor copies between the two.
+ *
+ * A lost device or an error that the driver keeps reporting: every call fails with
+ * TRM_ERR_DEVICE from then on; nothing computed since the last successful stream_wait counts.
+ *
  * Threads: a device has one owner, the executor thread. */
 #ifndef TRM_KERNELS_DEVICE_H
 #define TRM_KERNELS_DEVICE_H
@@ -61,7 +68,8 @@ typedef struct trm_output_sink {
 
 typedef struct trm_kernel_ops {
     const char *name; /* implementation, for traces: "dnnl conv jit:avx512_core" */
-    /* required unless run_dynamic: enqueue. in[i]: device memory in the layout settled by prepare
+    /* required unless run_dynamic: enqueue on `s`; no waiting, no allocation, so that it can be
+     * captured. in[i]: device memory in the layout settled by prepare
      * (NULL: absent, or listed in packed_inputs); out[i]: device memory (NULL: not wanted).
      * workspace: at least workspace_bytes, TRM_ALIGN aligned. */
     trm_status (*run)(trm_kernel *k, trm_stream *s, const void *const *in, void *const *out,
@@ -83,6 +91,7 @@ struct trm_kernel {
                                data of input i is not read again after prepare */
     uint32_t
         in_place; /* bit i: output 0 may lie where input i lies (same dtype, shape and layout) */
+    bool uncapturable; /* run waits or copies to the host: it cannot be part of a capture */
 };
 
 typedef struct trm_device_info {
@@ -104,11 +113,19 @@ typedef struct trm_device_ops {
                                   trm_kernel **kernel_out);
     trm_status (*alloc)(trm_device *d, trm_memory_kind kind, size_t bytes, void **memory_out);
     void (*free)(trm_device *d, trm_memory_kind kind, void *memory);
+    /* enqueued: pinned host memory stays as it is until the stream has passed the copy; other host
+     * memory may make the call wait */
     trm_status (*copy_in)(trm_device *d, trm_stream *s, void *device_to, const void *host_from,
                           size_t bytes);
     trm_status (*copy_out)(trm_device *d, trm_stream *s, void *host_to, const void *device_from,
                            size_t bytes);
     trm_status (*fill_zero)(trm_device *d, trm_stream *s, void *device_to, size_t bytes);
+    /* optional: NULL where device memory is the host's. Weights: host bytes to the device, in
+     * bounded pieces; the source may be reused on return, and whatever is enqueued later sees them
+     */
+    trm_status (*upload)(trm_device *d, void *device_to, const void *host_from, size_t bytes);
+    trm_status (*copy_within)(trm_device *d, trm_stream *s, void *device_to,
+                              const void *device_from, size_t bytes);
     /* optional from here: NULL means synchronous, one stream, no capture */
     trm_status (*stream_create)(trm_device *d, trm_stream **stream_out);
     void (*stream_destroy)(trm_device *d, trm_stream *s);
@@ -119,6 +136,11 @@ typedef struct trm_device_ops {
     trm_status (*event_record)(trm_device *d, trm_event *e, trm_stream *s);
     trm_status (*event_wait)(trm_device *d, trm_event *e,
                              trm_stream *s); /* the stream waits for the event */
+    /* whether what was recorded has run; for waits with a deadline */
+    trm_status (*event_done)(trm_device *d, trm_event *e, bool *done_out);
+    /* From capture_begin to capture_end what is enqueued on `s`, and on streams that wait for its
+     * events, is recorded and not run; launch runs it with the same pointers. After a failed
+     * capture_end nothing is recorded, and the stream can be used. */
     trm_status (*capture_begin)(trm_device *d, trm_stream *s);
     trm_status (*capture_end)(trm_device *d, trm_stream *s, trm_capture **capture_out);
     trm_status (*capture_launch)(trm_device *d, trm_capture *c, trm_stream *s);
@@ -132,8 +154,15 @@ struct trm_device {
     bool host_memory;          /* device memory is host memory: outputs and inputs need no copies */
     trm_weight_store *weights; /* where weights are packed that other processes share; NULL:
                                   nowhere. Set before kernels are prepared */
+    trm_device *host; /* with host_memory false: see above; borrowed, outlives the device */
     size_t packed_bytes, shared_bytes; /* packed weights now: this process's own, and shared */
 };
+
+/* Where operators run that `d` has no kernel for: `d` itself if its memory is the host's. */
+static inline trm_device *trm_device_host(trm_device *d)
+{
+    return d->host_memory ? d : d->host;
+}
 
 /* threads: of the executor's team (base/team), 0: all allowed CPUs. */
 TRM_MUST_USE trm_status trm_device_cpu_create(int threads, trm_device **device_out);
