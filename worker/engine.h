@@ -70,6 +70,9 @@ typedef struct trm_engine_stats {
     size_t workspace_bytes; /* of device memory */
 } trm_engine_stats;
 void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);
+/* Operators of the last run that ran on the host device for want of a kernel, "Unique, If"; ""
+ * where none did. */
+void trm_engine_host_operators(const trm_engine *engine, char *text, size_t bytes);
 /* Prints time per kernel of the last program to `file`, most expensive first. */
 void trm_engine_profile(const trm_engine *engine, void *file);
 
