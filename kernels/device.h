@@ -98,7 +98,9 @@ typedef struct trm_device_info {
     char name[128]; /* "AMD EPYC, 2 threads, avx512_core_bf16" */
     size_t memory_bytes;
     int threads;
-    bool bf16_fast; /* bf16 matrix instructions: worth using */
+    char identity[64]; /* of the physical device ("0000:17:00.0"); "" for a CPU: ranks of a host can
+                          tell whether they share one */
+    bool bf16_fast;    /* bf16 matrix instructions: worth using */
 } trm_device_info;
 
 typedef struct trm_device_ops {
@@ -120,6 +122,12 @@ typedef struct trm_device_ops {
     trm_status (*copy_out)(trm_device *d, trm_stream *s, void *host_to, const void *device_from,
                            size_t bytes);
     trm_status (*fill_zero)(trm_device *d, trm_stream *s, void *device_to, size_t bytes);
+    /* optional: NULL: collectives go over host memory */
+    const struct trm_device_group_ops *group;
+    /* optional with `group`: a kernel that copies `count` blocks (kernels/device_group.h) from
+     * in[0] to out[0]; blocks do not overlap in the result */
+    trm_status (*prepare_blocks)(trm_device *d, const struct trm_block *blocks, int count,
+                                 trm_kernel **kernel_out);
     /* optional: NULL where device memory is the host's. Weights: host bytes to the device, in
      * bounded pieces; the source may be reused on return, and whatever is enqueued later sees them
      */
