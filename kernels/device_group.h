@@ -62,16 +62,6 @@ struct trm_device_group {
     int rank, size;
 };
 
-/* ---- copies between strided blocks, for parts of tensors ---- */
-/* A block [d0][d1][d2][run] from one tensor to another: element (a, b, c) is `run` bytes at
- * at + a * step[0] + b * step[1] + c * step[2], bytes. */
-typedef struct trm_block {
-    size_t dims[3], run;
-    size_t from_at, from_step[3];
-    size_t to_at, to_step[3];
-} trm_block;
-#define TRM_BLOCKS_MAX 256
-
 #ifdef __cplusplus
 }
 #endif

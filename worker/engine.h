@@ -29,6 +29,8 @@ typedef struct trm_engine_options {
      * collectives (other than TrmShard) is refused. With it, ranks of the group bind and run in
      * step, and a step that fails on one of them fails on all. */
     trm_comm *comm;
+    /* The same ranks' devices, ready; borrowed. NULL: collectives go over host memory. */
+    struct trm_device_group *group;
 } trm_engine_options;
 
 /* `graph` has been through trm_pass_all and outlives the engine; `device` too. */
