@@ -119,7 +119,6 @@ template <class T, int kMode> void shuffle_fn(Lane *w, unsigned mask)
 }
 template <class T, int kMode> inline T shuffle(unsigned mask, T v, int p, int width)
 {
-    static_assert(std::is_trivially_copyable<T>::value, "type");
     static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8, "size");
     T r;
 
