@@ -374,6 +374,7 @@ const trm_cuda_module *trm_cuda_module_get(void)
 {
     static const trm_cuda_module module = {.abi = TRM_CUDA_MODULE_ABI,
                                            .device_bytes = sizeof(trm_device),
+                                           .ops_bytes = sizeof(trm_device_ops),
                                            .kernel_bytes = sizeof(trm_kernel),
                                            .op_count = TRM_OP_COUNT,
                                            .create = create,
