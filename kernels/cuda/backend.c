@@ -31,6 +31,9 @@ static void cuda_info(trm_device *d, trm_device_info *info)
              cuda->capability);
     info->memory_bytes = cuda->memory_bytes;
     info->threads = 1;
+    if (cudaDeviceGetPCIBusId(info->identity, (int)sizeof(info->identity), cuda->ordinal) !=
+        cudaSuccess)
+        info->identity[0] = '\0';
     info->bf16_fast = cuda->capability >= 80;
 }
 
