@@ -127,9 +127,11 @@ cublasStatus_t product_of(cublasLtMatmulDesc_t op, cublasLtMatrixLayout_t a,
     if (!layout_sound(p.a, p.d) || !layout_sound(p.b, p.d) || !layout_sound(p.c, p.d) ||
         !layout_sound(p.d, p.d))
         return CUBLAS_STATUS_INVALID_VALUE;
-    /* results must not overlap */
+    /* results must not overlap: matrices one after another, or their columns interleaved */
     if (p.d.batch > 1 &&
-        p.d.step < p.d.ld * static_cast<int64_t>(p.n - 1) + static_cast<int64_t>(p.m))
+        p.d.step < p.d.ld * static_cast<int64_t>(p.n - 1) + static_cast<int64_t>(p.m) &&
+        (p.d.step < static_cast<int64_t>(p.m) ||
+         p.d.ld < p.d.step * (p.d.batch - 1) + static_cast<int64_t>(p.m)))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!epilogue_known(p.op.epilogue) || !types_known(p))
         return CUBLAS_STATUS_NOT_SUPPORTED;
