@@ -20,8 +20,9 @@ extern "C" {
 typedef struct trm_engine trm_engine;
 
 typedef struct trm_engine_options {
-    int programs_max;      /* cached shape buckets, 0: 16 */
-    bool profile;          /* collect time per node: trm_engine_profile */
+    int programs_max;  /* cached shape buckets, 0: 16 */
+    bool profile;      /* collect time per node: trm_engine_profile. Steps then run one by one */
+    bool captures_off; /* launch every kernel by itself (TRM_GRAPHS=off does the same) */
     uint64_t weight_space; /* names this graph's constants among the processes that share the
                               device's weight store; 0: none of them is shared */
     /* The tensor group whose ranks run this graph together; borrowed. NULL: a graph with
@@ -43,6 +44,16 @@ void trm_engine_destroy(trm_engine *engine);
 TRM_MUST_USE trm_status trm_engine_run(trm_engine *engine, const trm_tensor *inputs,
                                        trm_tensor *outputs);
 
+/* On a device with memory of its own steps overlap: while one computes, the next one's inputs are
+ * uploaded and the last one's outputs come back. `depth` may be under way (1: only run works,
+ * submit is UNSUPPORTED); they end in the order in which they were submitted. Inputs may be reused
+ * when submit returns; outputs stay until the next-but-one submit. Submit checks as run does and
+ * fails with nothing under way; CANCELLED: depth steps are under way, or none is. DEVICE: the
+ * device is lost. */
+int trm_engine_depth(const trm_engine *engine);
+TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
+TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
+
 /* Checks as above without running. */
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
 
@@ -51,6 +62,12 @@ typedef struct trm_engine_stats {
     int programs;       /* bound now */
     int segments;       /* of all programs: more than programs where shapes depend on data */
     int kernels;        /* steps of the program last run */
+    /* a device with memory of its own: */
+    int host_kernels;       /* of those steps, run on the host device */
+    size_t copied_bytes;    /* between host and device in the last run, inputs and outputs apart */
+    int captures;           /* stretches of steps that are launched as one */
+    size_t constant_bytes;  /* constants in device memory, beside packed weights */
+    size_t workspace_bytes; /* of device memory */
 } trm_engine_stats;
 void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);
 /* Prints time per kernel of the last program to `file`, most expensive first. */
