@@ -33,22 +33,7 @@ __device__ __forceinline__ uint64_t to_unsigned(double x, double hi, uint64_t ma
 
 __device__ __forceinline__ void put(void *out, int dtype, size_t i, float x)
 {
-    switch (dtype) {
-    case TRM_DTYPE_F32:
-        static_cast<float *>(out)[i] = x;
-        break;
-    case TRM_DTYPE_F16:
-        static_cast<__half *>(out)[i] = trm_down<__half>(x);
-        break;
-    case TRM_DTYPE_BF16:
-        static_cast<__nv_bfloat16 *>(out)[i] = trm_down<__nv_bfloat16>(x);
-        break;
-    case TRM_DTYPE_F64:
-        static_cast<double *>(out)[i] = static_cast<double>(x);
-        break;
-    default:
-        break;
-    }
+    put_float(out, dtype, i, x);
 }
 template <class W> __device__ __forceinline__ void put_int(void *out, int dtype, size_t i, W x)
 {
@@ -86,12 +71,10 @@ __device__ __forceinline__ void put(void *out, int dtype, size_t i, double x)
 {
     switch (dtype) {
     case TRM_DTYPE_F64:
-        static_cast<double *>(out)[i] = x;
-        break;
     case TRM_DTYPE_F32:
     case TRM_DTYPE_F16:
     case TRM_DTYPE_BF16:
-        put(out, dtype, i, static_cast<float>(x));
+        put_float(out, dtype, i, x);
         break;
     case TRM_DTYPE_BOOL:
         put_int(out, dtype, i, static_cast<uint64_t>(x != 0));

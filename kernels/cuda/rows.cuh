@@ -14,7 +14,7 @@ constexpr unsigned kAll = 0xffffffffu;
 template <class T, int V> struct alignas(sizeof(T) * V) Pack {
     T v[V];
 };
-template <class T> constexpr int vector_of()
+template <class T> __host__ __device__ constexpr int vector_of()
 {
     return 16 / static_cast<int>(sizeof(T));
 }
@@ -134,6 +134,97 @@ template <class F, class W> __device__ __forceinline__ W block_fold(F f, W x, W 
     for (unsigned i = 1; i < warps; i++)
         x = f(x, scratch[i]);
     return x;
+}
+
+/* What a thread holds of one row: element (c * step + lane) * V + j is x[c * V + j]. What is
+ * beyond the row is `pad`. */
+template <class T, int V, int N, class W>
+__device__ __forceinline__ void load_row(const T *row, uint32_t n, uint32_t lane,
+                                         uint32_t step, W pad, W (&x)[N])
+{
+#pragma unroll
+    for (int c = 0; c < N / V; c++) {
+        const uint32_t e = (static_cast<uint32_t>(c) * step + lane) * V;
+
+        if (e < n) {
+            const Pack<T, V> p = *reinterpret_cast<const Pack<T, V> *>(row + e);
+
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                x[c * V + j] = trm_up(p.v[j]);
+        } else {
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                x[c * V + j] = pad;
+        }
+    }
+}
+template <class T, int V, int N, class W>
+__device__ __forceinline__ void store_row(T *row, uint32_t n, uint32_t lane,
+                                          uint32_t step, const W (&x)[N])
+{
+#pragma unroll
+    for (int c = 0; c < N / V; c++) {
+        const uint32_t e = (static_cast<uint32_t>(c) * step + lane) * V;
+
+        if (e < n) {
+            Pack<T, V> p;
+
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                p.v[j] = trm_down<T>(x[c * V + j]);
+            *reinterpret_cast<Pack<T, V> *>(row + e) = p;
+        }
+    }
+}
+
+/* V values of G in loads of 16 bytes at most (p aligned to them). */
+template <int V, class G, class W>
+__device__ __forceinline__ void load_values(const G *__restrict__ p, W (&x)[V])
+{
+    constexpr int kStep = V < vector_of<G>() ? V : vector_of<G>();
+
+#pragma unroll
+    for (int i = 0; i < V; i += kStep) {
+        const Pack<G, kStep> from = *reinterpret_cast<const Pack<G, kStep> *>(p + i);
+
+#pragma unroll
+        for (int j = 0; j < kStep; j++)
+            x[i + j] = static_cast<W>(trm_up(from.v[j]));
+    }
+}
+
+/* out[i] = x in a float dtype */
+template <class W> __device__ __forceinline__ void put_float(void *out, int dtype, size_t i, W x)
+{
+    switch (dtype) {
+    case TRM_DTYPE_F32:
+        static_cast<float *>(out)[i] = static_cast<float>(x);
+        break;
+    case TRM_DTYPE_F16:
+        static_cast<__half *>(out)[i] = trm_down<__half>(static_cast<float>(x));
+        break;
+    case TRM_DTYPE_BF16:
+        static_cast<__nv_bfloat16 *>(out)[i] = trm_down<__nv_bfloat16>(static_cast<float>(x));
+        break;
+    default:
+        static_cast<double *>(out)[i] = static_cast<double>(x);
+        break;
+    }
+}
+/* in[i] of a float dtype */
+__device__ __forceinline__ double get_float(const void *in, int dtype, size_t i)
+{
+    switch (dtype) {
+    case TRM_DTYPE_F32:
+        return static_cast<double>(static_cast<const float *>(in)[i]);
+    case TRM_DTYPE_F16:
+        return static_cast<double>(trm_up(static_cast<const __half *>(in)[i]));
+    case TRM_DTYPE_BF16:
+        return static_cast<double>(trm_up(static_cast<const __nv_bfloat16 *>(in)[i]));
+    default:
+        return static_cast<const double *>(in)[i];
+    }
 }
 
 } // namespace trmi_rows

@@ -74,50 +74,9 @@ template <class W> __device__ __forceinline__ W result(int kind, W x, W m, W shi
     return kind == TRMI_LOG_SOFTMAX ? x - shift : exp_of(x - m) * scale;
 }
 
-/* What a thread holds of one row: element (c * step + lane) * V + j is x[c * V + j]. */
-template <class T, int V, int N, class W>
-__device__ __forceinline__ void load_row(const T *row, uint32_t n, uint32_t lane,
-                                         uint32_t step, W (&x)[N])
-{
-#pragma unroll
-    for (int c = 0; c < N / V; c++) {
-        const uint32_t e = (static_cast<uint32_t>(c) * step + lane) * V;
-
-        if (e < n) {
-            const Pack<T, V> p = *reinterpret_cast<const Pack<T, V> *>(row + e);
-
-#pragma unroll
-            for (int j = 0; j < V; j++)
-                x[c * V + j] = trm_up(p.v[j]);
-        } else {
-#pragma unroll
-            for (int j = 0; j < V; j++)
-                x[c * V + j] = minus_infinity<W>();
-        }
-    }
-}
-template <class T, int V, int N, class W>
-__device__ __forceinline__ void store_row(T *row, uint32_t n, uint32_t lane,
-                                          uint32_t step, const W (&x)[N])
-{
-#pragma unroll
-    for (int c = 0; c < N / V; c++) {
-        const uint32_t e = (static_cast<uint32_t>(c) * step + lane) * V;
-
-        if (e < n) {
-            Pack<T, V> p;
-
-#pragma unroll
-            for (int j = 0; j < V; j++)
-                p.v[j] = trm_down<T>(x[c * V + j]);
-            *reinterpret_cast<Pack<T, V> *>(row + e) = p;
-        }
-    }
-}
-
 /* Rows of at most N * lanes elements; kBlock: a block a row, else a warp. */
 template <class T, int V, int N, bool kBlock>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(N == 8 ? 1024 : 256, N == 8 ? 1 : 2)
     softmax_registers(int kind, const T *in, T *out, uint32_t rows, uint32_t n)
 {
     using W = typename Work<T>::type;
@@ -131,7 +90,7 @@ __global__ void __launch_bounds__(256)
     TRM_KERNEL_BEGIN();
     if (row >= rows) /* whole warps */
         return;
-    load_row<T, V>(in + base, n, lane, step, x);
+    load_row<T, V>(in + base, n, lane, step, m, x);
     if (kind == TRMI_HARDMAX) {
         Best<W> b = {minus_infinity<W>(), kAll};
 
@@ -283,24 +242,32 @@ trm_status run_warps(int kind, const T *in, T *out, uint32_t rows, uint32_t n, c
                          "softmax of short rows");
 }
 
+template <class T, int V, int N>
+trm_status run_block(int kind, const T *in, T *out, uint32_t rows, uint32_t n, cudaStream_t stream)
+{
+    const unsigned threads = (n + 32 * N - 1) / (32 * N) * 32;
+
+    return trmi_launched(TRM_LAUNCH((softmax_registers<T, V, N, true>), rows, threads, 0, stream,
+                                    kind, in, out, rows, n),
+                         "softmax of rows");
+}
+
 template <class T, int V>
-trm_status run_rows(int kind, const T *in, T *out, uint32_t rows, uint32_t n, cudaStream_t stream)
+trm_status run_rows(int kind, const T *in, T *out, uint32_t rows, uint32_t n, int multiprocessors,
+                    cudaStream_t stream)
 {
     constexpr int kFew = V > 4 ? V : 4; /* registers for rows of up to 128 or 256 */
 
+    if (n >= 128 && n <= 1024 * 8 && rows < 8u * static_cast<unsigned>(multiprocessors))
+        return run_block<T, V, 8>(kind, in, out, rows, n, stream);
     if (n <= 32 * kFew)
         return run_warps<T, V, kFew>(kind, in, out, rows, n, stream);
     if (n <= 32 * 16)
         return run_warps<T, V, 16>(kind, in, out, rows, n, stream);
     if (n <= 32 * kPerThread)
         return run_warps<T, V, kPerThread>(kind, in, out, rows, n, stream);
-    if (n <= 256 * kPerThread) {
-        const unsigned threads = (n + 32 * kPerThread - 1) / (32 * kPerThread) * 32;
-
-        return trmi_launched(TRM_LAUNCH((softmax_registers<T, V, kPerThread, true>), rows, threads,
-                                        0, stream, kind, in, out, rows, n),
-                             "softmax of rows");
-    }
+    if (n <= 256 * kPerThread)
+        return run_block<T, V, kPerThread>(kind, in, out, rows, n, stream);
     return trmi_launched(
         TRM_LAUNCH((softmax_long<T, V>), rows, 512, 0, stream, kind, in, out, n),
         "softmax of long rows");
@@ -315,8 +282,8 @@ trm_status run(int kind, const void *in, void *out, uint32_t outer, uint32_t axi
 
     if (inner == 1) {
         if (axis % vector_of<T>() == 0 && aligned16(in) && aligned16(out))
-            return run_rows<T, vector_of<T>()>(kind, x, y, outer, axis, stream);
-        return run_rows<T, 1>(kind, x, y, outer, axis, stream);
+            return run_rows<T, vector_of<T>()>(kind, x, y, outer, axis, multiprocessors, stream);
+        return run_rows<T, 1>(kind, x, y, outer, axis, multiprocessors, stream);
     }
     /* enough columns: a thread each; else y threads share one, while 32 stand side by side */
     uint32_t y_threads = 1, x_threads = 1;
