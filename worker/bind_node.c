@@ -239,6 +239,35 @@ static void arrive_on_host(struct binder *b, const trm_node *n)
             b->in[i].layout = TRM_LAYOUT_PLAIN;
 }
 
+/* Over the devices' own links where there is a group of them, else staged through host memory. */
+static trm_status prepare_collective(struct binder *b, const trm_node *n, trm_op_desc *desc,
+                                     trmi_place *place_out, trm_kernel **kernel_out)
+{
+    trm_engine *e = b->e;
+    bool local = n->op == TRM_OP_TrmShard;
+    trm_layout layout;
+    trm_status st;
+
+    if (trmi_engine_splits(e) && e->device->ops->prepare_blocks != NULL &&
+        (local || e->options.group != NULL)) {
+        layout = b->in[0].layout;
+        TRM_CHECK(trmi_collective_prepare(e, b->node, desc, kernel_out));
+        st = trmi_collective_on_device(e, n->op, *kernel_out, kernel_out);
+        if (st == TRM_OK)
+            return st;
+        trm_kernel_destroy(*kernel_out);
+        *kernel_out = NULL;
+        if (st != TRM_ERR_UNSUPPORTED)
+            return st;
+        b->in[0].layout = layout;
+    }
+    if (trmi_engine_splits(e)) {
+        *place_out = TRMI_HOST;
+        arrive_on_host(b, n);
+    }
+    return trmi_collective_prepare(e, b->node, desc, kernel_out);
+}
+
 /* A kernel, and where it runs: on the device if it has one. */
 static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc,
                           trmi_place *place_out, trm_kernel **kernel_out)
@@ -250,11 +279,7 @@ static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc
 
     *place_out = TRMI_DEVICE;
     if ((trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0) {
-        if (trmi_engine_splits(e)) { /* over host memory: staged */
-            *place_out = TRMI_HOST;
-            arrive_on_host(b, n);
-        }
-        return trmi_collective_prepare(e, b->node, desc, kernel_out);
+        return prepare_collective(b, n, desc, place_out, kernel_out);
     }
     if (!trmi_engine_splits(e))
         return e->device->ops->prepare(e->device, desc, kernel_out);

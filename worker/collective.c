@@ -282,7 +282,7 @@ trm_status trmi_collective_layouts(trm_engine *e, const trmi_segment *s, bool *a
     all = mine + count;
     for (int i = 0; i < s->step_count; i++)
         if (s->steps[i].collective)
-            mine[at++] = (unsigned char)((struct collective *)s->steps[i].kernel)->layout;
+            mine[at++] = (unsigned char)trmi_collective_layout(s->steps[i].kernel);
     for (int r = 0; r < ranks; r++)
         bytes[r] = (size_t)count;
     st = trm_comm_allgather(e->options.comm, mine, all, bytes);

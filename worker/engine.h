@@ -29,6 +29,8 @@ typedef struct trm_engine_options {
      * collectives (other than TrmShard) is refused. With it, ranks of the group bind and run in
      * step, and a step that fails on one of them fails on all. */
     trm_comm *comm;
+    /* The same ranks' devices, ready; borrowed. NULL: collectives go over host memory. */
+    struct trm_device_group *group;
 } trm_engine_options;
 
 /* `graph` has been through trm_pass_all and outlives the engine; `device` too. */
@@ -51,6 +53,7 @@ TRM_MUST_USE trm_status trm_engine_run(trm_engine *engine, const trm_tensor *inp
  * fails with nothing under way; CANCELLED: depth steps are under way, or none is. DEVICE: the
  * device is lost. */
 int trm_engine_depth(const trm_engine *engine);
+int trm_engine_depth_of(const trm_device *device); /* of any engine there */
 TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
 TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
 
@@ -70,6 +73,9 @@ typedef struct trm_engine_stats {
     size_t workspace_bytes; /* of device memory */
 } trm_engine_stats;
 void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);
+/* Operators of the last run that ran on the host device for want of a kernel, "Unique, If"; ""
+ * where none did. */
+void trm_engine_host_operators(const trm_engine *engine, char *text, size_t bytes);
 /* Prints time per kernel of the last program to `file`, most expensive first. */
 void trm_engine_profile(const trm_engine *engine, void *file);
 

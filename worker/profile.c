@@ -27,6 +27,26 @@ void trm_engine_get_stats(const trm_engine *e, trm_engine_stats *stats)
     }
 }
 
+void trm_engine_host_operators(const trm_engine *e, char *text, size_t bytes)
+{
+    text[0] = '\0';
+    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent) {
+        for (int i = 0; i < s->step_count; i++) {
+            const trmi_step *step = &s->steps[i];
+            const char *name;
+
+            if (step->place != TRMI_HOST || step->node < 0)
+                continue;
+            name = trm_op_get(e->graph->nodes[step->node].op)->name;
+            if (strstr(text, name) == NULL && strlen(text) + strlen(name) + 3 < bytes) {
+                if (text[0] != '\0')
+                    strcat(text, ", ");
+                strcat(text, name);
+            }
+        }
+    }
+}
+
 struct profile_row {
     const trmi_step *step;
 };
