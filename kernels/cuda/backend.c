@@ -369,7 +369,7 @@ static void versions(char *text, size_t bytes)
     snprintf(text, bytes, "CUDA runtime %d.%d", runtime / 1000, runtime % 1000 / 10);
 }
 
-const trm_cuda_module *trm_cuda_module_get(void);
+__attribute__((visibility("default"))) const trm_cuda_module *trm_cuda_module_get(void);
 const trm_cuda_module *trm_cuda_module_get(void)
 {
     static const trm_cuda_module module = {.abi = TRM_CUDA_MODULE_ABI,
