@@ -3,8 +3,9 @@
  * for both axes, the last axis first, as the CPU's passes, so that results agree to the bit; a
  * thread keeps its taps for several planes (PLAIN) or takes a vector of channels. Anything else: one
  * pass an axis in fp32. */
-#include "kernels/cuda/image.h"
 #include "kernels/cuda/image_common.cuh"
+
+#include "kernels/cuda/image.h"
 
 #define RESIZE_PLANES 4 /* planes of a thread */
 

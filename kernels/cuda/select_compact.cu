@@ -152,7 +152,7 @@ static trm_status compact_grid(size_t count, unsigned *grid_out)
 trm_status trmi_cuda_compact_count_launch(const void *x, trm_dtype dtype, size_t count,
                                           uint32_t *counts, int64_t *offsets, cudaStream_t stream)
 {
-    unsigned grid;
+    unsigned grid = 0;
 
     TRM_CHECK(compact_grid(count, &grid));
     if (grid > 0)
@@ -170,7 +170,7 @@ trm_status trmi_cuda_compact_write_launch(const void *x, trm_dtype dtype, size_t
                                           int64_t *y, cudaStream_t stream)
 {
     compact_shape shape = {};
-    unsigned grid;
+    unsigned grid = 0;
 
     TRM_CHECK(compact_grid(count, &grid));
     if (grid == 0 || total == 0)
