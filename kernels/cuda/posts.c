@@ -64,7 +64,7 @@ static trm_status describe_operand(trm_op_desc *desc, int axis, trm_layout layou
                                    trmi_post_step *step, trm_tensor *t)
 {
     const trm_tensor *out = &desc->outputs[0];
-    trmi_post_mode mode;
+    trmi_post_mode mode = TRMI_POST_SCALAR;
     int64_t stride = 1;
 
     TRM_CHECK(mode_of(desc, t, axis, &mode));
