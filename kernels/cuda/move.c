@@ -20,7 +20,10 @@ static trm_status strided_run(trm_kernel *k, trm_stream *s, const void *const *i
                               out[0]);
 }
 
-#define STRIDED_OPS(text) {.name = (text), .run = strided_run, .destroy = trmi_cuda_kernel_free}
+#define STRIDED_OPS(text)                                                                          \
+    {                                                                                              \
+        .name = (text), .run = strided_run, .destroy = trmi_cuda_kernel_free                       \
+    }
 static const trm_kernel_ops strided_ops[] = {
     [TRMI_MOVE_NOTHING] = STRIDED_OPS("nothing"),
     [TRMI_MOVE_FLAT] = STRIDED_OPS("flat copy"),
@@ -159,8 +162,8 @@ trm_status trmi_cuda_depth_to_space(trm_cuda *cuda, trm_op_desc *desc, trm_kerne
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "DepthToSpace '%s': %lld channels, want a multiple of %lld", desc->name,
                         (long long)d[1], (long long)(b * b));
-    TRM_CHECK(trmi_cuda_expect(desc, 0, 4,
-                               (const int64_t[]){d[0], d[1] / (b * b), d[2] * b, d[3] * b}));
+    TRM_CHECK(
+        trmi_cuda_expect(desc, 0, 4, (const int64_t[]){d[0], d[1] / (b * b), d[2] * b, d[3] * b}));
     c = block_copy(&desc->inputs[0], &desc->outputs[0], b, crd, in, out);
     memcpy(c.in, in, sizeof(in));
     memcpy(c.out, out, sizeof(out));
@@ -179,8 +182,8 @@ trm_status trmi_cuda_space_to_depth(trm_cuda *cuda, trm_op_desc *desc, trm_kerne
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "SpaceToDepth '%s': image of %lld x %lld, want multiples of %lld",
                         desc->name, (long long)d[2], (long long)d[3], (long long)b);
-    TRM_CHECK(trmi_cuda_expect(desc, 0, 4,
-                               (const int64_t[]){d[0], d[1] * b * b, d[2] / b, d[3] / b}));
+    TRM_CHECK(
+        trmi_cuda_expect(desc, 0, 4, (const int64_t[]){d[0], d[1] * b * b, d[2] / b, d[3] / b}));
     c = block_copy(&desc->outputs[0], &desc->inputs[0], b, crd, out, in);
     memcpy(c.in, in, sizeof(in));
     memcpy(c.out, out, sizeof(out));

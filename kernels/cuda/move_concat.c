@@ -1,5 +1,5 @@
-/* Concat and Split: the whole tensor on one side, pieces of rows on the other; a row is the axis and
- * all behind it in memory. Both keep CHANNELS_LAST that arrives. */
+/* Concat and Split: the whole tensor on one side, pieces of rows on the other; a row is the axis
+ * and all behind it in memory. Both keep CHANNELS_LAST that arrives. */
 #include "kernels/cuda/move.h"
 
 struct pieces {
@@ -67,8 +67,8 @@ static trm_status pieces_new(trm_cuda *cuda, const trm_op_desc *desc, const trm_
                         "%s '%s': pieces have %lld along axis %d, the whole %lld",
                         trm_op_get(desc->op)->name, desc->name, (long long)total, axis,
                         (long long)whole->dims[axis]);
-    TRM_CHECK(trmi_cuda_kernel_new(cuda, sizeof(*p) + ((size_t)count + 1) * sizeof(size_t), ops,
-                                   &p));
+    TRM_CHECK(
+        trmi_cuda_kernel_new(cuda, sizeof(*p) + ((size_t)count + 1) * sizeof(size_t), ops, &p));
     p->count = count;
     trmi_cuda_strides(whole, steps);
     row = (size_t)steps[axis] * trm_dtype_bytes(whole->dtype);

@@ -87,8 +87,8 @@ trm_status trmi_cuda_gather(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kern
     int axis;
 
     TRM_CHECK(trmi_cuda_begin(desc));
-    TRM_CHECK(trmi_cuda_axis(desc, trm_attr_int(desc->attrs, "axis", 0), desc->inputs[0].rank,
-                             &axis));
+    TRM_CHECK(
+        trmi_cuda_axis(desc, trm_attr_int(desc->attrs, "axis", 0), desc->inputs[0].rank, &axis));
     TRM_CHECK(gather_expect(desc, axis));
     TRM_CHECK(trmi_cuda_index_dtype(desc, 1));
     TRM_CHECK(gather_rows_new(cuda, desc, axis, &gather_ops, &g));
@@ -128,8 +128,8 @@ trm_status trmi_cuda_gather_part(trm_cuda *cuda, trm_op_desc *desc, trm_kernel *
     int axis;
 
     TRM_CHECK(trmi_cuda_begin(desc));
-    TRM_CHECK(trmi_cuda_axis(desc, trm_attr_int(desc->attrs, "axis", 0), desc->inputs[0].rank,
-                             &axis));
+    TRM_CHECK(
+        trmi_cuda_axis(desc, trm_attr_int(desc->attrs, "axis", 0), desc->inputs[0].rank, &axis));
     TRM_CHECK(gather_expect(desc, axis));
     TRM_CHECK(trmi_cuda_index_dtype(desc, 1));
     TRM_CHECK(gather_rows_new(cuda, desc, axis, &gather_part_ops, &g));
@@ -208,17 +208,16 @@ trm_status trmi_cuda_gather_nd_prepare(trm_cuda *cuda, trm_op_desc *desc, trm_ke
     TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, sizeof(*g), &gather_nd_ops, &g));
     batches = trm_tensor_count(x, 0, (int)batch);
     inner = trm_tensor_count(x, (int)(batch + depth), x->rank);
-    g->as.nd = (trmi_gather_nd){
-        .tuples = trm_tensor_count(idx, 0, idx->rank - 1),
-        .inner_bytes = inner * trm_dtype_bytes(x->dtype),
-        .index_dtype = idx->dtype,
-        .depth = (int)depth,
-        .batch_slices = (int64_t)trm_tensor_count(x, (int)batch, (int)(batch + depth))};
+    g->as.nd = (trmi_gather_nd){.tuples = trm_tensor_count(idx, 0, idx->rank - 1),
+                                .inner_bytes = inner * trm_dtype_bytes(x->dtype),
+                                .index_dtype = idx->dtype,
+                                .depth = (int)depth,
+                                .batch_slices =
+                                    (int64_t)trm_tensor_count(x, (int)batch, (int)(batch + depth))};
     g->as.nd.per_batch = g->as.nd.tuples / (batches > 0 ? batches : 1);
     for (int i = 0; i < (int)depth; i++) {
         g->as.nd.dims[i] = x->dims[batch + i];
-        g->as.nd.steps[i] =
-            (int64_t)trm_tensor_count(x, (int)batch + i + 1, (int)(batch + depth));
+        g->as.nd.steps[i] = (int64_t)trm_tensor_count(x, (int)batch + i + 1, (int)(batch + depth));
     }
     *kernel_out = &g->base.base.base;
     return TRM_OK;

@@ -152,16 +152,8 @@ extern "C" trm_status trmi_cuda_gather_elements(const trm_cuda *cuda, cudaStream
 {
     if (g->count == 0)
         return TRM_OK;
-    switch (g->elem) {
-        TRM_TYPE_CASE(1, uint8_t, T,
-                      { return launch_elements<T>(cuda, stream, in, index, out, bad, g); })
-        TRM_TYPE_CASE(2, uint16_t, T,
-                      { return launch_elements<T>(cuda, stream, in, index, out, bad, g); })
-        TRM_TYPE_CASE(4, uint32_t, T,
-                      { return launch_elements<T>(cuda, stream, in, index, out, bad, g); })
-    default:
-        return launch_elements<uint64_t>(cuda, stream, in, index, out, bad, g);
-    }
+    MOVE_ELEMENTS(g->elem, T,
+                  { return launch_elements<T>(cuda, stream, in, index, out, bad, g); })
 }
 
 struct gather_nd_shape {

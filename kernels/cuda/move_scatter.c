@@ -32,8 +32,7 @@ static trm_status tensor_scatter_run(trm_kernel *k, trm_stream *s, const void *c
 
     (void)workspace;
     TRM_CHECK(trmi_cuda_copy_flat(cuda, stream, out[0], in[0], c->data_bytes));
-    return trmi_cuda_tensor_scatter(cuda, stream, &c->t, in[1], in[2], out[0],
-                                    c->base.bad->memory);
+    return trmi_cuda_tensor_scatter(cuda, stream, &c->t, in[1], in[2], out[0], c->base.bad->memory);
 }
 
 static const trm_kernel_ops scatter_elements_ops = {
@@ -181,8 +180,7 @@ trm_status trmi_cuda_tensor_scatter_prepare(trm_cuda *cuda, trm_op_desc *desc,
         .rows = (size_t)u->dims[axis],
         .row_bytes = trm_tensor_count(x, axis + 1, x->rank) * trm_dtype_bytes(x->dtype),
         .limit = x->dims[axis],
-        .index_dtype =
-            trmi_cuda_has_input(desc, 2) ? desc->inputs[2].dtype : TRM_DTYPE_I64,
+        .index_dtype = trmi_cuda_has_input(desc, 2) ? desc->inputs[2].dtype : TRM_DTYPE_I64,
         .circular = mode[0] == 'c'};
     *kernel_out = &c->base.base.base;
     return TRM_OK;

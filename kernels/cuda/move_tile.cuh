@@ -158,6 +158,17 @@ __device__ __forceinline__ uint64_t move_split(uint64_t &i, const trmi_div &d)
         __VA_ARGS__                                                                                \
     }                                                                                              \
     }
+/* The same for elements: 1, 2, 4, 8 bytes. */
+#define MOVE_ELEMENTS(bytes, T, ...)                                                               \
+    switch (bytes) {                                                                               \
+        TRM_TYPE_CASE(1, uint8_t, T, __VA_ARGS__)                                                  \
+        TRM_TYPE_CASE(2, uint16_t, T, __VA_ARGS__)                                                 \
+        TRM_TYPE_CASE(4, uint32_t, T, __VA_ARGS__)                                                 \
+    default: {                                                                                     \
+        using T = uint64_t;                                                                        \
+        __VA_ARGS__                                                                                \
+    }                                                                                              \
+    }
 /* The widest unit that divides all bits set in `bits` (lengths and addresses). */
 static inline uint32_t move_unit(uint64_t bits)
 {
