@@ -20,7 +20,7 @@ endif()
 file(GLOB emulation CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulation/*.cpp)
 set_source_files_properties(${trm_cuda_cu} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
 # one library is both the module and the driver that is probed for it
-set(selftest ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulation/selftest.cu)
+file(GLOB selftest CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulation/*.cu)
 set_source_files_properties(${selftest} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
 add_library(trireme_cuda_emulated MODULE ${trm_cuda_cu} ${selftest} ${emulation} $<TARGET_OBJECTS:trm_cuda_host>)
 target_compile_definitions(trireme_cuda_emulated PRIVATE TRM_EMULATE)

@@ -1,5 +1,5 @@
-/* What the moving kernels share on the device: index splitting, vectors of elements, and the tiled
- * transposition. */
+/* What the moving kernels share on the device: index splitting, units of elements, run-time indices
+ * and the tiled transposition. */
 #ifndef TRM_KERNELS_CUDA_MOVE_TILE_CUH
 #define TRM_KERNELS_CUDA_MOVE_TILE_CUH
 
@@ -15,6 +15,17 @@ template <class T, int n> struct alignas(sizeof(T) * n > 16 ? 16 : sizeof(T) * n
 /* 16 bytes as one element. */
 struct alignas(16) move_wide {
     uint64_t a, b;
+};
+
+/* The unsigned type in which integers of a type wrap: at least 32 bits. */
+template <class T> struct move_unsigned {
+    using type = uint32_t;
+};
+template <> struct move_unsigned<int64_t> {
+    using type = uint64_t;
+};
+template <> struct move_unsigned<uint64_t> {
+    using type = uint64_t;
 };
 
 /* From one element type to another; the same type moves bits. f64 to f16 rounds once. */
@@ -55,15 +66,11 @@ template <> struct move_convert<__half, double> {
  * tile is long along the other, and what lies together on the narrow side (channels of an image) is
  * still covered by whole warps. Shared memory is skewed by one element in 32: neither phase has
  * bank conflicts beyond two ways for square tiles. */
-template <class TO> struct move_tile_of {
-    static constexpr int kLog = sizeof(TO) <= 2 ? 12 : sizeof(TO) == 4 ? 11 : sizeof(TO) == 8 ? 10 : 9;
-};
-
 template <class TI, class TO>
-__global__ void __launch_bounds__(kMoveThreads)
+static __global__ void __launch_bounds__(kMoveThreads)
     move_tiles(const TI *__restrict__ in, TO *__restrict__ out, const trmi_move_tile t)
 {
-    constexpr int kElems = 1 << move_tile_of<TO>::kLog;
+    constexpr int kElems = 1 << TRMI_MOVE_TILE_LOG(sizeof(TO));
     __shared__ move_pack<TO, 1> tile[kElems + kElems / 32];
     const uint32_t a_size = 1u << t.a_log, b_size = 1u << t.b_log;
     const uint32_t elems = a_size << t.b_log;
@@ -106,39 +113,90 @@ __global__ void __launch_bounds__(kMoveThreads)
     }
 }
 
-/* Tile sizes for elements of `bytes`; false: too few elements a tile to be worth a block. */
-static inline bool move_tile_shape(trmi_move_tile *t, int log)
+/* i becomes i / d, the result is i % d. 32 bits: i < 2^31. */
+__device__ __forceinline__ uint32_t move_split(uint32_t &i, const trmi_div &d)
 {
-    auto up = [](int64_t n, int most) {
-        int l = 0;
+    const uint32_t high = static_cast<uint32_t>((static_cast<uint64_t>(i) * d.multiply) >> 32);
+    const uint32_t q = (high + i) >> d.shift;
+    const uint32_t r = i - q * static_cast<uint32_t>(d.by);
 
-        while (l < most && (int64_t)1 << l < n)
-            l++;
-        return l;
-    };
+    i = q;
+    return r;
+}
+__device__ __forceinline__ uint64_t move_split(uint64_t &i, const trmi_div &d)
+{
+    const uint64_t q = i / d.by, r = i - q * d.by;
 
-    t->a_log = log / 2;
-    t->b_log = log - t->a_log;
-    if (t->b_count <= t->a_count && t->b_count < (int64_t)1 << t->b_log) {
-        t->b_log = up(t->b_count, log);
-        t->a_log = up(t->a_count, log - t->b_log);
-    } else if (t->a_count < (int64_t)1 << t->a_log) {
-        t->a_log = up(t->a_count, log);
-        t->b_log = up(t->b_count, log - t->a_log);
-    }
-    t->a_tiles = (uint64_t)(t->a_count + ((int64_t)1 << t->a_log) - 1) >> t->a_log;
-    t->b_tiles = (uint64_t)(t->b_count + ((int64_t)1 << t->b_log) - 1) >> t->b_log;
-    return t->a_count * t->b_count >= 128;
+    i = q;
+    return r;
 }
 
-/* Blocks of a tile kernel; 0: more than a grid has. */
-static inline uint32_t move_tile_blocks(const trmi_move_tile *t)
-{
-    uint64_t n = t->a_tiles * t->b_tiles;
+/* Calls a lambda with the index type that `count` items need: MOVE_INDEX(count, I, ...). */
+#define MOVE_INDEX(count, I, ...)                                                                  \
+    if ((count) < (1u << 31) - (1u << 26)) { /* a step of the grid does not overflow */            \
+        using I = uint32_t;                                                                        \
+        __VA_ARGS__                                                                                \
+    } else {                                                                                       \
+        using I = uint64_t;                                                                        \
+        __VA_ARGS__                                                                                \
+    }
 
-    for (int i = 0; i < t->outer_rank; i++)
-        n *= t->outer[i];
-    return n <= 0x7fffffffu ? (uint32_t)n : 0;
+/* The item of this thread and the grid's step, for loops over `count` items. */
+#define MOVE_LOOP(I, i, count)                                                                     \
+    for (I i = static_cast<I>(blockIdx.x) * kMoveThreads + threadIdx.x; i < (count);               \
+         i += static_cast<I>(gridDim.x) * kMoveThreads)
+
+/* MOVE_UNITS(bytes, V, ...): the block with V the type of units of so many bytes. */
+#define MOVE_UNITS(bytes, V, ...)                                                                  \
+    switch (bytes) {                                                                               \
+        TRM_TYPE_CASE(1, uint8_t, V, __VA_ARGS__)                                                  \
+        TRM_TYPE_CASE(2, uint16_t, V, __VA_ARGS__)                                                 \
+        TRM_TYPE_CASE(4, uint32_t, V, __VA_ARGS__)                                                 \
+        TRM_TYPE_CASE(8, uint64_t, V, __VA_ARGS__)                                                 \
+    default: {                                                                                     \
+        using V = move_wide;                                                                       \
+        __VA_ARGS__                                                                                \
+    }                                                                                              \
+    }
+/* The same for elements: 1, 2, 4, 8 bytes. */
+#define MOVE_ELEMENTS(bytes, T, ...)                                                               \
+    switch (bytes) {                                                                               \
+        TRM_TYPE_CASE(1, uint8_t, T, __VA_ARGS__)                                                  \
+        TRM_TYPE_CASE(2, uint16_t, T, __VA_ARGS__)                                                 \
+        TRM_TYPE_CASE(4, uint32_t, T, __VA_ARGS__)                                                 \
+    default: {                                                                                     \
+        using T = uint64_t;                                                                        \
+        __VA_ARGS__                                                                                \
+    }                                                                                              \
+    }
+/* The widest unit that divides all bits set in `bits` (lengths and addresses). */
+static inline uint32_t move_unit(uint64_t bits)
+{
+    for (uint32_t unit = 16; unit > 1; unit /= 2)
+        if (bits % unit == 0)
+            return unit;
+    return 1;
+}
+static inline uint64_t move_address(const void *p)
+{
+    return reinterpret_cast<uintptr_t>(p);
+}
+
+/* An index of i32 or i64. */
+__device__ __forceinline__ int64_t move_index(const void *index, bool wide, uint64_t i)
+{
+    return wide ? static_cast<const int64_t *>(index)[i] : static_cast<const int32_t *>(index)[i];
+}
+/* Notes a bad index, unless one is noted. */
+__device__ inline void move_note(int64_t *bad, int64_t index, uint64_t element, int64_t low,
+                                 int64_t high)
+{
+    if (atomicCAS(reinterpret_cast<unsigned long long *>(bad), 0ull, 1ull) != 0)
+        return;
+    bad[1] = index;
+    bad[2] = static_cast<int64_t>(element);
+    bad[3] = low;
+    bad[4] = high;
 }
 
 /* Blocks of a kernel whose threads walk `units` in steps of the grid. */

@@ -6,19 +6,17 @@
 
 /* Thread: output element. Small matrices: neighbours' reads share cache lines. */
 template <class TI, class TO>
-__global__ void __launch_bounds__(kMoveThreads)
-    reorder_small(const TI *__restrict__ in, TO *__restrict__ out, uint64_t count, uint32_t rows,
-                  uint32_t columns)
+static __global__ void __launch_bounds__(kMoveThreads)
+    reorder_small(const TI *__restrict__ in, TO *__restrict__ out, uint64_t count, uint64_t rows,
+                  uint64_t columns)
 {
     TRM_KERNEL_BEGIN();
-    const uint64_t step = static_cast<uint64_t>(gridDim.x) * blockDim.x;
-    const uint32_t matrix = rows * columns;
+    const uint64_t matrix = rows * columns;
 
-    for (uint64_t i = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-         i += step) {
-        const uint64_t b = i / matrix;
-        const uint32_t at = static_cast<uint32_t>(i - b * matrix);
-        const uint32_t c = at / rows, r = at - c * rows;
+    MOVE_LOOP(uint64_t, i, count)
+    {
+        const uint64_t b = i / matrix, at = i - b * matrix;
+        const uint64_t c = at / rows, r = at - c * rows;
 
         out[i] = move_convert<TO, TI>::from(in[b * matrix + r * columns + c]);
     }
@@ -26,7 +24,7 @@ __global__ void __launch_bounds__(kMoveThreads)
 
 /* Thread: four elements, then one of the rest. */
 template <class TI, class TO>
-__global__ void __launch_bounds__(kMoveThreads)
+static __global__ void __launch_bounds__(kMoveThreads)
     reorder_flat(const TI *__restrict__ in, TO *__restrict__ out, uint64_t count, uint64_t packs)
 {
     TRM_KERNEL_BEGIN();
@@ -57,20 +55,18 @@ static trm_status transpose(const trm_cuda *cuda, cudaStream_t stream, void *out
     t.outer_in[0] = t.outer_out[0] = static_cast<int64_t>(rows * columns);
     t.a_count = t.b_in = static_cast<int64_t>(columns);
     t.b_count = t.a_out = static_cast<int64_t>(rows);
-    if (!move_tile_shape(&t, move_tile_of<TO>::kLog)) {
+    if (!trmi_cuda_tile_shape(&t, sizeof(TO))) {
         const uint64_t count = static_cast<uint64_t>(batch) * rows * columns;
 
         return trmi_launched(TRM_LAUNCH((reorder_small<TI, TO>), move_blocks(cuda, count),
                                         kMoveThreads, 0, stream, static_cast<const TI *>(in),
                                         static_cast<TO *>(out), count,
-                                        static_cast<uint32_t>(rows),
-                                        static_cast<uint32_t>(columns)),
+                                        static_cast<uint64_t>(rows),
+                                        static_cast<uint64_t>(columns)),
                              "reorder_small");
     }
-    if (move_tile_blocks(&t) == 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "reorder: tensor of more than 2^31 tiles");
-    return trmi_launched(TRM_LAUNCH((move_tiles<TI, TO>), move_tile_blocks(&t), kMoveThreads, 0,
-                                    stream, static_cast<const TI *>(in), static_cast<TO *>(out), t),
+    return trmi_launched(TRM_LAUNCH((move_tiles<TI, TO>), t.blocks, kMoveThreads, 0, stream,
+                                    static_cast<const TI *>(in), static_cast<TO *>(out), t),
                          "reorder");
 }
 
