@@ -8,8 +8,9 @@
  *
  * grid.x: tiles along n, grid.y: along m, grid.z: batches (both of the latter in strides of the
  * grid). */
-#include "kernels/cuda/dense_gemm.h"
 #include "kernels/cuda/posts.cuh"
+
+#include "kernels/cuda/dense_gemm.h"
 
 namespace
 {

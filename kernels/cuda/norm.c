@@ -107,7 +107,7 @@ static trm_status pack_expanded(norm_kernel *k, const trm_op_desc *desc, int inp
                              form, bytes, &a->pack, &found));
     if (found)
         return TRM_OK;
-    to.data = trm_alloc(bytes);
+    to.data = trm_malloc(1, bytes);
     if (to.data == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "%s '%s': input %d expanded: %zu bytes",
                         trm_op_get(desc->op)->name, desc->name, input, bytes);
