@@ -250,6 +250,58 @@ START_TEST(onnx)
 }
 END_TEST
 
+/* ---- LinearAttention ---- */
+
+static const struct linear_row {
+    const char *name, *rule;
+    trm_dtype dtype, state;
+    int b, length, q_heads, heads, dk, dv;
+    int decay; /* 0 none, 1 a head, 2 a key column */
+    int beta;  /* 0 none, 1 one, 2 a head */
+    bool past;
+    float scale;
+} linear_rows[] = {
+    {"linear", "linear", F32, F32, 2, 5, 2, 2, 8, 8, 0, 0, true, 0},
+    {"gated", "gated", F32, F32, 2, 5, 4, 2, 7, 33, 1, 0, false, 0.5f},
+    {"gated columns", "gated", F32, F32, 1, 3, 2, 2, 40, 5, 2, 0, true, 0},
+    {"delta", "delta", F32, F32, 2, 4, 3, 3, 8, 12, 0, 1, true, 0},
+    {"gated delta", "gated_delta", F32, F32, 1, 6, 6, 3, 16, 40, 1, 2, true, 0},
+    {"gated delta columns bf16", "gated_delta", BF16, F32, 2, 5, 2, 1, 16, 16, 2, 1, true, 0},
+    {"gated delta f16", "gated_delta", F16, F16, 1, 5, 2, 2, 16, 16, 1, 2, true, 0},
+    {"wide keys", "linear", F32, F32, 1, 1, 1, 1, 400, 1, 0, 0, false, 0},
+    {"nothing", "linear", F32, F32, 1, 0, 2, 2, 4, 4, 0, 0, true, 0},
+};
+
+START_TEST(linear)
+{
+    const struct linear_row *r = &linear_rows[_i];
+    cuda_case c = {.name = r->name, .op = TRM_OP_LinearAttention, .in_count = 6, .out_count = 2};
+
+    c.attrs = kit_attrs();
+    kit_string(c.attrs, "update_rule", r->rule);
+    kit_int(c.attrs, "q_num_heads", r->q_heads);
+    kit_int(c.attrs, "kv_num_heads", r->heads);
+    if (r->scale > 0.0f)
+        kit_float(c.attrs, "scale", r->scale);
+    c.in[0] = kit_random(KIT_T(r->dtype, r->b, r->length, r->q_heads * r->dk), -1.0, 1.0);
+    c.in[1] = kit_random(KIT_T(r->dtype, r->b, r->length, r->heads * r->dk), -0.3, 0.3);
+    c.in[2] = kit_random(KIT_T(r->dtype, r->b, r->length, r->heads * r->dv), -1.0, 1.0);
+    if (r->past)
+        c.in[3] = kit_random(KIT_T(r->state, r->b, r->heads, r->dk, r->dv), -1.0, 1.0);
+    if (r->decay != 0)
+        c.in[4] = kit_random(
+            KIT_T(r->dtype, r->b, r->length, r->decay == 1 ? r->heads : r->heads * r->dk), -1.0,
+            0.0);
+    if (r->beta != 0)
+        c.in[5] =
+            kit_random(KIT_T(r->dtype, r->b, r->length, r->beta == 1 ? 1 : r->heads), 0.0, 1.0);
+    c.out[0] = KIT_T(r->dtype, r->b, r->length, r->q_heads * r->dv);
+    c.out[1] = KIT_T(r->state, r->b, r->heads, r->dk, r->dv);
+    tolerate(&c, r->dtype);
+    cuda_check(&c);
+}
+END_TEST
+
 /* ---- what is refused ---- */
 
 static const struct refused_row {
@@ -291,6 +343,7 @@ int main(void)
 
     tcase_add_loop_test(t, plain, 0, COUNT(rows));
     tcase_add_loop_test(t, onnx, 0, COUNT(onnx_rows));
+    tcase_add_loop_test(t, linear, 0, COUNT(linear_rows));
     tcase_add_loop_test(t, refused, 0, COUNT(refused_rows));
     return kit_main("cuda attention", t);
 }
