@@ -27,7 +27,8 @@ static trm_status broken(trm_replica *r, trm_status st)
 {
     if (is_the_end(st))
         r->broken = true;
-    return st;
+    /* for everybody else this rank is lost */
+    return st == TRM_ERR_DEVICE ? trm_fail_context(TRM_ERR_COMM, "this rank's device") : st;
 }
 
 /* Whatever ended a step's message half-way (no memory for it, say), others have had it and wait. */
@@ -319,7 +320,7 @@ static trm_status follow_step(trm_replica *r)
     }
     st = trm_engine_run(r->engine, r->in, r->out);
     if (is_the_end(st))
-        return st;
+        return broken(r, st);
     if (st != TRM_OK)
         snprintf(text, sizeof(text), "%s", trm_message());
     return pass_on(r, step, st, text);
