@@ -12,7 +12,9 @@
  * run one after another), textures, dynamic parallelism, inline PTX, __CUDA_ARCH__ (undefined).
  * There is no memory model: atomics and fences are stronger than a GPU's. __expf and its like are
  * exact. An array in static shared memory keeps its values from the block before. A block whose
- * threads exit before a barrier that others wait at is reported, though a GPU lets it pass. */
+ * threads exit before a barrier that others wait at is reported, though a GPU lets it pass.
+ * Aligned shared memory is written `__shared__ __align__(16) T x[n]` (alignas does not follow
+ * __shared__). */
 #ifndef TRM_TESTS_CUDA_EMULATION_EMU_HPP
 #define TRM_TESTS_CUDA_EMULATION_EMU_HPP
 
@@ -55,6 +57,7 @@
 #define warpSize 32
 
 #include "tests/cuda/emulation/emu_atomic.hpp"
+#include "tests/cuda/emulation/emu_half.hpp"
 #include "tests/cuda/emulation/emu_math.hpp"
 
 /* ---- barriers and warp collectives ---- */
@@ -163,6 +166,26 @@ inline cudaError_t launch_kernel(const char *name, void (*kernel)(P...), dim3 gr
 }
 
 } // namespace trm_emu
+
+/* cuda_runtime.h has these for kernels, but only under nvcc */
+template <class... P>
+inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute,
+                                        int value)
+{
+    return cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), attribute, value);
+}
+template <class... P>
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *out, void (*kernel)(P...))
+{
+    return cudaFuncGetAttributes(out, reinterpret_cast<const void *>(kernel));
+}
+template <class... P>
+inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void (*kernel)(P...),
+                                                                 int threads, size_t smem)
+{
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+        blocks, reinterpret_cast<const void *>(kernel), threads, smem);
+}
 
 #define TRM_LAUNCH(kernel, grid, block, smem, stream, ...)                                         \
     ::trm_emu::launch_kernel(#kernel, kernel, dim3(grid), dim3(block), (smem), (stream),           \

@@ -53,6 +53,26 @@ inline double rsqrt_d(double x)
 #define sinpi(x) (sin(3.14159265358979323846 * (x)))
 #define cospi(x) (cos(3.14159265358979323846 * (x)))
 
+#define __builtin_assume(x) ((void)0)
+#define __trap() (::trm_emu::fail("__trap()"))
+
+inline float fdividef(float a, float b)
+{
+    return a / b;
+}
+inline void sincospif(float x, float *s, float *c)
+{
+    *s = sinpif(x);
+    *c = cospif(x);
+}
+inline float rhypotf(float a, float b)
+{
+    return 1.0f / hypotf(a, b);
+}
+inline double rhypot(double a, double b)
+{
+    return 1.0 / hypot(a, b);
+}
 inline float rcbrtf(float x)
 {
     return 1.0f / cbrtf(x);
