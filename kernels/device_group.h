@@ -35,9 +35,9 @@ typedef struct trm_device_group_ops {
                         trm_device_group **group_out);
     /* *ready_out: every rank has come. COMM: the group is broken; the message says how. */
     trm_status (*poll)(trm_device_group *g, bool *ready_out);
-    /* Optional, once the group is ready: memory that peers of the same host may read directly, for
-     * small sums. own: this rank's, peer_bytes; then all: [size][peer_bytes], in rank order, or
-     * NULL where a rank is on another host. UNSUPPORTED: goes on without. */
+    /* With peer_bytes, once the group is ready and all ranks are on one host: memory that peers may
+     * read directly, for small sums. own: this rank's, peer_bytes; then all: [size][peer_bytes], in
+     * rank order, or NULL: goes on without. UNSUPPORTED from either: then all get NULL. */
     trm_status (*peer_own)(trm_device_group *g, void *own_out);
     trm_status (*peer_all)(trm_device_group *g, const void *all);
 

@@ -53,6 +53,7 @@ TRM_MUST_USE trm_status trm_engine_run(trm_engine *engine, const trm_tensor *inp
  * fails with nothing under way; CANCELLED: depth steps are under way, or none is. DEVICE: the
  * device is lost. */
 int trm_engine_depth(const trm_engine *engine);
+int trm_engine_depth_of(const trm_device *device); /* of any engine there */
 TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
 TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
 

@@ -384,9 +384,14 @@ trm_status trm_engine_run(trm_engine *e, const trm_tensor *inputs, trm_tensor *o
     return own_outputs(e, inputs, outputs);
 }
 
+int trm_engine_depth_of(const trm_device *device)
+{
+    return device->host_memory ? 1 : TRMI_FLIGHTS;
+}
+
 int trm_engine_depth(const trm_engine *e)
 {
-    return trmi_engine_splits(e) ? TRMI_FLIGHTS : 1;
+    return trm_engine_depth_of(e->device);
 }
 
 trm_status trm_engine_submit(trm_engine *e, const trm_tensor *inputs)

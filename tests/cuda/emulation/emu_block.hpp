@@ -61,17 +61,20 @@ struct Block {
     void *main_fake;
 };
 
-/* At the top of every stack of a fiber; stacks are aligned to their size. */
+/* Near the top of every stack of a fiber. Stacks are aligned to their size; the place differs from
+ * stack to stack, so that they do not all compete for the same lines of the caches. */
 struct Top {
     Lane *lane;
     Block *block;
     char pad[48];
 };
-extern uintptr_t stack_mask; /* size of a stack - 1 */
+extern unsigned stack_shift; /* log2 of the bytes of a stack */
 
 inline Top *top_of(uintptr_t address)
 {
-    return reinterpret_cast<Top *>((address | stack_mask) + 1) - 1;
+    const uintptr_t i = address >> stack_shift;
+
+    return reinterpret_cast<Top *>((i + 1) << stack_shift) - 1 - (i * 37 & 255);
 }
 inline Top *here() /* not volatile: one thread of a kernel stays on one stack */
 {

@@ -91,17 +91,21 @@ struct Context {
 constexpr size_t kPage = 4096;
 constexpr size_t kDynMax = 228 * 1024;
 
-static size_t stack_bytes()
+static unsigned stack_log2()
 {
     const char *s = std::getenv("TRM_EMU_STACK_KB");
-    size_t want = (s != nullptr ? size_t(std::atoi(s)) : TRM_EMU_ASAN ? 256 : 64) * 1024;
-    size_t bytes = 16 * 1024;
+    const size_t want = (s != nullptr ? size_t(std::atoi(s)) : TRM_EMU_ASAN ? 256 : 64) * 1024;
+    unsigned shift = 15; /* 16 KB are given away by top_of */
 
-    while (bytes < want)
-        bytes *= 2;
-    return bytes;
+    while ((size_t(1) << shift) < want)
+        shift++;
+    return shift;
 }
-uintptr_t stack_mask = stack_bytes() - 1;
+unsigned stack_shift = stack_log2();
+static size_t stack_bytes()
+{
+    return size_t(1) << stack_shift;
+}
 
 static std::mutex pool_lock;
 static std::vector<Context *> pool;
@@ -191,7 +195,7 @@ static Context *context_of(Block *b)
 }
 static size_t usable_bytes()
 {
-    return stack_mask + 1 - kPage;
+    return stack_bytes() - kPage;
 }
 
 static void set_ready(Block *b, unsigned id)
@@ -263,23 +267,19 @@ static void enter(Block *b, Lane *l)
 {
     Context *c = context_of(b);
     char *stack;
-    unsigned i;
 
     if (c->spare.empty()) {
-        stack = c->stacks + size_t(c->taken++) * (stack_mask + 1) + kPage;
+        stack = c->stacks + size_t(c->taken++) * stack_bytes() + kPage;
         mprotect(stack - kPage, kPage, PROT_NONE); /* overflow faults */
     } else {
         stack = c->spare.back();
         c->spare.pop_back();
     }
-    i = unsigned(size_t(stack - c->stacks) / (stack_mask + 1));
 #if TRM_EMU_ASAN
     __asan_unpoison_memory_region(stack, usable_bytes());
 #endif
     start(b, l, stack);
-    /* spread over the cache's sets */
-    l->sp = make_context(reinterpret_cast<char *>(top_of(reinterpret_cast<uintptr_t>(stack))) -
-                             i * 5 % 64 * 64,
+    l->sp = make_context(reinterpret_cast<char *>(top_of(reinterpret_cast<uintptr_t>(stack))),
                          lane_main);
 }
 
@@ -535,7 +535,7 @@ static Context *take_context()
         }
     }
     c = new Context();
-    c->stacks = reserve(size_t(kMaxThreads) * (stack_mask + 1), stack_mask + 1);
+    c->stacks = reserve(size_t(kMaxThreads) * stack_bytes(), stack_bytes());
     c->dyn_end = reserve(kDynMax + kPage, kPage) + kDynMax;
     mprotect(c->dyn_end, kPage, PROT_NONE);
     for (unsigned i = 0; i < kMaxThreads; i++)
