@@ -37,9 +37,9 @@ for d in "$work"/debs/*.deb; do dpkg -x "$d" "$work/p"; done
 
 p=$work/p multi=usr/lib/x86_64-linux-gnu
 lib=$p/$multi
-if [ -d "$p/lib" ]; then cp -a "$p/lib/." "$p/usr/lib/"; rm -rf "$p/lib"; fi
+if [ -d "$p/lib" ]; then cp -a "$p/lib/." "$p/usr/lib/"; rm -rf "${p:?}/lib"; fi
 rm -rf "$p/usr/share/doc" "$p/usr/share/man" "$p/usr/share/info" "$p/usr/share/locale" "$p/usr/share/lintian" \
-    "$p/var" "$p/usr/lib/systemd" "$p/usr/share/doc-base" "$lib/fortran" "$lib/krb5"
+    "${p:?}/var" "$p/usr/lib/systemd" "$p/usr/share/doc-base" "$lib/fortran" "$lib/krb5"
 # static libraries, but for check's, which its .pc file names; Fortran and Java
 find "$p" -name '*.a' ! -name 'libcheck*' -delete
 find "$p" \( -name '*mpifh*' -o -name '*usempi*' -o -name '*libmpi_java*' -o -name '*.mod' -o -name '*.jar' \) -delete
