@@ -57,7 +57,8 @@ static trm_status open_module(void)
     memcpy(&entry, &symbol, sizeof(entry)); /* ISO C has no cast between the two */
     m = symbol == NULL ? NULL : entry();
     if (m == NULL || m->abi != TRM_CUDA_MODULE_ABI || m->device_bytes != sizeof(trm_device) ||
-        m->kernel_bytes != sizeof(trm_kernel) || m->op_count != TRM_OP_COUNT)
+        m->ops_bytes != sizeof(trm_device_ops) || m->kernel_bytes != sizeof(trm_kernel) ||
+        m->op_count != TRM_OP_COUNT)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "%s is no CUDA backend of this build: build both together", name);
     TRM_LOG(TRM_LOG_DEBUG, "cuda", "opened %s", name);

@@ -59,8 +59,8 @@ TRM_MUST_USE trm_status trm_device_cuda_create(const trm_cuda_options *options, 
 #define TRM_CUDA_MODULE_ABI 1
 typedef struct trm_cuda_module {
     int abi;
-    size_t device_bytes, kernel_bytes, op_count; /* sizes the module was built with: a stale module
-                                                    is refused */
+    size_t device_bytes, ops_bytes, kernel_bytes, op_count; /* what it was built with: a stale one
+                                                               is refused */
     trm_status (*create)(const trm_cuda_options *options, trm_device *host,
                          trm_device **device_out);
     void (*versions)(char *text, size_t bytes);

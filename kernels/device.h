@@ -94,11 +94,22 @@ struct trm_kernel {
     bool uncapturable; /* run waits or copies to the host: it cannot be part of a capture */
 };
 
+/* A block [d0][d1][d2][run] from one tensor to another: element (a, b, c) is `run` bytes at
+ * at + a * step[0] + b * step[1] + c * step[2], bytes. */
+typedef struct trm_block {
+    size_t dims[3], run;
+    size_t from_at, from_step[3];
+    size_t to_at, to_step[3];
+} trm_block;
+#define TRM_BLOCKS_MAX 256
+
 typedef struct trm_device_info {
     char name[128]; /* "AMD EPYC, 2 threads, avx512_core_bf16" */
     size_t memory_bytes;
     int threads;
-    bool bf16_fast; /* bf16 matrix instructions: worth using */
+    char identity[64]; /* of the physical device ("0000:17:00.0"); "" for a CPU: ranks of a host can
+                          tell whether they share one */
+    bool bf16_fast;    /* bf16 matrix instructions: worth using */
 } trm_device_info;
 
 typedef struct trm_device_ops {
@@ -120,6 +131,12 @@ typedef struct trm_device_ops {
     trm_status (*copy_out)(trm_device *d, trm_stream *s, void *host_to, const void *device_from,
                            size_t bytes);
     trm_status (*fill_zero)(trm_device *d, trm_stream *s, void *device_to, size_t bytes);
+    /* optional: NULL: collectives go over host memory */
+    const struct trm_device_group_ops *group;
+    /* optional with `group`: a kernel that copies `count` blocks from
+     * in[0] to out[0]; blocks do not overlap in the result */
+    trm_status (*prepare_blocks)(trm_device *d, const trm_block *blocks, int count,
+                                 trm_kernel **kernel_out);
     /* optional: NULL where device memory is the host's. Weights: host bytes to the device, in
      * bounded pieces; the source may be reused on return, and whatever is enqueued later sees them
      */

@@ -1,9 +1,51 @@
 /* trireme devices: what can compute here, and how fast. */
 #include "launch/commands.h"
+#include "kernels/cuda_module.h"
 #include "launch/options.h"
 #include "parallel/rates.h"
 
 #include <stdio.h>
+
+static const char *const link_names[] = {
+    [TRM_CUDA_LINK_NONE] = "-", [TRM_CUDA_LINK_PCI] = "PCIe", [TRM_CUDA_LINK_NVLINK] = "NVLink"};
+
+/* The CUDA devices, how they are linked, the libraries; or why they are not used. */
+static trm_status print_cuda(void)
+{
+    trm_cuda_probe_result *p = trm_calloc(1, sizeof(*p));
+    char versions[400];
+
+    if (p == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "probe");
+    trm_cuda_probe(p);
+    if (p->why[0] != '\0')
+        printf("cuda  not used: %s\n", p->why);
+    for (int i = 0; i < p->count; i++) {
+        const trm_cuda_found *f = &p->found[i];
+
+        printf("cuda:%d  %s, %.1f GiB, sm_%d, %d multiprocessors, %s\n", i, f->name,
+               (double)f->memory_bytes / 1073741824.0, f->capability, f->multiprocessors, f->pci);
+        if (f->capability < 80)
+            printf("        not used: compute capability %d.%d, the backend needs 8.0 or newer\n",
+                   f->capability / 10, f->capability % 10);
+        for (int j = 0, n = 0; j < p->count; j++)
+            if (i != j)
+                printf("%s cuda:%d %s", n++ == 0 ? "        links:" : ",", j,
+                       link_names[f->link[j]]);
+        if (p->count > 1)
+            printf("\n");
+    }
+    if (p->count > 0) {
+        printf("        driver: CUDA %d.%d; ", p->driver_version / 1000,
+               p->driver_version % 1000 / 10);
+        if (trm_cuda_module_versions(versions, sizeof(versions)) == TRM_OK)
+            printf("%s\n", versions);
+        else
+            printf("not used: %s\n", trm_message());
+    }
+    trm_free(p);
+    return TRM_OK;
+}
 
 trm_status trm_cmd_devices(int argc, char **argv)
 {
@@ -33,7 +75,11 @@ trm_status trm_cmd_devices(int argc, char **argv)
     device->ops->info(device, &info);
     printf("cpu   %s, %.1f GiB%s\n", info.name, (double)info.memory_bytes / 1073741824.0,
            info.bf16_fast ? ", bf16 dot products" : "");
-    printf("cuda  not used: this build has no CUDA backend\n");
+    st = print_cuda();
+    if (st != TRM_OK) {
+        trm_device_destroy(device);
+        return st;
+    }
     fflush(stdout); /* measuring takes a while */
     st = trm_rates_cpu(measure ? device : NULL, measure, &rates);
     if (st == TRM_OK) {

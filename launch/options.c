@@ -224,10 +224,7 @@ trm_status trm_common_apply(const trm_common_options *c)
 {
     if (c->log != NULL)
         TRM_CHECK(trm_log_set_level(c->log));
-    if (strcmp(c->device, "cuda") == 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "--device cuda: this build has no CUDA backend; use --device cpu");
-    return TRM_OK;
+    return trm_device_name_check(c->device);
 }
 
 trm_status trm_parallel_apply(const trm_parallel_options *c, trm_plan_options *plan)

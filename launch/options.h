@@ -3,6 +3,7 @@
 #ifndef TRM_LAUNCH_OPTIONS_H
 #define TRM_LAUNCH_OPTIONS_H
 
+#include "kernels/device_open.h"
 #include "parallel/planner.h"
 
 typedef enum trm_option_kind {
@@ -48,8 +49,8 @@ void trm_options_free_list(trm_option_list *list);
  * for every command, TRM_DEVICE_OPTIONS for those that compute. */
 typedef struct trm_common_options {
     int64_t threads;    /* 0: this rank's share of the node's cores */
-    const char *device; /* auto|cpu|cuda */
-    const char *dtype;  /* fp32|bf16 */
+    const char *device; /* kernels/device_open.h */
+    const char *dtype;  /* fp32|bf16|fp16 */
     const char *log;    /* NULL: TRM_LOG */
 } trm_common_options;
 #define TRM_COMMON_DEFAULTS                                                                        \
@@ -63,9 +64,9 @@ typedef struct trm_common_options {
 #define TRM_DEVICE_OPTIONS(c)                                                                      \
     {"threads", TRM_OPTION_INT, "N", 0, 1024, NULL,                                                \
      "threads of this rank (0: its share of the cores)", &(c).threads},                            \
-    {"device", TRM_OPTION_STRING, "D", 0, 0, "auto|cpu|cuda", "where to compute (auto)",           \
-     &(c).device},                                                                                 \
-    {"dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|bf16",                                           \
+    {"device", TRM_OPTION_STRING, "D", 0, 0, NULL,                                                 \
+     "where to compute: auto, cpu, cuda, cuda:0,2 (auto)", &(c).device},                           \
+    {"dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|bf16|fp16",                                      \
      "precision of convolutions and matmuls (fp32)", &(c).dtype},                                  \
     TRM_LOG_OPTION(c)
 /* clang-format on */
@@ -93,7 +94,7 @@ typedef struct trm_parallel_options {
 /* Into `parallel`, `objective` and `memory_bytes` of the planner's options. */
 TRM_MUST_USE trm_status trm_parallel_apply(const trm_parallel_options *c, trm_plan_options *plan);
 
-/* Applies log level; checks the device name (cuda is UNSUPPORTED in this build). */
+/* Applies log level; checks the device name. */
 TRM_MUST_USE trm_status trm_common_apply(const trm_common_options *c);
 
 #endif

@@ -21,7 +21,11 @@ trm_status trm_ranks_device(trm_ranks *r, const trm_common_options *common, bool
 
     trm_job_take_cores(&r->job, share, &threads);
     r->threads = common->threads > 0 ? (int)common->threads : threads;
-    return trm_device_cpu_create(r->threads, &r->device);
+    TRM_CHECK(trm_device_open(common->device,
+                              trm_job_topology(&r->job)->rank[r->job.rank].local_rank, r->threads,
+                              &r->devices));
+    r->device = r->devices.device;
+    return TRM_OK;
 }
 
 trm_status trm_ranks_options(trm_ranks *r, const trm_common_options *common,
@@ -124,7 +128,7 @@ trm_status trm_ranks_end(trm_ranks *r, trm_status st)
     wait_for_workers(r);
     trm_tensor_model_close(r->model);
     r->model = NULL;
-    trm_device_destroy(r->device);
+    trm_device_close(&r->devices);
     r->device = NULL;
     /* rank 0 says what all have agreed on; a leader that lost its coordinator speaks itself */
     if (r->job.rank != 0 && !(st == TRM_ERR_COMM && r->job.lost && !r->job.told))

@@ -13,7 +13,8 @@ typedef struct trm_ranks {
     trm_job job;
     const char *command; /* for messages */
     int threads;         /* of this rank */
-    trm_device *device;
+    trm_device_pair devices;
+    trm_device *device; /* of devices */
     trm_tensor_model *model;
 } trm_ranks;
 

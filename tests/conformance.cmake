@@ -1,6 +1,7 @@
 # ONNX's own backend test cases, where Debian's libonnx-testdata is installed (tests/conformance/runner.c).
 add_executable(conformance ${CMAKE_CURRENT_LIST_DIR}/conformance/runner.c ${CMAKE_CURRENT_LIST_DIR}/conformance/case.c)
 target_link_libraries(conformance PRIVATE trm_warnings trm_coordinator trm_worker)
+trm_opens_modules(conformance)
 set(onnx_data /usr/include/onnx/backend/test/data)
 if(EXISTS ${onnx_data}/node)
   # 996 of the 1,072 cases, as measured; every unsupported one must be listed with its reason

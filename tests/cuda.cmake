@@ -20,7 +20,9 @@ endif()
 file(GLOB emulation CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulation/*.cpp)
 set_source_files_properties(${trm_cuda_cu} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
 # one library is both the module and the driver that is probed for it
-add_library(trireme_cuda_emulated MODULE ${trm_cuda_cu} ${emulation} $<TARGET_OBJECTS:trm_cuda_host>)
+file(GLOB selftest CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulation/*.cu)
+set_source_files_properties(${selftest} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+add_library(trireme_cuda_emulated MODULE ${trm_cuda_cu} ${selftest} ${emulation} $<TARGET_OBJECTS:trm_cuda_host>)
 target_compile_definitions(trireme_cuda_emulated PRIVATE TRM_EMULATE)
 target_include_directories(trireme_cuda_emulated PRIVATE ${CMAKE_SOURCE_DIR})
 target_include_directories(trireme_cuda_emulated SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
@@ -42,3 +44,34 @@ foreach(source ${cuda_tests})
   add_test(NAME cuda/${name} COMMAND cuda_${name})
   set_tests_properties(cuda/${name} PROPERTIES LABELS "unit;cuda" TIMEOUT 300 ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
+
+# The program on the emulated device: conformance, whole networks, layouts, the command line.
+if(EXISTS ${onnx_data}/node)
+  add_test(NAME cuda/conformance COMMAND conformance --data ${onnx_data}/node --data ${onnx_data}/simple
+    --data ${onnx_data}/pytorch-converted --data ${onnx_data}/pytorch-operator --jobs 2 --device cuda --rounds 4
+    --expect ${CMAKE_CURRENT_LIST_DIR}/conformance/unsupported.txt --min 996)
+  set_tests_properties(cuda/conformance PROPERTIES LABELS "conformance;cuda" TIMEOUT 900 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+endif()
+set(network_folders "")
+set(network_folders_half "")
+foreach(model ${network_models})
+  get_filename_component(folder ${model} DIRECTORY)
+  list(APPEND network_folders ${folder})
+  if(NOT folder MATCHES "/yolo$") # a detector keeps other boxes in 16 bits
+    list(APPEND network_folders_half ${folder})
+  endif()
+endforeach()
+add_test(NAME cuda/networks COMMAND networks --device cuda ${network_folders})
+add_test(NAME cuda/networks-bf16 COMMAND networks --device cuda --dtype bf16 --tolerance 0.03 ${network_folders_half})
+add_test(NAME cuda/networks-f16 COMMAND networks --device cuda --dtype f16 --tolerance 0.005 ${network_folders_half})
+set_tests_properties(cuda/networks cuda/networks-bf16 cuda/networks-f16 PROPERTIES LABELS "networks;cuda" TIMEOUT 300
+  ENVIRONMENT "${TRM_CUDA_EMULATION}")
+foreach(layout tensor=2 pipeline=2 tensor=2,pipeline=2)
+  string(REGEX REPLACE "[=,]+" "-" name ${layout})
+  add_test(NAME cuda/layouts-${name} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/layouts.sh $<TARGET_FILE:networks>
+    ${CMAKE_SOURCE_DIR} ${layout})
+  set_tests_properties(cuda/layouts-${name} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2
+    ENVIRONMENT "${TRM_CUDA_EMULATION}")
+endforeach()
+add_test(NAME cuda/commands COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/commands.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
+set_tests_properties(cuda/commands PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")

@@ -1,6 +1,7 @@
 # Whole networks with random weights, against PyTorch and onnxruntime (tests/oracles/networks makes the fixtures).
 add_executable(networks ${CMAKE_CURRENT_LIST_DIR}/networks/runner.c)
 target_link_libraries(networks PRIVATE trm_warnings trm_coordinator trm_worker)
+trm_opens_modules(networks)
 file(GLOB network_models CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/data/networks/*/model.onnx)
 foreach(model ${network_models})
   get_filename_component(folder ${model} DIRECTORY)

@@ -6,6 +6,24 @@
 
 #include <string.h>
 
+static trm_status add_host_input(struct binder *b, int input)
+{
+    trmi_segment *s = b->s;
+    trmi_alternative *alts = trmi_bind_grow(s, s->alternatives, s->alternative_count,
+                                            &s->alternative_max, sizeof(*alts));
+    int slot;
+
+    if (alts == NULL)
+        return trmi_bind_no_memory();
+    s->alternatives = alts;
+    TRM_CHECK(trmi_bind_slot(s, TRMI_SOURCE_HOST_INPUT, input, NULL, &slot));
+    alts[s->alternative_count++] = (trmi_alternative){.value = b->e->graph->inputs[input],
+                                                      .slot = slot,
+                                                      .layout = TRM_LAYOUT_PLAIN,
+                                                      .place = TRMI_HOST};
+    return TRM_OK;
+}
+
 static trm_status start_state(struct binder *b, const trmi_segment *parent)
 {
     trm_engine *e = b->e;
@@ -15,6 +33,7 @@ static trm_status start_state(struct binder *b, const trmi_segment *parent)
     if (parent == &e->root) {
         for (int v = 0; v < g->value_count; v++) {
             s->state[v].slot = TRMI_NO_SLOT;
+            s->state[v].place = TRMI_DEVICE;
             s->state[v].desc.rank = -1;
             if (e->last_use[v] >= 0 && g->values[v].lazy != NULL)
                 s->state[v].desc = g->values[v].desc; /* made when a node reads it */
@@ -28,6 +47,8 @@ static trm_status start_state(struct binder *b, const trmi_segment *parent)
             st->desc.data = NULL;
             st->desc.layout = TRM_LAYOUT_PLAIN;
             TRM_CHECK(trmi_bind_slot(s, TRMI_SOURCE_INPUT, i, NULL, &st->slot));
+            if (trmi_engine_splits(e)) /* the caller's copy is in the host place already */
+                TRM_CHECK(add_host_input(b, i));
         }
         return TRM_OK;
     }
@@ -54,6 +75,7 @@ static trm_status start_state(struct binder *b, const trmi_segment *parent)
         size_t bytes, after = 0;
         trm_tensor t = s->state[parent->fetch[i]].desc;
         int slot = s->state[parent->fetch[i]].slot;
+        trmi_place place = s->state[parent->fetch[i]].place;
 
         for (int k = i; k < parent->fetch_count; k++) {
             TRM_CHECK(trm_tensor_bytes(&s->state[parent->fetch[k]].desc, &bytes));
@@ -61,7 +83,8 @@ static trm_status start_state(struct binder *b, const trmi_segment *parent)
         }
         t.data = e->key + e->key_bytes - after;
         TRM_CHECK(trmi_bind_host_value(b, parent->fetch[i], &t));
-        s->state[parent->fetch[i]].slot = slot; /* the device copy stays */
+        s->state[parent->fetch[i]].slot = slot; /* the copy that a step made stays */
+        s->state[parent->fetch[i]].place = place;
     }
     return TRM_OK;
 }
@@ -92,7 +115,7 @@ static void keep_alive(struct binder *b)
     }
 }
 
-/* Outputs and fetched values are handed over plain. */
+/* Outputs and fetched values are handed over plain; what is fetched, to the host. */
 static trm_status finish(struct binder *b)
 {
     trmi_segment *s = b->s;
@@ -103,8 +126,10 @@ static trm_status finish(struct binder *b)
         trmi_state *st = &s->state[s->fetch[i]];
         int slot;
 
-        TRM_CHECK(trmi_bind_layout(b, s->fetch[i], TRM_LAYOUT_PLAIN, &slot));
+        TRM_CHECK(trmi_bind_layout(b, s->fetch[i], TRM_LAYOUT_PLAIN,
+                                   trmi_engine_splits(b->e) ? TRMI_HOST : TRMI_DEVICE, &slot));
         st->slot = slot;
+        st->place = trmi_engine_splits(b->e) ? TRMI_HOST : TRMI_DEVICE;
         st->desc.layout = TRM_LAYOUT_PLAIN;
     }
     if (!s->last)
@@ -113,7 +138,8 @@ static trm_status finish(struct binder *b)
     if (s->output_slots == NULL)
         return trmi_bind_no_memory();
     for (int i = 0; i < g->output_count; i++)
-        TRM_CHECK(trmi_bind_layout(b, g->outputs[i], TRM_LAYOUT_PLAIN, &s->output_slots[i]));
+        TRM_CHECK(trmi_bind_layout(b, g->outputs[i], TRM_LAYOUT_PLAIN,
+                                   trmi_bind_place(b, g->outputs[i]), &s->output_slots[i]));
     return TRM_OK;
 }
 
@@ -121,16 +147,17 @@ static trm_status grow_engine(trm_engine *e, const trmi_segment *s)
 {
     int slots = s->slot_begin + s->slot_count, dynamics = s->dynamic_begin + s->dynamic_count;
 
-    if (s->level >= e->level_count) {
-        trmi_buffer *arenas = trm_realloc(e->arenas, (size_t)s->level + 1, sizeof(*arenas));
+    for (int p = 0; p < TRMI_PLACES && s->level >= e->level_count; p++) {
+        trmi_buffer *arenas = trm_realloc(e->arenas[p], (size_t)s->level + 1, sizeof(*arenas));
 
         if (arenas == NULL)
             return trmi_bind_no_memory();
         memset(arenas + e->level_count, 0,
                (size_t)(s->level + 1 - e->level_count) * sizeof(*arenas));
-        e->arenas = arenas;
-        e->level_count = s->level + 1;
+        e->arenas[p] = arenas;
     }
+    if (s->level >= e->level_count)
+        e->level_count = s->level + 1;
     if (dynamics > e->dynamic_max) {
         trmi_buffer *grown = trm_realloc(e->dynamics, (size_t)dynamics, sizeof(*grown));
 
@@ -148,8 +175,13 @@ static trm_status grow_engine(trm_engine *e, const trmi_segment *s)
         e->slot_pointers = grown;
         e->slot_max = slots;
     }
-    TRM_CHECK(trmi_buffer_grow(e, &e->arenas[s->level], s->arena_bytes + TRM_ALIGN));
-    return trmi_buffer_grow(e, &e->workspace, s->workspace_bytes + TRM_ALIGN);
+    for (int p = 0; p < TRMI_PLACES; p++) {
+        if (p == TRMI_HOST && !trmi_engine_splits(e))
+            continue;
+        TRM_CHECK(trmi_buffer_grow(e, p, &e->arenas[p][s->level], s->arena_bytes[p] + TRM_ALIGN));
+        TRM_CHECK(trmi_buffer_grow(e, p, &e->workspace[p], s->workspace_bytes[p] + TRM_ALIGN));
+    }
+    return TRM_OK;
 }
 
 static trm_status bind_nodes(struct binder *b)
@@ -211,15 +243,18 @@ trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment
     TRM_TRY(st, finish(b), fail);
     keep_alive(b);
     trmi_collective_places(e, s);
-    s->arena_bytes = trm_arena_plan(s->storages, s->storage_count);
+    for (int p = 0; p < TRMI_PLACES; p++)
+        s->arena_bytes[p] = trm_arena_plan(s->storages[p], s->storage_count[p]);
+    TRM_TRY(st, trmi_stretches_find(e, s), fail);
     TRM_TRY(st, grow_engine(e, s), fail);
     s->next = parent->children;
     parent->children = s;
     s->linked = true;
     e->segment_count++;
-    TRM_LOG(TRM_LOG_DEBUG, "bind", "graph '%s': nodes %d to %d, %d steps, arena %zu, workspace %zu",
-            e->graph->name, s->node_begin, s->node_end, s->step_count, s->arena_bytes,
-            s->workspace_bytes);
+    TRM_LOG(TRM_LOG_DEBUG, "bind",
+            "graph '%s': nodes %d to %d, %d steps, arena %zu, workspace %zu, copied %zu",
+            e->graph->name, s->node_begin, s->node_end, s->step_count, s->arena_bytes[TRMI_DEVICE],
+            s->workspace_bytes[TRMI_DEVICE], s->copied_bytes);
     trm_free(b);
     *segment_out = s;
     return TRM_OK;
@@ -238,8 +273,13 @@ void trmi_segment_destroy(trm_engine *e, trmi_segment *s)
         s->children = child->next;
         trmi_segment_destroy(e, child);
     }
+    if (trmi_engine_splits(e) && trmi_engine_settle(e) != TRM_OK)
+        TRM_LOG(TRM_LOG_DEBUG, "bind", "before a program goes: %s", trm_message());
+    trmi_stretches_destroy(e, s);
     for (int i = 0; i < s->step_count; i++)
         trm_kernel_destroy(s->steps[i].kernel);
+    for (trmi_fixed *f = s->fixed; f != NULL; f = f->next)
+        e->device->ops->free(e->device, TRM_MEMORY_DEVICE, f->memory);
     if (e->ran == s)
         e->ran = NULL;
     e->segment_count -= s->linked;

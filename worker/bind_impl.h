@@ -27,14 +27,21 @@ void *trmi_bind_grow(trmi_segment *s, void *items, int count, int *max, size_t s
 trm_status trmi_bind_slot(trmi_segment *s, trmi_source source, int index, const void *fixed,
                           int *slot_out);
 /* A slot with storage of its own for a tensor that lives until node `death`. */
-trm_status trmi_bind_buffer(struct binder *b, const trm_tensor *desc, int death, int *slot_out);
-/* The storage behind a slot of this segment; NULL if its memory is not of this segment's arena. */
+trm_status trmi_bind_buffer(struct binder *b, trmi_place place, const trm_tensor *desc, int death,
+                            int *slot_out);
+/* The storage behind a slot of this segment; NULL if its memory is not of this segment's arenas. */
 trmi_storage *trmi_bind_storage(const trmi_segment *s, int slot);
+/* Another slot with the storage of `slot`. */
+trm_status trmi_bind_same(trmi_segment *s, int slot, int *slot_out);
 int trmi_bind_last_use(const struct binder *b, int value);
 trmi_step *trmi_bind_step(struct binder *b, int node, int in_count,
                           int out_count); /* NULL: no memory */
-/* The slot that holds `value` in `layout`; adds a reorder step where no such copy exists yet. */
-trm_status trmi_bind_layout(struct binder *b, int value, trm_layout layout, int *slot_out);
+/* The slot that holds `value` in `layout` in `place`; adds copy and reorder steps where no such
+ * copy exists yet. */
+trm_status trmi_bind_layout(struct binder *b, int value, trm_layout layout, trmi_place place,
+                            int *slot_out);
+/* Where a value is, or would be put if nothing else decides. */
+trmi_place trmi_bind_place(const struct binder *b, int value);
 /* Copies a host tensor into the segment as the known value of `value`. */
 trm_status trmi_bind_host_value(struct binder *b, int value, const trm_tensor *t);
 

@@ -2,6 +2,7 @@
  */
 #include "worker/bind_impl.h"
 
+#include "base/log.h"
 #include "model/shape/shape.h"
 
 #include <string.h>
@@ -83,7 +84,8 @@ static trm_status bind_view(struct binder *b, const trm_node *n)
     trmi_storage *storage;
     trmi_state *st = &s->state[value];
 
-    TRM_CHECK(trmi_bind_layout(b, n->inputs[0], TRM_LAYOUT_PLAIN, &from));
+    st->place = trmi_bind_place(b, n->inputs[0]);
+    TRM_CHECK(trmi_bind_layout(b, n->inputs[0], TRM_LAYOUT_PLAIN, st->place, &from));
     st->desc = b->out[0];
     storage = trmi_bind_storage(s, from);
     if (storage == NULL) {
@@ -95,7 +97,7 @@ static trm_status bind_view(struct binder *b, const trm_node *n)
     }
     if (trmi_bind_last_use(b, value) > storage->death)
         storage->death = trmi_bind_last_use(b, value);
-    return trmi_bind_slot(s, TRMI_SOURCE_ARENA, (int)(storage - s->storages), NULL, &st->slot);
+    return trmi_bind_same(s, from, &st->slot);
 }
 
 /* True if a kernel that writes over input i would spoil another of its inputs: the same memory,
@@ -127,8 +129,7 @@ static bool reuse_input(struct binder *b, const trm_node *n, const trm_kernel *k
             spoils_another(b, n, k, step, i, storage))
             continue;
         storage->death = trmi_bind_last_use(b, n->outputs[0]);
-        *st_out = trmi_bind_slot(b->s, TRMI_SOURCE_ARENA, (int)(storage - b->s->storages), NULL,
-                                 slot_out);
+        *st_out = trmi_bind_same(b->s, step->in_slots[i], slot_out);
         return true;
     }
     return false;
@@ -153,6 +154,7 @@ static trm_status dynamic_outputs(struct binder *b, const trm_node *n, trmi_step
         s->learned[s->learned_count++] = n->outputs[i];
         s->state[n->outputs[i]].desc = b->out[i];
         s->state[n->outputs[i]].desc.layout = TRM_LAYOUT_PLAIN;
+        s->state[n->outputs[i]].place = step->place;
         TRM_CHECK(trmi_bind_slot(s, TRMI_SOURCE_DYNAMIC, step->out_dynamic[i], NULL,
                                  &s->state[n->outputs[i]].slot));
     }
@@ -161,17 +163,19 @@ static trm_status dynamic_outputs(struct binder *b, const trm_node *n, trmi_step
 
 static trm_status bind_control(struct binder *b, const trm_node *n)
 {
+    trmi_place place = trmi_engine_splits(b->e) ? TRMI_HOST : TRMI_DEVICE;
     int in_slots[TRMI_ARGS_MAX];
     trmi_step *step;
 
     for (int i = 0; i < n->input_count; i++) {
         in_slots[i] = TRMI_NO_SLOT;
         if (n->inputs[i] != TRM_NO_VALUE)
-            TRM_CHECK(trmi_bind_layout(b, n->inputs[i], TRM_LAYOUT_PLAIN, &in_slots[i]));
+            TRM_CHECK(trmi_bind_layout(b, n->inputs[i], TRM_LAYOUT_PLAIN, place, &in_slots[i]));
     }
     step = trmi_bind_step(b, b->node, n->input_count, n->output_count);
     if (step == NULL)
         return trmi_bind_no_memory();
+    step->place = place;
     step->in_descs = trm_arena_alloc(b->s->arena, (size_t)n->input_count + 1, sizeof(trm_tensor));
     if (step->in_descs == NULL)
         return trmi_bind_no_memory();
@@ -196,10 +200,108 @@ static trm_status keep_constants(struct binder *b, const trm_node *n, const trm_
     return TRM_OK;
 }
 
+/* Dense operators are worth the way to the device even where their inputs lie on the host. */
+static bool is_dense(trm_op op)
+{
+    return op == TRM_OP_Conv || op == TRM_OP_ConvTranspose || op == TRM_OP_MatMul ||
+           op == TRM_OP_Gemm || op == TRM_OP_QLinearConv || op == TRM_OP_QLinearMatMul ||
+           op == TRM_OP_TrmAttention || op == TRM_OP_Attention || op == TRM_OP_LSTM ||
+           op == TRM_OP_GRU || op == TRM_OP_RNN;
+}
+
+#define HOST_BYTES_MAX 65536 /* copies there and back, 10 us each, cost more than the work */
+
+/* Small things that lie on the host already stay there. */
+static bool stays_on_host(const struct binder *b, const trm_node *n)
+{
+    bool any = false;
+    size_t all = 0, bytes;
+
+    if (!trmi_engine_splits(b->e) || is_dense(n->op))
+        return false;
+    for (int i = 0; i < n->input_count; i++) {
+        if (n->inputs[i] == TRM_NO_VALUE || b->in[i].data != NULL)
+            continue;
+        if (trmi_bind_place(b, n->inputs[i]) != TRMI_HOST ||
+            trm_tensor_bytes(&b->in[i], &bytes) != TRM_OK)
+            return false;
+        any = true;
+        all += bytes;
+    }
+    return any && all <= HOST_BYTES_MAX;
+}
+
+/* Copies to the host are plain. */
+static void arrive_on_host(struct binder *b, const trm_node *n)
+{
+    for (int i = 0; i < n->input_count; i++)
+        if (n->inputs[i] != TRM_NO_VALUE && trmi_bind_place(b, n->inputs[i]) != TRMI_HOST)
+            b->in[i].layout = TRM_LAYOUT_PLAIN;
+}
+
+/* Over the devices' own links where there is a group of them, else staged through host memory. */
+static trm_status prepare_collective(struct binder *b, const trm_node *n, trm_op_desc *desc,
+                                     trmi_place *place_out, trm_kernel **kernel_out)
+{
+    trm_engine *e = b->e;
+    bool local = n->op == TRM_OP_TrmShard;
+    trm_layout layout;
+    trm_status st;
+
+    if (trmi_engine_splits(e) && e->device->ops->prepare_blocks != NULL &&
+        (local || e->options.group != NULL)) {
+        layout = b->in[0].layout;
+        TRM_CHECK(trmi_collective_prepare(e, b->node, desc, kernel_out));
+        st = trmi_collective_on_device(e, n->op, *kernel_out, kernel_out);
+        if (st == TRM_OK)
+            return st;
+        trm_kernel_destroy(*kernel_out);
+        *kernel_out = NULL;
+        if (st != TRM_ERR_UNSUPPORTED)
+            return st;
+        b->in[0].layout = layout;
+    }
+    if (trmi_engine_splits(e)) {
+        *place_out = TRMI_HOST;
+        arrive_on_host(b, n);
+    }
+    return trmi_collective_prepare(e, b->node, desc, kernel_out);
+}
+
+/* A kernel, and where it runs: on the device if it has one. */
+static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc,
+                          trmi_place *place_out, trm_kernel **kernel_out)
+{
+    trm_engine *e = b->e;
+    trm_device *host = trm_device_host(e->device);
+    trm_tensor in[TRMI_ARGS_MAX], out[TRMI_ARGS_MAX];
+    trm_status st;
+
+    *place_out = TRMI_DEVICE;
+    if ((trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0) {
+        return prepare_collective(b, n, desc, place_out, kernel_out);
+    }
+    if (!trmi_engine_splits(e))
+        return e->device->ops->prepare(e->device, desc, kernel_out);
+    if (!stays_on_host(b, n)) {
+        memcpy(in, b->in, (size_t)n->input_count * sizeof(*in));
+        memcpy(out, b->out, (size_t)n->output_count * sizeof(*out));
+        st = e->device->ops->prepare(e->device, desc, kernel_out);
+        if (st != TRM_ERR_UNSUPPORTED)
+            return st;
+        TRM_LOG(TRM_LOG_DEBUG, "bind", "'%s' (%s) runs on the host: %s", n->name,
+                trm_op_get(n->op)->name, trm_message());
+        memcpy(b->in, in, (size_t)n->input_count * sizeof(*in));
+        memcpy(b->out, out, (size_t)n->output_count * sizeof(*out));
+    }
+    *place_out = TRMI_HOST;
+    arrive_on_host(b, n);
+    return host->ops->prepare(host, desc, kernel_out);
+}
+
 static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic_out)
 {
     trmi_segment *s = b->s;
-    trm_engine *e = b->e;
     trm_op_desc desc = {.op = n->op,
                         .attrs = &n->attrs,
                         .name = n->name,
@@ -210,34 +312,29 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
                         .weight_keys = b->keys,
                         .post_count = n->post_count};
     int in_slots[TRMI_ARGS_MAX];
+    trmi_place place = TRMI_DEVICE;
     trm_kernel *k = NULL;
     trmi_step *step;
-    trm_status st;
+    trm_status st = TRM_OK;
 
     memcpy(desc.posts, n->posts, sizeof(desc.posts));
     for (int i = 0; i < n->output_count; i++)
         if (!is_wanted(b, n->outputs[i]) && (i > 0 || n->output_count > 1))
             b->out[i].dtype = TRM_DTYPE_NONE;
-    if ((trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0)
-        TRM_CHECK(trmi_collective_prepare(e, b->node, &desc, &k));
-    else
-        TRM_CHECK(e->device->ops->prepare(e->device, &desc, &k));
+    TRM_CHECK(prepare(b, n, &desc, &place, &k));
     *dynamic_out =
         k->ops->run_dynamic != NULL && (trm_op_get(n->op)->flags & TRM_OPF_DATA_SHAPE) != 0;
-    st = keep_constants(b, n, k);
-    if (st != TRM_OK) {
-        trm_kernel_destroy(k);
-        return st;
-    }
-    for (int i = 0; i < n->input_count; i++) {
+    if (place == TRMI_HOST || !trmi_engine_splits(b->e))
+        st = keep_constants(b, n, k);
+    for (int i = 0; i < n->input_count && st == TRM_OK; i++) {
         in_slots[i] = TRMI_NO_SLOT;
         if (n->inputs[i] == TRM_NO_VALUE || (i < 32 && (k->packed_inputs >> i & 1u) != 0))
             continue;
-        st = trmi_bind_layout(b, n->inputs[i], b->in[i].layout, &in_slots[i]);
-        if (st != TRM_OK) {
-            trm_kernel_destroy(k);
-            return st;
-        }
+        st = trmi_bind_layout(b, n->inputs[i], b->in[i].layout, place, &in_slots[i]);
+    }
+    if (st != TRM_OK) {
+        trm_kernel_destroy(k);
+        return st;
     }
     step = trmi_bind_step(b, b->node, n->input_count, n->output_count);
     if (step == NULL) {
@@ -245,10 +342,11 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
         return trmi_bind_no_memory();
     }
     step->kernel = k;
+    step->place = place;
     step->collective =
         (trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0 && n->op != TRM_OP_TrmShard;
-    if (k->workspace_bytes > s->workspace_bytes)
-        s->workspace_bytes = k->workspace_bytes;
+    if (k->workspace_bytes > s->workspace_bytes[place])
+        s->workspace_bytes[place] = k->workspace_bytes;
     if (n->input_count > 0)
         memcpy(step->in_slots, in_slots, (size_t)n->input_count * sizeof(int));
     if (*dynamic_out)
@@ -261,9 +359,11 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
             continue;
         s->state[v].desc = b->out[i];
         s->state[v].desc.data = NULL;
+        s->state[v].place = place;
         st = TRM_OK;
         if (i > 0 || !reuse_input(b, n, k, step, &s->state[v].slot, &st))
-            st = trmi_bind_buffer(b, &b->out[i], trmi_bind_last_use(b, v), &s->state[v].slot);
+            st =
+                trmi_bind_buffer(b, place, &b->out[i], trmi_bind_last_use(b, v), &s->state[v].slot);
         TRM_CHECK(st);
         step->out_slots[i] = s->state[v].slot;
     }

@@ -253,7 +253,7 @@ trm_status trmi_collective_agree(trm_engine *e, trm_status mine)
     char text[512];
     trm_status st;
 
-    if (!e->talks || mine == TRM_ERR_COMM)
+    if (!e->talks || mine == TRM_ERR_COMM || mine == TRM_ERR_DEVICE)
         return mine;
     snprintf(text, sizeof(text), "%s", mine == TRM_OK ? "" : trm_message());
     st = trm_comm_allreduce(e->options.comm, &bad, &any, 1, TRM_DTYPE_I32, TRM_REDUCE_MAX);
@@ -282,7 +282,7 @@ trm_status trmi_collective_layouts(trm_engine *e, const trmi_segment *s, bool *a
     all = mine + count;
     for (int i = 0; i < s->step_count; i++)
         if (s->steps[i].collective)
-            mine[at++] = (unsigned char)((struct collective *)s->steps[i].kernel)->layout;
+            mine[at++] = (unsigned char)trmi_collective_layout(s->steps[i].kernel);
     for (int r = 0; r < ranks; r++)
         bytes[r] = (size_t)count;
     st = trm_comm_allgather(e->options.comm, mine, all, bytes);
@@ -316,7 +316,8 @@ static int maker_of(const trmi_segment *s, int at, int slot)
 
 void trmi_collective_places(trm_engine *e, trmi_segment *s)
 {
-    for (int i = 0; i < s->step_count && e->talks; i++) {
+    /* a device's copies go to pinned memory, which the window is not */
+    for (int i = 0; i < s->step_count && e->talks && !trmi_engine_splits(e); i++) {
         const trmi_step *step = &s->steps[i];
         const trmi_storage *storage;
         int maker;

@@ -1,6 +1,6 @@
-/* If, Loop and Scan. Bodies are closed graphs (model/graph.h) with engines of their own; their
- * results are copied into the dynamic buffers of the node, because the next iteration reuses the
- * body's arena. */
+/* If, Loop and Scan. Bodies are closed graphs (model/graph.h) with engines of their own, on a
+ * device whose memory is the host's; their results are copied into the dynamic buffers of the node,
+ * because the next iteration reuses the body's arena. */
 #include "worker/engine_impl.h"
 
 #include <string.h>
@@ -63,6 +63,11 @@ static void swap_sets(struct kept *a, struct kept *b, int count)
     }
 }
 
+static trmi_place place_of(const trm_engine *e)
+{
+    return trmi_engine_splits(e) ? TRMI_HOST : TRMI_DEVICE;
+}
+
 static trm_status give(trm_engine *e, int dynamic, const trm_tensor *t)
 {
     void *to;
@@ -71,7 +76,7 @@ static trm_status give(trm_engine *e, int dynamic, const trm_tensor *t)
     if (dynamic < 0)
         return TRM_OK;
     TRM_CHECK(trm_tensor_bytes(t, &bytes));
-    TRM_CHECK(trmi_dynamic_alloc(e, dynamic, t->dtype, t->rank, t->dims, &to));
+    TRM_CHECK(trmi_dynamic_alloc(e, dynamic, place_of(e), t->dtype, t->rank, t->dims, &to));
     if (bytes > 0)
         memcpy(to, t->data, bytes);
     return TRM_OK;
@@ -114,7 +119,7 @@ static trm_status run_if(trm_engine *e, const trm_node *node, const trm_tensor *
     if (body->graph->output_count < node->output_count)
         return trm_fail(TRM_ERR_BAD_FILE, "branch '%s' has %d outputs, the node wants %d",
                         body->graph->name, body->graph->output_count, node->output_count);
-    TRM_CHECK(trmi_engine_execute(body, in + 1, results));
+    TRM_CHECK(trmi_engine_execute(body, in + 1, results, NULL));
     for (int i = 0; i < node->output_count; i++)
         TRM_CHECK(give(e, out_dynamic[i], &results[i]));
     return TRM_OK;
@@ -158,7 +163,7 @@ static trm_status give_stacked(trm_engine *e, int dynamic, const struct kept *st
                         rank);
     for (int i = 0, k = 0; i < rank; i++)
         dims[i] = i == axis ? count : one->dims[k++] < 0 ? 0 : one->dims[k - 1];
-    TRM_CHECK(trmi_dynamic_alloc(e, dynamic, one->dtype, rank, dims, &memory));
+    TRM_CHECK(trmi_dynamic_alloc(e, dynamic, place_of(e), one->dtype, rank, dims, &memory));
     if (count == 0)
         return TRM_OK;
     to = memory;
@@ -217,7 +222,7 @@ static trm_status run_loop(trm_engine *e, const trm_node *node, const trm_tensor
         args[1] = (trm_tensor){.dtype = TRM_DTYPE_BOOL, .data = &go_on};
         for (int i = 0; i < carried; i++)
             args[2 + i] = now[i].desc;
-        TRM_TRY(st, trmi_engine_execute(body, args, results), done);
+        TRM_TRY(st, trmi_engine_execute(body, args, results, NULL), done);
         for (int i = 0; i < carried;
              i++) /* two sets: a body may hand its inputs back in another order */
             TRM_TRY(st, kept_set(&next[i], &results[1 + i]), done);
@@ -323,7 +328,7 @@ static trm_status run_scan(trm_engine *e, const trm_node *node, const trm_tensor
                     done);
             args[states + i] = slices[i].desc;
         }
-        TRM_TRY(st, trmi_engine_execute(body, args, results), done);
+        TRM_TRY(st, trmi_engine_execute(body, args, results, NULL), done);
         for (int i = 0; i < states; i++)
             TRM_TRY(st, kept_set(&next[i], &results[i]), done);
         for (int i = 0; i < scans; i++)
@@ -350,9 +355,6 @@ done:
 trm_status trmi_control_run(trm_engine *e, const trm_node *node, const trm_tensor *in,
                             const int *out_dynamic)
 {
-    if (!e->device->host_memory)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "%s runs where memory is the host's",
-                        trm_op_get(node->op)->name);
     if (node->input_count > ARGS_MAX - 4)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%d inputs: at most %d", node->input_count,
                         ARGS_MAX - 4);

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "worker/engine_impl.h"
 
+#include "base/log.h"
+
 #include <stdatomic.h>
 
 static _Atomic uint64_t next_engine_id = 1; /* relaxed: only uniqueness matters */
@@ -49,8 +51,10 @@ trm_status trm_engine_create(trm_graph *graph, trm_device *device,
         goto fail;
     }
     TRM_TRY(st, create_last_use(e), fail);
-    if (device->host_memory)
-        TRM_TRY(st, trm_evaluator_create(device, &e->evaluator), fail);
+    if (trm_device_host(device) != NULL)
+        TRM_TRY(st, trm_evaluator_create(trm_device_host(device), &e->evaluator), fail);
+    if (trmi_engine_splits(e))
+        TRM_TRY(st, trmi_flights_create(e), fail);
     *engine_out = e;
     return TRM_OK;
 fail:
@@ -58,17 +62,21 @@ fail:
     return st;
 }
 
-static void buffer_free(trm_engine *e, trmi_buffer *b)
+void trmi_buffer_free(trm_engine *e, trmi_place place, trmi_buffer *b)
 {
     if (b->memory != NULL)
-        e->device->ops->free(e->device, TRM_MEMORY_DEVICE, b->memory);
+        e->device->ops->free(e->device, place == TRMI_HOST ? TRM_MEMORY_PINNED : TRM_MEMORY_DEVICE,
+                             b->memory);
     b->memory = NULL;
+    b->bytes = 0;
 }
 
 void trm_engine_destroy(trm_engine *e)
 {
     if (e == NULL)
         return;
+    if (trmi_engine_splits(e) && trmi_engine_settle(e) != TRM_OK)
+        TRM_LOG(TRM_LOG_DEBUG, "engine", "end: %s", trm_message());
     while (e->root.children != NULL) {
         trmi_segment *s = e->root.children;
 
@@ -77,18 +85,21 @@ void trm_engine_destroy(trm_engine *e)
     }
     for (int i = 0; i < e->body_count; i++)
         trm_engine_destroy(e->bodies[i]);
-    for (int i = 0; i < e->level_count; i++)
-        buffer_free(e, &e->arenas[i]);
+    for (int p = 0; p < TRMI_PLACES; p++) {
+        for (int i = 0; i < e->level_count; i++)
+            trmi_buffer_free(e, p, &e->arenas[p][i]);
+        trmi_buffer_free(e, p, &e->workspace[p]);
+        trm_free(e->arenas[p]);
+    }
     for (int i = 0; i < e->dynamic_max; i++)
-        buffer_free(e, &e->dynamics[i]);
+        trmi_buffer_free(e, e->dynamics[i].place, &e->dynamics[i]);
     for (int v = 0; e->constants != NULL && v < e->graph->value_count; v++)
         if (e->constants[v] != NULL)
             e->device->ops->free(e->device, TRM_MEMORY_DEVICE, e->constants[v]);
     for (int i = 0; e->copies != NULL && i < e->graph->output_count; i++)
-        buffer_free(e, &e->copies[i]);
-    buffer_free(e, &e->workspace);
+        trmi_buffer_free(e, TRMI_DEVICE, &e->copies[i]);
+    trmi_flights_destroy(e);
     trm_evaluator_destroy(&e->evaluator);
-    trm_free(e->arenas);
     trm_free(e->dynamics);
     trm_free(e->constants);
     trm_free(e->copies);
@@ -101,21 +112,26 @@ void trm_engine_destroy(trm_engine *e)
     trm_free(e);
 }
 
-trm_status trmi_buffer_grow(trm_engine *e, trmi_buffer *b, size_t bytes)
+trm_status trmi_buffer_grow(trm_engine *e, trmi_place place, trmi_buffer *b, size_t bytes)
 {
     void *memory = NULL;
 
     if (bytes <= b->bytes && b->memory != NULL)
         return TRM_OK;
-    TRM_CHECK(e->device->ops->alloc(e->device, TRM_MEMORY_DEVICE, bytes, &memory));
-    buffer_free(e, b);
+    if (trmi_engine_splits(e)) {
+        TRM_CHECK(trmi_engine_settle(e)); /* what was enqueued may still use it */
+        trmi_buffer_free(e, place, b);    /* room for the larger one */
+    }
+    TRM_CHECK(e->device->ops->alloc(
+        e->device, place == TRMI_HOST ? TRM_MEMORY_PINNED : TRM_MEMORY_DEVICE, bytes, &memory));
+    trmi_buffer_free(e, place, b);
     b->memory = memory;
     b->bytes = bytes;
     return TRM_OK;
 }
 
-trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int rank,
-                              const int64_t *dims, void **data_out)
+trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trmi_place place, trm_dtype dtype,
+                              int rank, const int64_t *dims, void **data_out)
 {
     trmi_buffer *b = &e->dynamics[dynamic];
     size_t bytes;
@@ -124,9 +140,14 @@ trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int r
     for (int i = 0; i < rank; i++)
         b->desc.dims[i] = dims[i];
     TRM_CHECK(trm_tensor_bytes(&b->desc, &bytes));
+    if (b->place != place && b->memory != NULL) {
+        TRM_CHECK(trmi_engine_settle(e));
+        trmi_buffer_free(e, b->place, b);
+    }
+    b->place = place;
     if (bytes > b->bytes ||
         b->memory == NULL) /* grow with slack, so that slowly growing results settle */
-        TRM_CHECK(trmi_buffer_grow(e, b, trm_align_up(bytes + bytes / 4, TRM_ALIGN)));
+        TRM_CHECK(trmi_buffer_grow(e, place, b, trm_align_up(bytes + bytes / 4, TRM_ALIGN)));
     b->desc.data = b->memory;
     *data_out = b->memory;
     return TRM_OK;
@@ -154,7 +175,9 @@ trm_status trmi_body_engine(trm_engine *e, trm_graph *body, trm_engine **engine_
         return trm_fail(TRM_ERR_NO_MEMORY, "engine of body '%s'", body->name);
     options = e->options;
     options.weight_space = 0; /* its value numbers are its own */
-    TRM_CHECK(trm_engine_create(body, e->device, &options, &e->bodies[e->body_count]));
+    /* bodies take and give host tensors, often small ones and many times: they run there */
+    TRM_CHECK(
+        trm_engine_create(body, trm_device_host(e->device), &options, &e->bodies[e->body_count]));
     e->body_graphs[e->body_count] = body;
     *engine_out = e->bodies[e->body_count++];
     return TRM_OK;

@@ -20,14 +20,17 @@ extern "C" {
 typedef struct trm_engine trm_engine;
 
 typedef struct trm_engine_options {
-    int programs_max;      /* cached shape buckets, 0: 16 */
-    bool profile;          /* collect time per node: trm_engine_profile */
+    int programs_max;  /* cached shape buckets, 0: 16 */
+    bool profile;      /* collect time per node: trm_engine_profile. Steps then run one by one */
+    bool captures_off; /* launch every kernel by itself (TRM_GRAPHS=off does the same) */
     uint64_t weight_space; /* names this graph's constants among the processes that share the
                               device's weight store; 0: none of them is shared */
     /* The tensor group whose ranks run this graph together; borrowed. NULL: a graph with
      * collectives (other than TrmShard) is refused. With it, ranks of the group bind and run in
      * step, and a step that fails on one of them fails on all. */
     trm_comm *comm;
+    /* The same ranks' devices, ready; borrowed. NULL: collectives go over host memory. */
+    struct trm_device_group *group;
 } trm_engine_options;
 
 /* `graph` has been through trm_pass_all and outlives the engine; `device` too. */
@@ -43,6 +46,17 @@ void trm_engine_destroy(trm_engine *engine);
 TRM_MUST_USE trm_status trm_engine_run(trm_engine *engine, const trm_tensor *inputs,
                                        trm_tensor *outputs);
 
+/* On a device with memory of its own steps overlap: while one computes, the next one's inputs are
+ * uploaded and the last one's outputs come back. `depth` may be under way (1: only run works,
+ * submit is UNSUPPORTED); they end in the order in which they were submitted. Inputs may be reused
+ * when submit returns; outputs stay until the next-but-one submit. Submit checks as run does and
+ * fails with nothing under way; CANCELLED: depth steps are under way, or none is. DEVICE: the
+ * device is lost. */
+int trm_engine_depth(const trm_engine *engine);
+int trm_engine_depth_of(const trm_device *device); /* of any engine there */
+TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
+TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
+
 /* Checks as above without running. */
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
 
@@ -51,8 +65,17 @@ typedef struct trm_engine_stats {
     int programs;       /* bound now */
     int segments;       /* of all programs: more than programs where shapes depend on data */
     int kernels;        /* steps of the program last run */
+    /* a device with memory of its own: */
+    int host_kernels;       /* of those steps, run on the host device */
+    size_t copied_bytes;    /* between host and device in the last run, inputs and outputs apart */
+    int captures;           /* stretches of steps that are launched as one */
+    size_t constant_bytes;  /* constants in device memory, beside packed weights */
+    size_t workspace_bytes; /* of device memory */
 } trm_engine_stats;
 void trm_engine_get_stats(const trm_engine *engine, trm_engine_stats *stats_out);
+/* Operators of the last run that ran on the host device for want of a kernel, "Unique, If"; ""
+ * where none did. */
+void trm_engine_host_operators(const trm_engine *engine, char *text, size_t bytes);
 /* Prints time per kernel of the last program to `file`, most expensive first. */
 void trm_engine_profile(const trm_engine *engine, void *file);
 

@@ -20,12 +20,19 @@
 enum { TRMI_NO_SLOT = -1 };
 #define TRMI_FOREVER INT32_MAX
 
+/* Where a tensor lies and where a step runs. On a device with memory of its own, operators that it
+ * has no kernel for run on its host device, between pinned host memory; copies are steps. A device
+ * whose memory is the host's has one place, DEVICE. */
+typedef enum trmi_place { TRMI_DEVICE, TRMI_HOST, TRMI_PLACES } trmi_place;
+
 typedef enum trmi_source {
-    TRMI_SOURCE_ARENA,   /* arena of the segment's level + storage offset */
-    TRMI_SOURCE_INPUT,   /* graph input `index` */
-    TRMI_SOURCE_FIXED,   /* `fixed` */
-    TRMI_SOURCE_DYNAMIC, /* dynamic buffer `index` */
-    TRMI_SOURCE_SLOT     /* same memory as slot `index` of an earlier segment */
+    TRMI_SOURCE_ARENA,      /* arena of the segment's level + storage offset */
+    TRMI_SOURCE_HOST_ARENA, /* the same in the host place */
+    TRMI_SOURCE_INPUT,      /* graph input `index` where the device reads it */
+    TRMI_SOURCE_HOST_INPUT, /* as the caller gave it */
+    TRMI_SOURCE_FIXED,      /* `fixed` */
+    TRMI_SOURCE_DYNAMIC,    /* dynamic buffer `index` */
+    TRMI_SOURCE_SLOT        /* same memory as slot `index` of an earlier segment */
 } trmi_source;
 
 typedef struct trmi_slot {
@@ -41,17 +48,40 @@ typedef trm_lifetime trmi_storage;
 typedef struct trmi_state {
     trm_tensor desc; /* concrete once bound; data: host value where known */
     int slot;
+    trmi_place place; /* of the slot */
 } trmi_state;
 
-/* A copy of a value in another layout. */
+/* A copy of a value in another layout or place. */
 typedef struct trmi_alternative {
     int value, slot;
     trm_layout layout;
+    trmi_place place;
 } trmi_alternative;
+
+/* Device memory of a value that was known while binding. */
+typedef struct trmi_fixed {
+    struct trmi_fixed *next;
+    void *memory;
+} trmi_fixed;
+
+/* Steps [begin, end) of a segment that only enqueue: after their first run they are captured and
+ * from then on launched as one. A capture holds for the pointers it was made with; inputs
+ * alternate between two buffers, hence two. */
+typedef struct trmi_stretch {
+    int begin, end;
+    bool refused;   /* could not be captured */
+    int recaptured; /* times that addresses had changed */
+    uint64_t runs;
+    struct {
+        trm_capture *capture;
+        uint64_t pointers; /* a hash of them */
+    } taken[2];
+} trmi_stretch;
 
 typedef struct trmi_step {
     trm_kernel *kernel; /* NULL: control flow, run by trmi_control_run */
-    int node;           /* TRM_NO_VALUE for reorders */
+    trmi_place place;
+    int node; /* TRM_NO_VALUE for reorders */
     int in_count, out_count;
     int *in_slots, *out_slots; /* TRMI_NO_SLOT: NULL pointer */
     const void **in;           /* scratch for the pointers */
@@ -80,11 +110,15 @@ typedef struct trmi_segment {
     int step_count, step_max;
     trmi_slot *slots; /* slot ids slot_begin.. */
     int slot_begin, slot_count, slot_max;
-    trmi_storage *storages;
-    int storage_count, storage_max;
+    trmi_storage *storages[TRMI_PLACES];
+    int storage_count[TRMI_PLACES], storage_max[TRMI_PLACES];
+    trmi_fixed *fixed;
+    trmi_stretch *stretches; /* NULL: the device captures nothing */
+    int stretch_count;
     trmi_alternative *alternatives;
     int alternative_count, alternative_max;
-    size_t arena_bytes, workspace_bytes;
+    size_t arena_bytes[TRMI_PLACES], workspace_bytes[TRMI_PLACES];
+    size_t copied_bytes; /* between places, a run */
     int dynamic_begin, dynamic_count;
     int *learned; /* values whose dims are known after the run */
     int learned_count;
@@ -97,8 +131,19 @@ typedef struct trmi_segment {
 typedef struct trmi_buffer {
     void *memory;
     size_t bytes;
+    trmi_place
+        place;       /* of dynamic buffers: of what the last run put there; else fixed by its use */
     trm_tensor desc; /* dynamic buffers: what the last run put there */
 } trmi_buffer;
+
+/* A step under way on a device with memory of its own. */
+typedef struct trmi_flight {
+    trmi_buffer *host_in, *device_in;            /* [graph inputs] */
+    trmi_buffer *host_out, *device_out;          /* [graph outputs] */
+    trm_tensor *outputs;                         /* [graph outputs] what collect hands over */
+    trm_event *uploaded, *computed, *downloaded; /* on their streams */
+} trmi_flight;
+#define TRMI_FLIGHTS 2
 
 struct trm_engine {
     trm_graph *graph;
@@ -107,14 +152,23 @@ struct trm_engine {
     uint64_t id; /* high half of weight keys */
     uint64_t clock;
     int *last_use; /* [value_count]: last node that reads it; TRMI_FOREVER for outputs; -1 unused */
-    void **constants;  /* [value_count] device memory of constants, where it is not the host's */
-    trmi_segment root; /* no steps; children are the programs */
+    void **constants; /* [value_count] device memory of constants, where it is not the host's */
+    size_t constant_bytes; /* in them */
+    trmi_segment root;     /* no steps; children are the programs */
     int segment_count;
-    trmi_buffer *arenas; /* by level */
+    trmi_buffer *arenas[TRMI_PLACES]; /* by level */
     int level_count;
     trmi_buffer *dynamics;
     int dynamic_max;
-    trmi_buffer workspace;
+    trmi_buffer workspace[TRMI_PLACES];
+    /* a device with memory of its own: */
+    trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */
+    trmi_flight flights[TRMI_FLIGHTS]; /* a ring */
+    int flight_first, flight_count;
+    bool busy;                /* something was enqueued that the host has not waited for */
+    trm_tensor *staged;       /* [graph inputs] */
+    trmi_place *out_places;   /* [graph outputs] */
+    const trm_tensor *caller; /* inputs as the caller gave them; otherwise as `inputs` */
     void **slot_pointers;
     int slot_max;
     unsigned char *key;
@@ -141,6 +195,11 @@ trm_status trmi_inputs_check(const trm_graph *g, const int *last_use, const trm_
 /* collective.c. prepare: a kernel for a collective, as the device's for others. */
 trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
                                    trm_kernel **kernel_out);
+/* collective_device.c: the same over the device's own memory, from what prepare has made, which it
+ * takes on success. UNSUPPORTED: too many pieces. */
+trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
+                                     trm_kernel **kernel_out);
+trm_layout trmi_collective_layout(const trm_kernel *collective);
 bool trmi_collective_talks(const trm_graph *g);
 /* A rank must not fail alone: all get the failure of the lowest failing one, or OK. */
 trm_status trmi_collective_agree(trm_engine *e, trm_status mine);
@@ -151,13 +210,39 @@ trm_status trmi_collective_layouts(trm_engine *e, const trmi_segment *s, bool *a
 /* While binding: finds the steps that can write straight into the communicator's window. */
 void trmi_collective_places(trm_engine *e, trmi_segment *s);
 
-/* engine_run.c */
-trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
-                               trm_tensor *device_outputs);
+/* engine_run.c. The chain of segments for these inputs; outputs are where the last segment leaves
+ * them (places_out: [graph outputs]), enqueued if the device is asynchronous. */
+trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs, trm_tensor *outputs,
+                               trmi_place *places_out);
+/* One step, enqueued or run. */
+trm_status trmi_step_run(trm_engine *e, trmi_step *step);
+/* The host waits for what was enqueued. */
+trm_status trmi_engine_settle(trm_engine *e);
+
+/* engine_capture.c: stretches of steps as captured graphs. */
+trm_status trmi_stretches_find(trm_engine *e, trmi_segment *s);
+trm_status trmi_stretch_run(trm_engine *e, trmi_segment *s, trmi_stretch *t);
+void trmi_stretches_destroy(trm_engine *e, trmi_segment *s);
+
+/* engine_device.c: inputs and outputs of a device with memory of its own. */
+trm_status trmi_flights_create(trm_engine *e);
+void trmi_flights_destroy(trm_engine *e);
+trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs);
+trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs);
+
+/* copy.c: a kernel that copies `bytes` to the other place. */
+trm_status trmi_copy_prepare(trm_device *device, trmi_place to, size_t bytes,
+                             trm_kernel **kernel_out);
+
 /* engine.c */
-trm_status trmi_buffer_grow(trm_engine *e, trmi_buffer *b, size_t bytes);
-trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trm_dtype dtype, int rank,
-                              const int64_t *dims, void **data_out);
+trm_status trmi_buffer_grow(trm_engine *e, trmi_place place, trmi_buffer *b, size_t bytes);
+void trmi_buffer_free(trm_engine *e, trmi_place place, trmi_buffer *b);
+trm_status trmi_dynamic_alloc(trm_engine *e, int dynamic, trmi_place place, trm_dtype dtype,
+                              int rank, const int64_t *dims, void **data_out);
+static inline bool trmi_engine_splits(const trm_engine *e) /* two places */
+{
+    return !e->device->host_memory;
+}
 trm_status trmi_body_engine(trm_engine *e, trm_graph *body, trm_engine **engine_out);
 
 /* control.c: runs If, Loop or Scan. in: plain device tensors of the node's inputs; outputs go to

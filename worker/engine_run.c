@@ -65,10 +65,9 @@ static trm_status learn(trm_engine *e, const trmi_segment *s)
             e->key = grown;
             e->key_max = (at + bytes) * 2;
         }
-        TRM_CHECK(e->device->ops->copy_out(e->device, NULL, e->key + at, e->slot_pointers[v->slot],
-                                           bytes));
-        if (e->device->ops->stream_wait != NULL)
-            TRM_CHECK(e->device->ops->stream_wait(e->device, NULL));
+        TRM_CHECK(trmi_engine_settle(e));
+        if (bytes > 0) /* it was copied to the host place */
+            memcpy(e->key + at, e->slot_pointers[v->slot], bytes);
         e->key_bytes += bytes;
     }
     return TRM_OK;
@@ -158,11 +157,24 @@ static trm_status sink_alloc(void *ctx, int output, int rank, const int64_t *dim
 
     if (dynamic < 0)
         return trm_fail(TRM_ERR_INTERNAL, "memory for output %d, which nobody wants", output);
-    return trmi_dynamic_alloc(c->e, dynamic, c->step->out_dtypes[output], rank, dims, data_out);
+    return trmi_dynamic_alloc(c->e, dynamic, c->step->place, c->step->out_dtypes[output], rank,
+                              dims, data_out);
 }
 
-static trm_status run_step(trm_engine *e, trmi_step *step)
+trm_status trmi_engine_settle(trm_engine *e)
 {
+    if (!e->busy)
+        return TRM_OK;
+    TRM_CHECK(e->device->ops->stream_wait(e->device, e->stream));
+    e->busy = false;
+    return TRM_OK;
+}
+
+trm_status trmi_step_run(trm_engine *e, trmi_step *step)
+{
+    void *workspace = e->workspace[step->place].memory;
+    trm_stream *stream = step->place == TRMI_DEVICE ? e->stream : NULL;
+
     if (step->window_slot != TRMI_NO_SLOT) {
         void *window = NULL;
 
@@ -174,6 +186,10 @@ static trm_status run_step(trm_engine *e, trmi_step *step)
         step->in[i] = step->in_slots[i] < 0 ? NULL : e->slot_pointers[step->in_slots[i]];
     for (int i = 0; i < step->out_count; i++)
         step->out[i] = step->out_slots[i] < 0 ? NULL : e->slot_pointers[step->out_slots[i]];
+    if (step->place == TRMI_HOST)
+        TRM_CHECK(trmi_engine_settle(e)); /* its inputs may be on their way */
+    else
+        e->busy = trmi_engine_splits(e);
     if (step->kernel == NULL) {
         for (int i = 0; i < step->in_count; i++)
             step->in_descs[i].data = (void *)(uintptr_t)step->in[i];
@@ -183,10 +199,9 @@ static trm_status run_step(trm_engine *e, trmi_step *step)
         struct sink_context ctx = {.e = e, .step = step};
         trm_output_sink sink = {.alloc = sink_alloc, .ctx = &ctx};
 
-        return step->kernel->ops->run_dynamic(step->kernel, NULL, step->in, &sink,
-                                              e->workspace.memory);
+        return step->kernel->ops->run_dynamic(step->kernel, stream, step->in, &sink, workspace);
     }
-    return step->kernel->ops->run(step->kernel, NULL, step->in, step->out, e->workspace.memory);
+    return step->kernel->ops->run(step->kernel, stream, step->in, step->out, workspace);
 }
 
 static uint64_t now_ns(void)
@@ -207,7 +222,17 @@ static void set_pointers(trm_engine *e, const trmi_segment *s)
 
         switch (slot->source) {
         case TRMI_SOURCE_ARENA:
-            *p = (unsigned char *)e->arenas[s->level].memory + s->storages[slot->index].offset;
+            *p = (unsigned char *)e->arenas[TRMI_DEVICE][s->level].memory +
+                 s->storages[TRMI_DEVICE][slot->index].offset;
+            break;
+        case TRMI_SOURCE_HOST_ARENA:
+            *p = (unsigned char *)e->arenas[TRMI_HOST][s->level].memory +
+                 s->storages[TRMI_HOST][slot->index].offset;
+            break;
+        case TRMI_SOURCE_HOST_INPUT:
+            *p = e->caller[slot->index].data;
+            if (*p == NULL)
+                *p = nothing;
             break;
         case TRMI_SOURCE_INPUT:
             *p = e->inputs[slot->index].data;
@@ -235,33 +260,56 @@ static trm_status step_failed(const trm_engine *e, const trmi_step *step, trm_st
                      : trm_fail_context(st, "node '%s' (%s)", n->name, trm_op_get(n->op)->name);
 }
 
+static trm_status run_one(trm_engine *e, trmi_step *step)
+{
+    uint64_t start = e->options.profile ? now_ns() : 0;
+    trm_status st = trmi_step_run(e, step);
+
+    if (st == TRM_OK && e->options.profile && step->place == TRMI_DEVICE)
+        st = trmi_engine_settle(e);
+    if (e->options.profile) {
+        step->ns += now_ns() - start;
+        step->runs++;
+    }
+    return st == TRM_OK ? st : step_failed(e, step, st);
+}
+
+/* A broken communicator or a lost device: nothing more can be done together. */
+static bool is_the_end(trm_status st)
+{
+    return st == TRM_ERR_COMM || st == TRM_ERR_DEVICE;
+}
+
 /* After a failed step the others of the group still wait for this rank in their collectives: it
  * takes part in those, with whatever lies there, and then all agree that the step has failed. */
 static trm_status run_segment(trm_engine *e, trmi_segment *s)
 {
     char text[512] = "";
     trm_status failed = TRM_OK;
+    int next = 0; /* stretch */
 
     set_pointers(e, s);
     for (int i = 0; i < s->step_count; i++) {
         trmi_step *step = &s->steps[i];
-        uint64_t start = e->options.profile ? now_ns() : 0;
         trm_status st;
 
         if (failed != TRM_OK && !step->collective)
             continue;
-        st = run_step(e, step);
+        while (next < s->stretch_count && s->stretches[next].begin < i)
+            next++;
+        if (next < s->stretch_count && s->stretches[next].begin == i && failed == TRM_OK &&
+            !e->options.profile) {
+            st = trmi_stretch_run(e, s, &s->stretches[next]);
+            i = s->stretches[next].end - 1;
+        } else {
+            st = run_one(e, step);
+        }
         if (st != TRM_OK) {
-            st = step_failed(e, step, st);
-            if (!e->talks || st == TRM_ERR_COMM)
+            if (!e->talks || is_the_end(st))
                 return st;
             if (failed == TRM_OK)
                 snprintf(text, sizeof(text), "%s", trm_message());
             failed = failed == TRM_OK ? st : failed;
-        }
-        if (e->options.profile) {
-            step->ns += now_ns() - start;
-            step->runs++;
         }
     }
     if (e->talks)
@@ -274,7 +322,7 @@ static trm_status run_segment(trm_engine *e, trmi_segment *s)
 }
 
 trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
-                               trm_tensor *device_outputs)
+                               trm_tensor *device_outputs, trmi_place *places_out)
 {
     trmi_segment *s = &e->root;
 
@@ -294,6 +342,8 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
             if (s->learned[k] == e->graph->outputs[i])
                 device_outputs[i] = e->dynamics[s->dynamic_begin + k].desc;
         device_outputs[i].data = e->slot_pointers[s->output_slots[i]];
+        if (places_out != NULL)
+            places_out[i] = v->place;
     }
     e->ran = s;
     return TRM_OK;
@@ -314,7 +364,7 @@ static trm_status own_outputs(trm_engine *e, const trm_tensor *inputs, trm_tenso
             TRM_CHECK(trm_tensor_bytes(&inputs[j], &in_bytes));
             if ((uintptr_t)at < (uintptr_t)from || (uintptr_t)at >= (uintptr_t)from + in_bytes)
                 continue;
-            TRM_CHECK(trmi_buffer_grow(e, copy, bytes));
+            TRM_CHECK(trmi_buffer_grow(e, TRMI_DEVICE, copy, bytes));
             memcpy(copy->memory, at, bytes);
             outputs[i].data = copy->memory;
             break;
@@ -325,12 +375,39 @@ static trm_status own_outputs(trm_engine *e, const trm_tensor *inputs, trm_tenso
 
 trm_status trm_engine_run(trm_engine *e, const trm_tensor *inputs, trm_tensor *outputs)
 {
-    const trm_device_ops *ops = e->device->ops;
-
+    if (trmi_engine_splits(e)) {
+        TRM_CHECK(trm_engine_submit(e, inputs));
+        return trm_engine_collect(e, outputs);
+    }
     TRM_CHECK(trm_engine_check(e, inputs));
-    if (!e->device->host_memory)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "device '%s' has memory of its own: staging is not built", ops->name);
-    TRM_CHECK(trmi_engine_execute(e, inputs, outputs));
+    TRM_CHECK(trmi_engine_execute(e, inputs, outputs, NULL));
     return own_outputs(e, inputs, outputs);
+}
+
+int trm_engine_depth_of(const trm_device *device)
+{
+    return device->host_memory ? 1 : TRMI_FLIGHTS;
+}
+
+int trm_engine_depth(const trm_engine *e)
+{
+    return trm_engine_depth_of(e->device);
+}
+
+trm_status trm_engine_submit(trm_engine *e, const trm_tensor *inputs)
+{
+    if (!trmi_engine_splits(e))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "device '%s' is synchronous", e->device->ops->name);
+    if (e->flight_count == TRMI_FLIGHTS)
+        return trm_fail(TRM_ERR_CANCELLED, "%d steps are under way: collect one first",
+                        e->flight_count);
+    TRM_CHECK(trm_engine_check(e, inputs));
+    return trmi_flight_submit(e, inputs);
+}
+
+trm_status trm_engine_collect(trm_engine *e, trm_tensor *outputs)
+{
+    if (e->flight_count == 0)
+        return trm_fail(TRM_ERR_CANCELLED, "no step is under way");
+    return trmi_flight_collect(e, outputs);
 }

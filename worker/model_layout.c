@@ -226,6 +226,8 @@ static trm_status share_weights(trm_tensor_model *m, const trm_tensor_model_opti
     trm_status mine = TRM_OK;
     char text[512] = "";
 
+    if (!m->device->host_memory) /* each has its weights in its own device's memory */
+        return TRM_OK;
     for (int r = 0; r < o->job->size; r++)
         most = hosts[r] > most ? hosts[r] : most;
     for (int i = 0; m->parallel.data > 1 && i < places * (most + 1); i++) {

@@ -13,9 +13,38 @@ void trm_engine_get_stats(const trm_engine *e, trm_engine_stats *stats)
         stats->programs++;
     stats->segments = e->segment_count;
     for (int i = 0; i < e->level_count; i++)
-        stats->arena_bytes += e->arenas[i].bytes;
-    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent)
+        stats->arena_bytes += e->arenas[TRMI_DEVICE][i].bytes;
+    stats->constant_bytes = e->constant_bytes;
+    stats->workspace_bytes = e->workspace[TRMI_DEVICE].bytes;
+    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent) {
         stats->kernels += s->step_count;
+        stats->copied_bytes += s->copied_bytes;
+        for (int i = 0; i < s->step_count; i++)
+            stats->host_kernels += s->steps[i].place == TRMI_HOST;
+        for (int i = 0; i < s->stretch_count; i++)
+            stats->captures += s->stretches[i].taken[0].capture != NULL ||
+                               s->stretches[i].taken[1].capture != NULL;
+    }
+}
+
+void trm_engine_host_operators(const trm_engine *e, char *text, size_t bytes)
+{
+    text[0] = '\0';
+    for (const trmi_segment *s = e->ran; s != NULL && s != &e->root; s = s->parent) {
+        for (int i = 0; i < s->step_count; i++) {
+            const trmi_step *step = &s->steps[i];
+            const char *name;
+
+            if (step->place != TRMI_HOST || step->node < 0)
+                continue;
+            name = trm_op_get(e->graph->nodes[step->node].op)->name;
+            if (strstr(text, name) == NULL && strlen(text) + strlen(name) + 3 < bytes) {
+                if (text[0] != '\0')
+                    strcat(text, ", ");
+                strcat(text, name);
+            }
+        }
+    }
 }
 
 struct profile_row {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define STEP_TIMEOUT_MS 120000
+#define GROUP_TIMEOUT_MS 60000
 #define STEPS_PATIENCE 20 /* predicted steps before a wait gives up, where that is longer */
 
 static trm_status no_memory(void)
@@ -265,6 +266,7 @@ static trm_status make_local(trm_replica *r)
     if (o->local == NULL && (o->dtype == TRM_DTYPE_BF16 || o->dtype == TRM_DTYPE_F16))
         TRM_CHECK(trm_pass_precision(r->local, o->dtype));
     eo.comm = r->tensor > 1 ? o->stage : NULL;
+    eo.group = r->group;
     return trm_engine_create(r->local, o->device, &eo, &r->engine);
 }
 
@@ -301,6 +303,14 @@ static trm_status reserve(trm_replica *r)
         return TRM_OK;
     trm_comm_set_timeout(r->options.stage, timeout);
     return trm_comm_reserve(r->options.stage, &needs);
+}
+
+/* Shards with devices of their own exchange data over the devices' links. */
+static trm_status open_group(trm_replica *r)
+{
+    if (r->tensor == 1 || r->options.device->host_memory)
+        return TRM_OK;
+    return trm_device_group_open(r->options.stage, r->options.device, GROUP_TIMEOUT_MS, &r->group);
 }
 
 static trm_status create_here(trm_replica *r)
@@ -343,8 +353,11 @@ trm_status trm_replica_create(const trm_replica_options *options, trm_replica **
     if (r->pipeline > 1)
         /* one more than there are stages: the leader need not wait for the very last message */
         r->depth = (plan->micro_batches > r->pipeline ? plan->micro_batches : r->pipeline) + 1;
+    else if (r->size == 1 && !options->device->host_memory)
+        r->depth = trm_engine_depth_of(options->device); /* the engine overlaps them */
     TRM_TRY(st, check_options(r), fail);
     TRM_TRY(st, reserve(r), fail);
+    TRM_TRY(st, agree(r, open_group(r)), fail);
     TRM_TRY(st, agree(r, create_here(r)), fail);
     TRM_TRY(st, agree(r, share_names(r)), fail);
     TRM_TRY(st, agree(r, connect(r)), fail);
@@ -361,6 +374,7 @@ void trm_replica_destroy(trm_replica *r)
     if (r == NULL)
         return;
     trm_engine_destroy(r->engine);
+    trm_device_group_close(r->group);
     if (r->owns_local)
         trm_graph_destroy(r->local);
     for (int i = 0; r->ring != NULL && i < r->depth; i++)

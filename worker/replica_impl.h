@@ -3,6 +3,7 @@
 #ifndef TRM_WORKER_REPLICA_IMPL_H
 #define TRM_WORKER_REPLICA_IMPL_H
 
+#include "parallel/device_group.h"
 #include "worker/replica.h"
 
 #define TRMI_REPLICA_TEXT 400
@@ -57,6 +58,7 @@ struct trmi_origin {
 /* A step under way; leader only. */
 struct trmi_under_way {
     uint64_t number;
+    bool submitted; /* to the engine, which has it under way */
     trm_status st;
     char text[TRMI_REPLICA_TEXT];
     trm_tensor *kept; /* [graph outputs] those that the leader has itself */
@@ -71,6 +73,7 @@ struct trm_replica {
     trm_graph *local;
     bool owns_local;
     trm_engine *engine;
+    trm_device_group *group;       /* of the stage's devices; NULL: none */
     trm_arena *arena;              /* names and tables */
     int *last_use;                 /* of the whole graph, for the check of inputs */
     struct trmi_names *ins, *outs; /* [pipeline] */

@@ -11,17 +11,30 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A lost rank or a lost device ends the replica. */
+static bool is_the_end(trm_status st)
+{
+    return st == TRM_ERR_COMM || st == TRM_ERR_DEVICE;
+}
+
+/* The engine runs several steps at once, and there is nobody to pass anything on to. */
+static bool overlaps(const trm_replica *r)
+{
+    return r->size == 1 && r->depth > 1;
+}
+
 static trm_status broken(trm_replica *r, trm_status st)
 {
-    if (st == TRM_ERR_COMM)
+    if (is_the_end(st))
         r->broken = true;
-    return st;
+    /* for everybody else this rank is lost */
+    return st == TRM_ERR_DEVICE ? trm_fail_context(TRM_ERR_COMM, "this rank's device") : st;
 }
 
 /* Whatever ended a step's message half-way (no memory for it, say), others have had it and wait. */
 static trm_status half_sent(trm_replica *r, trm_status st)
 {
-    if (st != TRM_OK && st != TRM_ERR_COMM)
+    if (st != TRM_OK && !is_the_end(st))
         st = trm_fail_context(TRM_ERR_COMM, "a step that only some ranks know of");
     return broken(r, st);
 }
@@ -150,6 +163,8 @@ static trm_status keep_own(trm_replica *r, struct trmi_under_way *u, const trm_t
             TRM_CHECK(trm_graph_constant(r->graph, o->index, &u->kept[i]));
         else if (o->stage < 0)
             TRM_CHECK(keep(r, u, i, &inputs[o->index]));
+        else if (o->stage == 0 && overlaps(r))
+            continue; /* collect has it */
         else if (o->stage == 0 && r->pipeline == 1)
             u->kept[i] = r->out[r->results[o->index]];
         else if (o->stage == 0)
@@ -168,11 +183,15 @@ trm_status trm_replica_submit(trm_replica *r, const trm_tensor *inputs)
         return trm_fail(TRM_ERR_CANCELLED, "%d steps are under way: collect one first", r->depth);
     u->number = r->next_step;
     u->text[0] = '\0';
+    u->submitted = false;
     TRM_CHECK(half_sent(r, announce(r, u->number, inputs)));
     r->next_step++;
-    u->st = trm_engine_run(r->engine, r->in, r->out);
-    if (u->st == TRM_ERR_COMM)
+    u->st = overlaps(r) ? trm_engine_submit(r->engine, r->in)
+                        : trm_engine_run(r->engine, r->in, r->out);
+    if (is_the_end(u->st))
         return broken(r, u->st);
+    if (u->st == TRM_OK && overlaps(r))
+        u->submitted = true;
     if (u->st == TRM_OK)
         u->st = keep_own(r, u, inputs);
     if (u->st != TRM_OK)
@@ -218,6 +237,16 @@ trm_status trm_replica_collect(trm_replica *r, trm_tensor *outputs)
             TRM_CHECK(broken(r, collect_stage(r, u, s, outputs)));
     r->first = (r->first + 1) % r->depth;
     r->under_way--;
+    if (u->submitted) {
+        trm_status st = trm_engine_collect(r->engine, r->out);
+
+        if (is_the_end(st))
+            return broken(r, st);
+        TRM_CHECK(st);
+        for (int i = 0; i < r->graph->output_count; i++)
+            if (r->origins[i].stage == 0)
+                u->kept[i] = r->out[r->results[r->origins[i].index]];
+    }
     if (u->st != TRM_OK)
         return trm_fail(u->st, "%s", u->text);
     for (int i = 0; i < r->graph->output_count; i++)
@@ -290,8 +319,8 @@ static trm_status follow_step(trm_replica *r)
             r->in[i] = r->message.tensors[r->in_from[i]];
     }
     st = trm_engine_run(r->engine, r->in, r->out);
-    if (st == TRM_ERR_COMM)
-        return st;
+    if (is_the_end(st))
+        return broken(r, st);
     if (st != TRM_OK)
         snprintf(text, sizeof(text), "%s", trm_message());
     return pass_on(r, step, st, text);

@@ -9,6 +9,8 @@
 static trm_status check_operators(const trm_graph *g, trm_device *device, char *missing,
                                   size_t bytes)
 {
+    trm_device *host = trm_device_host(device);
+
     for (int n = 0; n < g->node_count; n++) {
         const trm_node *node = &g->nodes[n];
         trm_op_desc desc = {.op = node->op, .attrs = &node->attrs, .name = node->name};
@@ -18,7 +20,8 @@ static trm_status check_operators(const trm_graph *g, trm_device *device, char *
             if (node->attrs.items[i].kind == TRM_ATTR_GRAPH)
                 TRM_CHECK(check_operators(node->attrs.items[i].v.graph, device, missing, bytes));
         if ((trm_op_get(node->op)->flags & (TRM_OPF_CONTROL | TRM_OPF_COLLECTIVE)) != 0 ||
-            device->ops->supports(device, &desc))
+            device->ops->supports(device, &desc) ||
+            host->ops->supports(host, &desc)) /* a device's gaps are filled by its host */
             continue;
         if (strstr(missing, name) == NULL && strlen(missing) + strlen(name) + 4 < bytes) {
             if (missing[0] != '\0')
@@ -37,9 +40,8 @@ static trm_status prepare(trm_tensor_model *m, const char *path)
 
     TRM_CHECK(trm_package_open(path, &m->package));
     m->graph = m->package->graph;
-    if (m->device->host_memory)
-        TRM_CHECK(trm_evaluator_create(m->device, &evaluator));
-    st = trm_pass_prepare(m->graph, m->device->host_memory ? &evaluator : NULL);
+    TRM_CHECK(trm_evaluator_create(trm_device_host(m->device), &evaluator));
+    st = trm_pass_prepare(m->graph, &evaluator);
     trm_evaluator_destroy(&evaluator);
     if (st != TRM_OK)
         return trm_fail_context(st, "%s", path);

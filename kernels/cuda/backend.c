@@ -31,6 +31,9 @@ static void cuda_info(trm_device *d, trm_device_info *info)
              cuda->capability);
     info->memory_bytes = cuda->memory_bytes;
     info->threads = 1;
+    if (cudaDeviceGetPCIBusId(info->identity, (int)sizeof(info->identity), cuda->ordinal) !=
+        cudaSuccess)
+        info->identity[0] = '\0';
     info->bf16_fast = cuda->capability >= 80;
 }
 
@@ -369,11 +372,12 @@ static void versions(char *text, size_t bytes)
     snprintf(text, bytes, "CUDA runtime %d.%d", runtime / 1000, runtime % 1000 / 10);
 }
 
-const trm_cuda_module *trm_cuda_module_get(void);
+__attribute__((visibility("default"))) const trm_cuda_module *trm_cuda_module_get(void);
 const trm_cuda_module *trm_cuda_module_get(void)
 {
     static const trm_cuda_module module = {.abi = TRM_CUDA_MODULE_ABI,
                                            .device_bytes = sizeof(trm_device),
+                                           .ops_bytes = sizeof(trm_device_ops),
                                            .kernel_bytes = sizeof(trm_kernel),
                                            .op_count = TRM_OP_COUNT,
                                            .create = create,

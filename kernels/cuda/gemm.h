@@ -33,11 +33,15 @@ typedef struct trmi_gemm_desc {
     float alpha, beta;  /* beta 0: C is not read and may be NULL */
     trm_dtype bias;     /* [n], added to each row before the activation; NONE: none */
     trmi_gemm_activation activation;
+    int align; /* bytes that a, b, c and d are aligned to, at least; 0: TRM_ALIGN. bias: TRM_ALIGN
+                  always */
 } trmi_gemm_desc;
 
 typedef struct trmi_gemm trmi_gemm;
 
-/* UNSUPPORTED: dtypes or alignments that cuBLASLt has no algorithm for. */
+/* UNSUPPORTED: dtypes or alignments that cuBLASLt has no algorithm for. A bias has the dtype of d
+ * and no bias goes with F64 or I8. I8: A as it is, B transposed, n and k multiples of 4, alpha 1.
+ * C has the dtype of d. May measure on cuda->stream, and waits for it then. */
 TRM_MUST_USE trm_status trmi_gemm_create(trm_cuda *cuda, const trmi_gemm_desc *desc,
                                          trmi_gemm **gemm_out);
 size_t trmi_gemm_workspace_bytes(const trmi_gemm *gemm);

@@ -1,6 +1,7 @@
 /* One ONNX backend test case: import, passes, engine, comparison. */
 #include "tests/conformance/conformance.h"
 
+#include "kernels/device_open.h"
 #include "model/onnx/onnx.h"
 #include "model/passes/passes.h"
 #include "worker/engine.h"
@@ -227,7 +228,7 @@ static trm_status place_inputs(const trm_graph *g, const trm_tensor *given,
     return TRM_OK;
 }
 
-static trm_status run_set(const char *dir, trm_graph *g, trm_engine *engine)
+static trm_status run_set(const char *dir, trm_graph *g, trm_engine *engine, int rounds)
 {
     trm_tensor given[TENSORS_MAX], want[TENSORS_MAX], inputs[TENSORS_MAX], outputs[TENSORS_MAX];
     const char *names[TENSORS_MAX] = {NULL}, *want_names[TENSORS_MAX] = {NULL};
@@ -244,8 +245,8 @@ static trm_status run_set(const char *dir, trm_graph *g, trm_engine *engine)
     TRM_TRY(st, read_tensors(dir, "output", arena, want, want_names, TENSORS_MAX, &want_count),
             fail);
     TRM_TRY(st, place_inputs(g, given, names, given_count, inputs), fail);
-    /* twice: the second run takes the cached program, and must not see the first one's results */
-    for (int round = 0; round < 2; round++) {
+    /* more than once: later runs take the cached program, and must not see earlier results */
+    for (int round = 0; round < rounds; round++) {
         TRM_TRY(st, trm_engine_run(engine, inputs, outputs), fail);
         for (int i = 0; i < want_count; i++) {
             trm_tensor w = as_meant(&want[i], outputs[i].dtype);
@@ -254,7 +255,7 @@ static trm_status run_set(const char *dir, trm_graph *g, trm_engine *engine)
 
             if (wrong != NULL) {
                 st = trm_fail(TRM_ERR_INTERNAL, "output %d%s: %s", i,
-                              round > 0 ? ", second run" : "", wrong);
+                              round > 0 ? ", a later run" : "", wrong);
                 goto fail;
             }
         }
@@ -265,18 +266,33 @@ fail:
     return st;
 }
 
-static trm_status run_case(const char *path, trm_file *file, const conf_options *options)
+static void count_kernels(const trm_engine *engine, const trm_device *device, conf_result *r)
+{
+    trm_engine_stats stats;
+
+    if (device->host_memory)
+        return;
+    trm_engine_get_stats(engine, &stats);
+    r->kernels = stats.kernels;
+    r->host_kernels = stats.host_kernels;
+    trm_engine_host_operators(engine, r->host_operators, sizeof(r->host_operators));
+}
+
+static trm_status run_case(const char *path, trm_file *file, const conf_options *options,
+                           conf_result *r)
 {
     trm_graph *graph = NULL;
+    trm_device_pair devices = {NULL, NULL, ""};
     trm_device *device = NULL;
     trm_engine *engine = NULL;
     trm_evaluator evaluator = {NULL, NULL};
     trm_status st;
 
     TRM_TRY(st, trm_onnx_import(file, &graph), fail);
-    TRM_TRY(st, trm_device_cpu_create(options->threads, &device), fail);
+    TRM_TRY(st, trm_device_open(options->device, 0, options->threads, &devices), fail);
+    device = devices.device;
     if (!options->no_fold)
-        TRM_TRY(st, trm_evaluator_create(device, &evaluator), fail);
+        TRM_TRY(st, trm_evaluator_create(devices.host, &evaluator), fail);
     TRM_TRY(st, trm_pass_all(graph, options->no_fold ? NULL : &evaluator), fail);
     TRM_TRY(st, trm_engine_create(graph, device, NULL, &engine), fail);
     for (int n = 0;; n++) {
@@ -290,19 +306,21 @@ static trm_status run_case(const char *path, trm_file *file, const conf_options 
             goto fail;
         }
         there = trm_path_is_dir(dir);
-        st = there ? run_set(dir, graph, engine) : TRM_OK;
+        st = there ? run_set(dir, graph, engine, options->rounds) : TRM_OK;
         trm_free(dir);
         if (!there && n == 0)
             st = trm_fail(TRM_ERR_INTERNAL, "the case has no test_data_set_0");
         if (!there || st != TRM_OK)
             break;
     }
+    if (st == TRM_OK)
+        count_kernels(engine, device, r);
 fail:
     trm_engine_destroy(engine);
     if (evaluator.run != NULL)
         trm_evaluator_destroy(&evaluator);
     trm_graph_destroy(graph);
-    trm_device_destroy(device);
+    trm_device_close(&devices);
     return st;
 }
 
@@ -316,7 +334,7 @@ void conf_run_case(const char *path, const conf_options *options, conf_result *r
     st = open_in(path, "model.onnx", &file);
     if (st == TRM_OK) {
         list_operators(file, all, sizeof(all), unknown, sizeof(unknown));
-        st = run_case(path, file, options);
+        st = run_case(path, file, options, r);
     }
     trm_file_unref(file);
     r->verdict = st == TRM_OK                ? CONF_PASSED

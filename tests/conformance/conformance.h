@@ -12,7 +12,9 @@ typedef enum conf_verdict { CONF_PASSED, CONF_FAILED, CONF_UNSUPPORTED } conf_ve
 
 typedef struct conf_options {
     int threads;
-    bool no_fold; /* constants are computed by kernels at run time instead of once before */
+    const char *device; /* kernels/device_open.h */
+    int rounds;         /* of each data set; 4 on a GPU: captured steps too */
+    bool no_fold;       /* constants are computed by kernels at run time instead of once before */
 } conf_options;
 
 typedef struct conf_result {
@@ -20,6 +22,9 @@ typedef struct conf_result {
     char operator_name[120]; /* unsupported: the operator that stands in the way; else all of the
                                 model */
     char reason[500];
+    int kernels, host_kernels; /* of the last data set's last run, on a device with memory of its
+                                  own: all, and those on the host device */
+    char host_operators[120];
 } conf_result;
 
 /* Runs every data set of the case in folder `path`. Makes and destroys a device of its own. */

@@ -43,7 +43,8 @@ typedef struct options {
 typedef struct test_case {
     char *path; /* folder */
     conf_verdict verdict;
-    char *operator_name, *reason;
+    char *operator_name, *reason, *host_operators;
+    int kernels, host_kernels;
 } test_case;
 
 typedef struct expectation {
@@ -183,7 +184,8 @@ static void child_main(const options *o, int first, int fd)
         for (char *p = r.reason; *p != '\0'; p++)
             if (*p == '\n' || *p == '\t')
                 *p = ' ';
-        fprintf(out, "%d\t%s\t%s\n", (int)r.verdict, r.operator_name, r.reason);
+        fprintf(out, "%d\t%s\t%d\t%d\t%s\t%s\n", (int)r.verdict, r.operator_name, r.kernels,
+                r.host_kernels, r.host_operators, r.reason);
         if (fflush(out) != 0)
             _exit(3);
     }
@@ -235,15 +237,21 @@ static void worker_lines(const options *o, worker *w)
     char *end;
 
     while ((end = memchr(w->line, '\n', w->used)) != NULL) {
-        char *tab1, *tab2;
+        char *field[6];
+        int fields = 1;
         size_t length = (size_t)(end - w->line) + 1;
 
         *end = '\0';
-        tab1 = strchr(w->line, '\t');
-        tab2 = tab1 != NULL ? strchr(tab1 + 1, '\t') : NULL;
-        if (tab2 != NULL && w->next < case_count) {
-            *tab1 = *tab2 = '\0';
-            settle(o, w->next, (conf_verdict)(w->line[0] - '0'), tab1 + 1, tab2 + 1);
+        field[0] = w->line;
+        for (char *p = w->line; fields < 6 && (p = strchr(p, '\t')) != NULL; fields++) {
+            *p++ = '\0';
+            field[fields] = p;
+        }
+        if (fields == 6 && w->next < case_count) {
+            cases[w->next].kernels = atoi(field[2]);
+            cases[w->next].host_kernels = atoi(field[3]);
+            cases[w->next].host_operators = must(strdup(field[4]));
+            settle(o, w->next, (conf_verdict)(w->line[0] - '0'), field[1], field[5]);
             w->next += o->jobs;
         }
         memmove(w->line, w->line + length, w->used - length);
@@ -348,6 +356,32 @@ static void print_unsupported(test_case **list, int count)
     }
 }
 
+/* Where a device has memory of its own: what ran on the host for want of a kernel. */
+static void print_host_operators(void)
+{
+    int kernels = 0, host = 0;
+    char seen[4000] = "";
+
+    for (int i = 0; i < case_count; i++) {
+        const char *p = cases[i].host_operators;
+
+        kernels += cases[i].kernels;
+        host += cases[i].host_kernels;
+        while (p != NULL && *p != '\0') {
+            size_t n = strcspn(p, ",");
+            char word[64];
+
+            snprintf(word, sizeof(word), " %.*s,", (int)n, p);
+            if (strstr(seen, word) == NULL && strlen(seen) + strlen(word) < sizeof(seen))
+                strcat(seen, word);
+            p += n;
+            p += strspn(p, ", ");
+        }
+    }
+    if (kernels > 0)
+        printf("\n%d kernels, %d of them on the host device:%s\n", kernels, host, seen);
+}
+
 static int report(const options *o)
 {
     test_case **unsupported = must(calloc((size_t)case_count + 1, sizeof(test_case *)));
@@ -369,6 +403,7 @@ static int report(const options *o)
                 printf("  %s [%s] %s\n", case_name(&cases[i]), cases[i].operator_name,
                        cases[i].reason);
     }
+    print_host_operators();
     printf("\n%d cases: %d passed, %d failed, %d unsupported", case_count, counts[CONF_PASSED],
            counts[CONF_FAILED], counts[CONF_UNSUPPORTED]);
     if (counts[CONF_PASSED] < o->min)
@@ -384,6 +419,7 @@ static void usage(FILE *to)
             "usage: conformance --data DIR [--data DIR...] [--filter TEXT] [--expect FILE...] "
             "[--min N]\n"
             "                   [--jobs N] [--threads N] [--timeout SECONDS] [--no-fold] [--list] "
+            "[--device D] [--rounds N] "
             "[--verbose]\n"
             "DIR holds cases: <case>/model.onnx, <case>/test_data_set_0/input_0.pb, output_0.pb, "
             "...\n");
@@ -431,6 +467,10 @@ static void parse(int argc, char **argv, options *o)
                 o->jobs = number(a, v, 1, JOBS_MAX);
             else if (strcmp(a, "--threads") == 0)
                 o->run.threads = number(a, v, 1, 1024);
+            else if (strcmp(a, "--device") == 0)
+                o->run.device = v;
+            else if (strcmp(a, "--rounds") == 0)
+                o->run.rounds = number(a, v, 1, 100);
             else if (strcmp(a, "--timeout") == 0)
                 o->timeout_s = number(a, v, 1, 100000);
             else
@@ -445,7 +485,7 @@ static void parse(int argc, char **argv, options *o)
 
 int main(int argc, char **argv)
 {
-    options o = {.timeout_s = 60, .jobs = 1, .run = {.threads = 1}};
+    options o = {.timeout_s = 60, .jobs = 1, .run = {.threads = 1, .device = "cpu", .rounds = 2}};
 
     parse(argc, argv, &o);
     setvbuf(stdout, NULL, _IOLBF, 0);

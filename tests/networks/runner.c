@@ -10,6 +10,7 @@
  * (fp32 only; classes whose scores are nearer than the tolerance may swap). Each model runs twice,
  * so that the cached program is checked too. Exit code 0: all agree. */
 #include "base/npy.h"
+#include "kernels/device_open.h"
 #include "worker/tensor_model.h"
 
 #include <math.h>
@@ -23,6 +24,7 @@ typedef struct settings {
     const char *against;
     double tolerance;
     int threads;
+    const char *device;
     bool given; /* the tolerance */
     trm_tensor_model_options model;
     trm_job job;
@@ -161,7 +163,7 @@ static trm_status lead(trm_tensor_model *model, const char *folder, const settin
     const trm_graph *g = model->graph;
     trm_tensor got[IO_MAX];
 
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < 4; round++) {
         TRM_CHECK(trm_replica_run(model->replica, inputs, got));
         for (int i = 0; i < g->output_count; i++)
             TRM_CHECK(compare(&got[i], &want[i], g->values[g->outputs[i]].name, s, worst_out));
@@ -216,28 +218,28 @@ static trm_status planned_inputs(void *ctx, const trm_graph *g, const trm_tensor
 static trm_status run_network(const char *folder, settings *s, double *worst_out)
 {
     trm_arena *arena = NULL;
-    trm_device *device = NULL;
+    trm_device_pair devices = {NULL, NULL, ""};
     trm_tensor_model *model = NULL;
     trm_status st;
 
     *worst_out = 0;
     planned_folder = folder;
     TRM_TRY(st, trm_arena_create(0, &arena), fail);
-    TRM_TRY(st, trm_device_cpu_create(s->threads, &device), fail);
+    TRM_TRY(st, trm_device_open(s->device, 0, s->threads, &devices), fail);
     s->model.inputs = planned_inputs;
     s->model.ctx = &arena;
-    TRM_TRY(st, trm_tensor_model_open(folder, device, &s->model, &model), fail);
-    st = run_opened(model, folder, device, s, arena, worst_out);
+    TRM_TRY(st, trm_tensor_model_open(folder, devices.device, &s->model, &model), fail);
+    st = run_opened(model, folder, devices.device, s, arena, worst_out);
 fail:
     trm_tensor_model_close(model);
-    trm_device_destroy(device);
+    trm_device_close(&devices);
     trm_arena_destroy(arena);
     return st;
 }
 
 int main(int argc, char **argv)
 {
-    settings s = {.against = "output", .tolerance = 1e-4, .threads = 0};
+    settings s = {.against = "output", .tolerance = 1e-4, .device = "cpu", .threads = 0};
     int i = 1, failed = 0;
 
     for (; i < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
@@ -260,6 +262,8 @@ int main(int argc, char **argv)
             s.model.threads = s.model.cores = 1;
         } else if (strcmp(argv[i], "--against") == 0) {
             s.against = v;
+        } else if (strcmp(argv[i], "--device") == 0) {
+            s.device = v;
         } else if (strcmp(argv[i], "--threads") == 0) {
             s.threads = (int)strtol(v, NULL, 10);
         } else {
@@ -271,7 +275,7 @@ int main(int argc, char **argv)
         s.tolerance = 1e-5;
     if (i >= argc) {
         fprintf(stderr, "usage: networks [--dtype T] [--tolerance T] [--against output|ort] "
-                        "[--threads N] FOLDER...\n");
+                        "[--device D] [--threads N] FOLDER...\n");
         return 2;
     }
     for (; i < argc; i++) {

@@ -1,0 +1,99 @@
+/* What the prepare functions of the moving kernels share, and the check of run-time indices. */
+#include "kernels/cuda/move.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+void trmi_cuda_steps(int rank, const int64_t *dims, int64_t *steps)
+{
+    int64_t step = 1;
+
+    for (int i = rank - 1; i >= 0; i--) {
+        steps[i] = step;
+        step *= dims[i];
+    }
+}
+
+trm_status trmi_cuda_expect(const trm_op_desc *desc, int output, int rank, const int64_t *dims)
+{
+    trm_tensor want = {.rank = rank};
+    char a[TRM_SHAPE_TEXT_BYTES], b[TRM_SHAPE_TEXT_BYTES];
+
+    if (rank > TRM_RANK_MAX)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': result of rank %d, want at most %d",
+                        trm_op_get(desc->op)->name, desc->name, rank, TRM_RANK_MAX);
+    for (int i = 0; i < rank; i++)
+        want.dims[i] = dims[i];
+    if (!trm_tensor_same_shape(&want, &desc->outputs[output]))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': output %d is declared as %s, but is %s",
+                        trm_op_get(desc->op)->name, desc->name, output,
+                        trm_tensor_shape_text(&desc->outputs[output], a, sizeof(a)),
+                        trm_tensor_shape_text(&want, b, sizeof(b)));
+    return TRM_OK;
+}
+
+trm_status trmi_cuda_index_dtype(const trm_op_desc *desc, int input)
+{
+    trm_dtype d = desc->inputs[input].dtype;
+
+    if (d != TRM_DTYPE_I32 && d != TRM_DTYPE_I64)
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': indices are %s, want i32 or i64",
+                        trm_op_get(desc->op)->name, desc->name, trm_dtype_name(d));
+    return TRM_OK;
+}
+
+trm_layout trmi_cuda_move_layout(trm_layout layout, int rank)
+{
+    return layout == TRM_LAYOUT_CHANNELS_LAST && rank >= 3 ? layout : TRM_LAYOUT_PLAIN;
+}
+
+trm_status trmi_cuda_move_checked_new(trm_cuda *cuda, const trm_op_desc *desc, size_t bytes,
+                                      const trm_kernel_ops *ops, void *kernel_out)
+{
+    static const int64_t none[8];
+    trmi_move_checked *k;
+    bool found;
+    trm_status st;
+
+    TRM_CHECK(trmi_cuda_kernel_new(cuda, bytes, ops, &k));
+    k->op = desc->op;
+    snprintf(k->name, sizeof(k->name), "%s", desc->name == NULL ? "" : desc->name);
+    TRM_TRY(st, trmi_cuda_pack(cuda, 0, "bad index", sizeof(none), &k->bad, &found), fail);
+    TRM_TRY(st, trmi_cuda_upload(cuda, k->bad->memory, none, sizeof(none)), fail);
+    *(trmi_move_checked **)kernel_out = k;
+    return TRM_OK;
+fail:
+    trmi_cuda_move_checked_free(&k->base.base);
+    return st;
+}
+
+void trmi_cuda_move_checked_free(trm_kernel *base)
+{
+    trmi_move_checked *k = (trmi_move_checked *)base;
+
+    trmi_cuda_pack_release(k->base.cuda, k->bad);
+    trm_free(k);
+}
+
+trm_status trmi_cuda_move_check(trm_kernel *base)
+{
+    trmi_move_checked *k = (trmi_move_checked *)base;
+    const trm_device_ops *ops;
+    trm_device *d;
+    int64_t seen[8] = {0};
+
+    if (base->ops->destroy != trmi_cuda_move_checked_free)
+        return TRM_OK;
+    d = &k->base.cuda->base;
+    ops = d->ops;
+    TRM_CHECK(ops->copy_out(d, NULL, seen, k->bad->memory, sizeof(seen)));
+    TRM_CHECK(ops->stream_wait(d, NULL));
+    if (seen[0] == 0)
+        return TRM_OK;
+    TRM_CHECK(ops->fill_zero(d, NULL, k->bad->memory, sizeof(seen)));
+    TRM_CHECK(ops->stream_wait(d, NULL));
+    return trm_fail(TRM_ERR_INVALID_ARG,
+                    "%s '%s': index %" PRId64 " (element %" PRId64
+                    ") is out of range, want %" PRId64 " to %" PRId64,
+                    trm_op_get(k->op)->name, k->name, seen[1], seen[2], seen[3], seen[4]);
+}

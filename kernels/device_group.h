@@ -1,0 +1,68 @@
+/* Collectives between devices of one kind, each owned by a rank: enqueued on a stream, device
+ * memory in and out, nothing staged. A backend that has them fills trm_device_ops.group; NULL there
+ * means that ranks exchange data through host memory.
+ *
+ * Making a group never blocks: rank 0 makes an id, which reaches the others by other means
+ * (parallel/device_group), every rank begins, and polls until it is ready. Once it is, `poll` tells
+ * of errors that no call has returned (a peer that died, a link that failed). After any failure the
+ * group is only good for destroy, which does not wait for peers.
+ *
+ * Collectives: all ranks, same order, same arguments. Sums: the same bits on every rank. Threads:
+ * one owner, the device's. */
+#ifndef TRM_KERNELS_DEVICE_GROUP_H
+#define TRM_KERNELS_DEVICE_GROUP_H
+
+#include "kernels/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_device_group trm_device_group;
+
+#define TRM_DEVICE_GROUP_RANKS_MAX 64
+#define TRM_DEVICE_GROUP_ID_BYTES 256   /* at most */
+#define TRM_DEVICE_GROUP_PEER_BYTES 512 /* what a rank tells the others about its memory */
+
+typedef struct trm_device_group_ops {
+    const char *name;  /* "nccl" */
+    size_t id_bytes;   /* of an id, 1..TRM_DEVICE_GROUP_ID_BYTES */
+    size_t peer_bytes; /* 0: peers need not meet */
+    /* UNSUPPORTED: the library is not there: what is missing. Rank 0 of the group */
+    trm_status (*make_id)(trm_device *d, void *id_out);
+    /* Starts to bring the group up. */
+    trm_status (*begin)(trm_device *d, const void *id, int rank, int size,
+                        trm_device_group **group_out);
+    /* *ready_out: every rank has come. COMM: the group is broken; the message says how. */
+    trm_status (*poll)(trm_device_group *g, bool *ready_out);
+    /* With peer_bytes, once the group is ready and all ranks are on one host: memory that peers may
+     * read directly, for small sums. own: this rank's, peer_bytes; then all: [size][peer_bytes], in
+     * rank order, or NULL: goes on without. UNSUPPORTED from either: then all get NULL. */
+    trm_status (*peer_own)(trm_device_group *g, void *own_out);
+    trm_status (*peer_all)(trm_device_group *g, const void *all);
+
+    /* out[i] = sum over ranks of in[i], in fp32 for F16 and BF16; out may be in */
+    trm_status (*allreduce)(trm_device_group *g, trm_stream *s, const void *in, void *out,
+                            size_t elems, trm_dtype dtype);
+    /* bytes[size]: contributions, which arrive in rank order, gapless */
+    trm_status (*allgather)(trm_device_group *g, trm_stream *s, const void *in, void *out,
+                            const size_t *bytes);
+    /* sum, then rank r gets elems[r], in order */
+    trm_status (*reduce_scatter)(trm_device_group *g, trm_stream *s, const void *in, void *out,
+                                 const size_t *elems, trm_dtype dtype);
+    /* in: send[r] bytes for rank r one after another; out: receive[r] from rank r */
+    trm_status (*alltoall)(trm_device_group *g, trm_stream *s, const void *in, const size_t *send,
+                           void *out, const size_t *receive);
+    void (*destroy)(trm_device_group *g);
+} trm_device_group_ops;
+
+/* Base of every group: embed it first. */
+struct trm_device_group {
+    const trm_device_group_ops *ops;
+    int rank, size;
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,258 @@
+/* Steps on a device with memory of its own. Two flights take turns: while one computes on the
+ * engine's stream, the other's inputs go up on a stream of their own and the last one's outputs
+ * come down on a third. All host ends are pinned buffers of the flight, so that no copy waits for
+ * the host and the caller's memory is free when submit returns. */
+#define _GNU_SOURCE
+#include "worker/engine_impl.h"
+
+#include "base/log.h"
+#include "base/team.h"
+#include "base/wait.h"
+#include "kernels/device_group.h"
+
+#include <string.h>
+#include <time.h>
+
+#define SMALL_BYTES (256 << 10) /* below it another stream's events cost more than they save */
+#define PARALLEL_BYTES ((size_t)1 << 20) /* copies in host memory that are worth the team */
+#define SPIN_US 2000                     /* then naps: a step that long does not mind them */
+#define NAP_NS 50000
+#define STEP_TIMEOUT_MS 600000
+
+static trm_status flight_create(trm_engine *e, trmi_flight *f)
+{
+    const trm_device_ops *ops = e->device->ops;
+    size_t ins = (size_t)e->graph->input_count + 1, outs = (size_t)e->graph->output_count + 1;
+
+    f->host_in = trm_calloc(ins, sizeof(trmi_buffer));
+    f->device_in = trm_calloc(ins, sizeof(trmi_buffer));
+    f->host_out = trm_calloc(outs, sizeof(trmi_buffer));
+    f->device_out = trm_calloc(outs, sizeof(trmi_buffer));
+    f->outputs = trm_calloc(outs, sizeof(trm_tensor));
+    if (f->host_in == NULL || f->device_in == NULL || f->host_out == NULL ||
+        f->device_out == NULL || f->outputs == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "engine");
+    TRM_CHECK(ops->event_create(e->device, &f->uploaded));
+    TRM_CHECK(ops->event_create(e->device, &f->computed));
+    return ops->event_create(e->device, &f->downloaded);
+}
+
+trm_status trmi_flights_create(trm_engine *e)
+{
+    const trm_device_ops *ops = e->device->ops;
+
+    TRM_CHECK(ops->stream_create(e->device, &e->stream));
+    TRM_CHECK(ops->stream_create(e->device, &e->up));
+    TRM_CHECK(ops->stream_create(e->device, &e->down));
+    e->staged = trm_calloc((size_t)e->graph->input_count + 1, sizeof(trm_tensor));
+    e->out_places = trm_calloc((size_t)e->graph->output_count + 1, sizeof(trmi_place));
+    if (e->staged == NULL || e->out_places == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "engine");
+    for (int i = 0; i < TRMI_FLIGHTS; i++)
+        TRM_CHECK(flight_create(e, &e->flights[i]));
+    return TRM_OK;
+}
+
+static void flight_destroy(trm_engine *e, trmi_flight *f)
+{
+    const trm_device_ops *ops = e->device->ops;
+
+    for (int i = 0; i < e->graph->input_count && f->host_in != NULL && f->device_in != NULL; i++) {
+        trmi_buffer_free(e, TRMI_HOST, &f->host_in[i]);
+        trmi_buffer_free(e, TRMI_DEVICE, &f->device_in[i]);
+    }
+    for (int i = 0; i < e->graph->output_count && f->host_out != NULL && f->device_out != NULL;
+         i++) {
+        trmi_buffer_free(e, TRMI_HOST, &f->host_out[i]);
+        trmi_buffer_free(e, TRMI_DEVICE, &f->device_out[i]);
+    }
+    trm_free(f->host_in);
+    trm_free(f->device_in);
+    trm_free(f->host_out);
+    trm_free(f->device_out);
+    trm_free(f->outputs);
+    if (f->uploaded != NULL)
+        ops->event_destroy(e->device, f->uploaded);
+    if (f->computed != NULL)
+        ops->event_destroy(e->device, f->computed);
+    if (f->downloaded != NULL)
+        ops->event_destroy(e->device, f->downloaded);
+}
+
+void trmi_flights_destroy(trm_engine *e)
+{
+    const trm_device_ops *ops = e->device->ops;
+    trm_stream *const streams[] = {e->up, e->stream, e->down};
+
+    for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
+        if (streams[i] != NULL && ops->stream_wait(e->device, streams[i]) != TRM_OK)
+            TRM_LOG(TRM_LOG_DEBUG, "engine", "end: %s", trm_message());
+    for (int i = 0; i < TRMI_FLIGHTS; i++)
+        flight_destroy(e, &e->flights[i]);
+    for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
+        if (streams[i] != NULL)
+            ops->stream_destroy(e->device, streams[i]);
+    trm_free(e->staged);
+    trm_free(e->out_places);
+}
+
+/* ---- inputs ---- */
+
+struct memory_copy {
+    unsigned char *to;
+    const unsigned char *from;
+    size_t bytes;
+};
+
+static void copy_part(void *ctx, size_t begin, size_t end)
+{
+    const struct memory_copy *c = ctx;
+    size_t from = begin * PARALLEL_BYTES, to = end * PARALLEL_BYTES;
+
+    if (to > c->bytes)
+        to = c->bytes;
+    memcpy(c->to + from, c->from + from, to - from);
+}
+
+static void copy_host(void *to, const void *from, size_t bytes)
+{
+    struct memory_copy c = {.to = to, .from = from, .bytes = bytes};
+
+    if (bytes <= PARALLEL_BYTES) {
+        if (bytes > 0)
+            memcpy(to, from, bytes);
+        return;
+    }
+    trm_team_for((bytes + PARALLEL_BYTES - 1) / PARALLEL_BYTES, 1, copy_part, &c);
+}
+
+/* Into e->staged: the inputs where the device reads them. */
+static trm_status send_inputs(trm_engine *e, trmi_flight *f, const trm_tensor *inputs)
+{
+    const trm_device_ops *ops = e->device->ops;
+    size_t all = 0, bytes;
+    trm_stream *stream;
+
+    for (int i = 0; i < e->graph->input_count; i++) {
+        TRM_CHECK(trm_tensor_bytes(&inputs[i], &bytes));
+        all += bytes;
+    }
+    stream = all > SMALL_BYTES ? e->up : e->stream;
+    for (int i = 0; i < e->graph->input_count; i++) {
+        e->staged[i] = inputs[i];
+        e->staged[i].data = NULL;
+        if (e->last_use[e->graph->inputs[i]] < 0)
+            continue; /* nothing reads it */
+        TRM_CHECK(trm_tensor_bytes(&inputs[i], &bytes));
+        TRM_CHECK(trmi_buffer_grow(e, TRMI_HOST, &f->host_in[i], bytes + TRM_ALIGN));
+        TRM_CHECK(trmi_buffer_grow(e, TRMI_DEVICE, &f->device_in[i], bytes + TRM_ALIGN));
+        copy_host(f->host_in[i].memory, inputs[i].data, bytes);
+        TRM_CHECK(
+            ops->copy_in(e->device, stream, f->device_in[i].memory, f->host_in[i].memory, bytes));
+        e->staged[i].data = f->device_in[i].memory;
+    }
+    if (stream == e->stream) {
+        e->busy = true;
+        return TRM_OK;
+    }
+    TRM_CHECK(ops->event_record(e->device, f->uploaded, e->up));
+    e->busy = true;
+    return ops->event_wait(e->device, f->uploaded, e->stream);
+}
+
+/* ---- outputs ---- */
+
+static trm_status fetch_output(trm_engine *e, trmi_flight *f, int i, trm_stream *stream,
+                               size_t bytes)
+{
+    const trm_device_ops *ops = e->device->ops;
+    const void *from = f->outputs[i].data;
+
+    TRM_CHECK(trmi_buffer_grow(e, TRMI_HOST, &f->host_out[i], bytes + TRM_ALIGN));
+    f->outputs[i].data = f->host_out[i].memory;
+    if (e->out_places[i] == TRMI_HOST) {
+        TRM_CHECK(trmi_engine_settle(e));
+        copy_host(f->host_out[i].memory, from, bytes);
+        return TRM_OK;
+    }
+    if (stream == e->stream)
+        return ops->copy_out(e->device, stream, f->host_out[i].memory, from, bytes);
+    /* out of the arena first, which the next step may overwrite */
+    TRM_CHECK(trmi_buffer_grow(e, TRMI_DEVICE, &f->device_out[i], bytes + TRM_ALIGN));
+    TRM_CHECK(ops->copy_within(e->device, e->stream, f->device_out[i].memory, from, bytes));
+    TRM_CHECK(ops->event_record(e->device, f->computed, e->stream));
+    TRM_CHECK(ops->event_wait(e->device, f->computed, stream));
+    return ops->copy_out(e->device, stream, f->host_out[i].memory, f->device_out[i].memory, bytes);
+}
+
+static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
+{
+    size_t all = 0, bytes;
+    trm_stream *stream;
+
+    for (int i = 0; i < e->graph->output_count; i++) {
+        TRM_CHECK(trm_tensor_bytes(&f->outputs[i], &bytes));
+        all += bytes;
+    }
+    stream = all > SMALL_BYTES ? e->down : e->stream;
+    for (int i = 0; i < e->graph->output_count; i++) {
+        TRM_CHECK(trm_tensor_bytes(&f->outputs[i], &bytes));
+        TRM_CHECK(fetch_output(e, f, i, stream, bytes));
+    }
+    e->busy = true;
+    return e->device->ops->event_record(e->device, f->downloaded, stream);
+}
+
+/* ---- steps ---- */
+
+trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs)
+{
+    trmi_flight *f = &e->flights[(e->flight_first + e->flight_count) % TRMI_FLIGHTS];
+
+    TRM_CHECK(send_inputs(e, f, inputs));
+    e->caller = inputs;
+    TRM_CHECK(trmi_engine_execute(e, e->staged, f->outputs, e->out_places));
+    TRM_CHECK(fetch_outputs(e, f));
+    e->flight_count++;
+    return TRM_OK;
+}
+
+static trm_status wait_for(trm_engine *e, trm_event *event)
+{
+    const struct timespec nap = {.tv_nsec = NAP_NS};
+    trm_device_group *group = e->options.group;
+    int64_t start = trm_now_us(), deadline = trm_deadline_us(STEP_TIMEOUT_MS);
+    bool done = false;
+
+    for (;;) {
+        int64_t now;
+
+        TRM_CHECK(e->device->ops->event_done(e->device, event, &done));
+        if (done)
+            return TRM_OK;
+        if (group != NULL) { /* a dead peer shows here: the kernel that waits for it never ends */
+            bool ready;
+
+            TRM_CHECK(group->ops->poll(group, &ready));
+        }
+        now = trm_now_us();
+        if (now > deadline)
+            return trm_fail(TRM_ERR_DEVICE, "the device has not finished a step for %d s",
+                            (int)((now - start) / 1000000));
+        if (now - start > SPIN_US)
+            nanosleep(&nap, NULL);
+    }
+}
+
+trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs)
+{
+    trmi_flight *f = &e->flights[e->flight_first];
+
+    e->flight_first = (e->flight_first + 1) % TRMI_FLIGHTS;
+    e->flight_count--;
+    TRM_CHECK(wait_for(e, f->downloaded));
+    if (e->flight_count == 0)
+        e->busy = false; /* the event is behind everything */
+    memcpy(outputs, f->outputs, (size_t)e->graph->output_count * sizeof(*outputs));
+    return TRM_OK;
+}
