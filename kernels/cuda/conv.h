@@ -18,12 +18,13 @@ typedef struct trmi_conv_shape {
 
 /* ---- weights and padding ---- */
 
-/* to[a][b][c][d] = from[a s0 + b s1 + c s2 + d s3], zero for d >= valid. Floats of any kind to any
- * kind (F64 to F64), or bytes to bytes, which are xored with `flip` (0x80: unsigned to signed), and
- * so is the zero that pads. */
+/* to[a][b][c][d] = from[a s0 + b s1 + c s2 + d s3]; 0 for d >= valid (split: for b * dims[3] + d >=
+ * valid). Floats of any kind to any kind (F64 to F64), or bytes to bytes, which are xored with
+ * `flip` (0x80: unsigned to signed). */
 typedef struct trmi_conv_arrange {
     size_t dims[4], strides[4];
     size_t valid;
+    bool split;
     trm_dtype from, to;
     unsigned flip;
 } trmi_conv_arrange;

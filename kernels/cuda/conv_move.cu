@@ -12,16 +12,10 @@ static unsigned blocks_of(size_t threads)
 
 /* ---- weights ---- */
 
-template <class F, class T>
-__global__ void __launch_bounds__(THREADS)
-    arrange_kernel(const F *__restrict__ from, T *__restrict__ to, trmi_conv_arrange a, size_t count)
+/* Where element i comes from; false: nowhere. */
+__device__ __forceinline__ bool arrange_from(const trmi_conv_arrange &a, size_t i, size_t *at_out)
 {
-    TRM_KERNEL_BEGIN();
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
-
-    if (i >= count)
-        return;
-    size_t rest = i, at = 0, last = 0;
+    size_t rest = i, at = 0, last = 0, second = 0;
 
 #pragma unroll
     for (int d = 3; d >= 0; d--) {
@@ -29,10 +23,24 @@ __global__ void __launch_bounds__(THREADS)
 
         rest /= a.dims[d];
         at += index * a.strides[d];
-        if (d == 3)
-            last = index;
+        last = d == 3 ? index : last;
+        second = d == 1 ? index : second;
     }
-    to[i] = last < a.valid ? trm_down<T>(trm_up(from[at])) : trm_down<T>(0.0f);
+    *at_out = at;
+    return (a.split ? second * a.dims[3] + last : last) < a.valid;
+}
+
+template <class F, class T>
+__global__ void __launch_bounds__(THREADS)
+    arrange_kernel(const F *__restrict__ from, T *__restrict__ to, trmi_conv_arrange a, size_t count)
+{
+    TRM_KERNEL_BEGIN();
+    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    size_t at;
+
+    if (i >= count)
+        return;
+    to[i] = arrange_from(a, i, &at) ? trm_down<T>(trm_up(from[at])) : trm_down<T>(0.0f);
 }
 
 __global__ void __launch_bounds__(THREADS)
@@ -41,21 +49,11 @@ __global__ void __launch_bounds__(THREADS)
 {
     TRM_KERNEL_BEGIN();
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    size_t at;
 
     if (i >= count)
         return;
-    size_t rest = i, at = 0, last = 0;
-
-#pragma unroll
-    for (int d = 3; d >= 0; d--) {
-        const size_t index = rest % a.dims[d];
-
-        rest /= a.dims[d];
-        at += index * a.strides[d];
-        if (d == 3)
-            last = index;
-    }
-    to[i] = (uint8_t)((last < a.valid ? from[at] : 0u) ^ a.flip);
+    to[i] = arrange_from(a, i, &at) ? (uint8_t)(from[at] ^ a.flip) : (uint8_t)0;
 }
 
 extern "C" trm_status trmi_cuda_conv_arrange(cudaStream_t stream, const trmi_conv_arrange *a,

@@ -57,7 +57,8 @@ trm_status trmi_cuda_conv_pack(trm_cuda *cuda, const trm_op_desc *desc, int inpu
     bool found;
     trm_status st;
 
-    n = (size_t)snprintf(form, sizeof(form), "order %s %u", trm_dtype_name(a->to), a->flip);
+    n = (size_t)snprintf(form, sizeof(form), "order %s %u %d", trm_dtype_name(a->to), a->flip,
+                         a->split);
     for (int i = 0; i < 4; i++) {
         bytes *= a->dims[i];
         n += (size_t)snprintf(form + n, sizeof(form) - n, " %zu*%zu", a->dims[i], a->strides[i]);
