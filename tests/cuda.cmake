@@ -31,8 +31,10 @@ target_compile_options(trireme_cuda_emulated PRIVATE -Wall -Wextra -Wno-unknown-
 target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic)
 target_link_libraries(trireme_cuda_emulated PRIVATE Threads::Threads m)
 set_target_properties(trireme_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
+set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)
 set(TRM_CUDA_EMULATION
-  "TRM_CUDA_MODULE=$<TARGET_FILE:trireme_cuda_emulated>;TRM_CUDA_DRIVER=$<TARGET_FILE:trireme_cuda_emulated>")
+  "TRM_CUDA_MODULE=$<TARGET_FILE:trireme_cuda_emulated>;TRM_CUDA_DRIVER=$<TARGET_FILE:trireme_cuda_emulated>"
+  "TRM_EMU_COVERAGE=${kernels_ran}")
 
 file(GLOB cuda_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/test_*.c)
 foreach(source ${cuda_tests})
@@ -42,8 +44,15 @@ foreach(source ${cuda_tests})
   trm_opens_modules(cuda_${name})
   add_dependencies(cuda_${name} trireme_cuda_emulated)
   add_test(NAME cuda/${name} COMMAND cuda_${name})
-  set_tests_properties(cuda/${name} PROPERTIES LABELS "unit;cuda" TIMEOUT 300 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+  set_tests_properties(cuda/${name} PROPERTIES LABELS "unit;cuda" TIMEOUT 300 ENVIRONMENT "${TRM_CUDA_EMULATION}"
+    FIXTURES_REQUIRED kernels_ran)
+  list(APPEND kernel_tests cuda/${name})
 endforeach()
+# every kernel of ours has run in one of them
+add_test(NAME cuda/coverage-begin COMMAND ${CMAKE_COMMAND} -E rm -f ${kernels_ran})
+set_tests_properties(cuda/coverage-begin PROPERTIES LABELS "unit;cuda" FIXTURES_SETUP kernels_ran)
+add_test(NAME cuda/coverage COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/coverage.py ${CMAKE_SOURCE_DIR}/kernels/cuda ${kernels_ran})
+set_tests_properties(cuda/coverage PROPERTIES LABELS "unit;cuda" DEPENDS "${kernel_tests}" FIXTURES_REQUIRED kernels_ran)
 
 # The program on the emulated device: conformance, whole networks, layouts, the command line.
 if(EXISTS ${onnx_data}/node)
