@@ -119,7 +119,7 @@ START_TEST(test_odd_values)
 
             if (columns && n > 200)
                 continue;
-            if (o == 1 && dtype == TRM_DTYPE_F32 && odd_values[_i][0] == 1e30)
+            if (o == 1 && dtype == TRM_DTYPE_F32 && odd_values[_i][0] >= 1000)
                 continue; /* there log(sum) is lost beside the maximum on the CPU */
             c.in[0] = kit_data(columns ? KIT_T(dtype, n, 2) : KIT_T(dtype, 2, n));
             for (int64_t i = 0; i < n; i++)
