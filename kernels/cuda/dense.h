@@ -40,6 +40,10 @@ TRM_MUST_USE trm_status trmi_dense_run(const trm_cuda *cuda, const trmi_dense *d
                                        size_t elems, size_t channels, const trmi_posts *posts);
 void trmi_dense_fini(trmi_dense *dense);
 
+/* The sizes and strides of MatMul: [..., m, k] x [..., k, n] with broadcast batch dims, dense;
+ * one-dimensional operands are a row and a column. dtypes and alpha stay as they are. */
+void trmi_cuda_matmul_product(const trm_tensor *a, const trm_tensor *b, trmi_product *product);
+
 /* Constant input i in device memory, as `dtype`, times `scale`. Floats only. */
 TRM_MUST_USE trm_status trmi_cuda_pack_as(trm_cuda *cuda, const trm_op_desc *desc, int input,
                                           trm_dtype dtype, float scale, trmi_pack **pack_out);

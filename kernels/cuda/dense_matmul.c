@@ -206,8 +206,7 @@ static int64_t dim_from_end(const trm_tensor *t, int d)
     return d < t->rank ? t->dims[t->rank - 1 - d] : 1;
 }
 
-/* [..., m, k] x [..., k, n]; one-dimensional operands are a row and a column. */
-static void matmul_product(const trm_tensor *a, const trm_tensor *b, trmi_product *p)
+void trmi_cuda_matmul_product(const trm_tensor *a, const trm_tensor *b, trmi_product *p)
 {
     int batch = (a->rank > b->rank ? a->rank : b->rank) - 2;
     int64_t a_all, b_all, d_all;
@@ -249,7 +248,7 @@ trm_status trmi_cuda_matmul(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kern
                         desc->name, a->rank, b->rank);
     plain(desc);
     TRM_CHECK(settle_dtypes(desc, &j.product));
-    matmul_product(a, b, &j.product);
+    trmi_cuda_matmul_product(a, b, &j.product);
     j.along_n = b->rank > 1;
     TRM_CHECK(trmi_cuda_posts_all(desc, y->rank - 1, TRM_LAYOUT_PLAIN, &j.posts));
     return finish(cuda, desc, &j, kernel_out);
