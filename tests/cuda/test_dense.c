@@ -290,6 +290,25 @@ START_TEST(test_long)
 }
 END_TEST
 
+/* 16 bits multiplied, fp32 given; on the library and without it. */
+START_TEST(test_wide)
+{
+    trm_dtype t = _i % 2 == 0 ? TRM_DTYPE_F16 : TRM_DTYPE_BF16;
+    cuda_case c = float_case("wide", TRM_OP_MatMul, 0, 33);
+
+    if (_i >= 2)
+        setenv("TRM_EMU_BLASLT", "none", 1);
+    c.in[0] = kit_random(KIT_T(t, 2, 33 + _i), -1, 1);
+    c.in[1] = kit_random(KIT_T(t, 33 + _i, 70), -1, 1);
+    c.in[2] = kit_random(KIT_T(TRM_DTYPE_F32, 70), -1, 1);
+    c.out[0] = KIT_T(TRM_DTYPE_F32, 2, 70);
+    c.in_count = 3;
+    c.posts[c.post_count++] = (trm_post)WITH(Add, 2);
+    cuda_check(&c);
+    unsetenv("TRM_EMU_BLASLT");
+}
+END_TEST
+
 START_TEST(test_refused)
 {
     cuda_case c = {.name = "refused", .op = TRM_OP_MatMul, .in_count = 2, .out_count = 1};
@@ -416,6 +435,7 @@ int main(void)
     tcase_add_loop_test(t, test_posts, 0, ROWS(post_rows) * KIT_FLOATS);
     tcase_add_loop_test(t, test_posts_sizes, 0, 4 * KIT_FLOATS);
     tcase_add_loop_test(t, test_long, 0, KIT_FLOATS);
+    tcase_add_loop_test(t, test_wide, 0, 4);
     tcase_add_test(t, test_refused);
     tcase_add_test(t, test_kept);
     return dense_main("cuda/dense", t);
