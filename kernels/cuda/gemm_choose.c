@@ -197,7 +197,8 @@ static trm_status time_algo(const trmi_lt *l, const trmi_gemm *g, const cublasLt
     return TRM_OK;
 }
 
-/* Index of the fastest candidate. An error means that none was measured. */
+/* Index of the fastest candidate, -1 where none of them runs. An error means that they could not be
+ * measured. */
 static trm_status measure(const trmi_lt *l, const trmi_gemm *g,
                           const cublasLtMatmulHeuristicResult_t *results, int count, int *best_out)
 {
@@ -225,8 +226,7 @@ static trm_status measure(const trmi_lt *l, const trmi_gemm *g,
         best = ms;
         at = i;
     }
-    st = at < 0 ? trm_fail(TRM_ERR_UNSUPPORTED, "cuBLASLt: no algorithm of this product runs")
-                : TRM_OK;
+    st = TRM_OK;
     *best_out = at;
     if (at > 0)
         TRM_LOG(TRM_LOG_DEBUG, "cuda",
@@ -298,6 +298,8 @@ trm_status trmi_lt_choose(trmi_lt *l, trmi_gemm *g)
     st = measure(l, g, results, count, &best);
     if (st == TRM_ERR_DEVICE)
         return st;
+    if (st == TRM_OK && best < 0)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "cuBLASLt: no algorithm of this product runs");
     g->algo = results[st == TRM_OK ? best : 0].algo;
     g->workspace = results[st == TRM_OK ? best : 0].workspaceSize;
     remember(l, key, g);

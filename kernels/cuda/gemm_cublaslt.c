@@ -25,11 +25,10 @@ trm_status trmi_lt_check(cublasStatus_t status, const char *what)
         st = TRM_ERR_NO_MEMORY;
         break;
     case CUBLAS_STATUS_NOT_INITIALIZED:
-    case CUBLAS_STATUS_EXECUTION_FAILED:
-        TRM_CHECK(trmi_cuda_check(cudaPeekAtLastError(), what)); /* a sticky one says more */
         st = TRM_ERR_DEVICE;
         break;
-    default:
+    default: /* CUDA's error says more, and must not be seen by the next launch */
+        TRM_CHECK(trmi_cuda_check(cudaPeekAtLastError(), what));
         st = TRM_ERR_INTERNAL;
         break;
     }
