@@ -162,6 +162,9 @@ typedef struct trm_device_ops {
     trm_status (*capture_end)(trm_device *d, trm_stream *s, trm_capture **capture_out);
     trm_status (*capture_launch)(trm_device *d, trm_capture *c, trm_stream *s);
     void (*capture_destroy)(trm_device *d, trm_capture *c);
+    /* optional: names what is enqueued until the matching mark_end, for profilers; they nest */
+    void (*mark_begin)(trm_device *d, const char *name);
+    void (*mark_end)(trm_device *d);
     void (*destroy)(trm_device *d);
 } trm_device_ops;
 

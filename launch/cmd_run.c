@@ -254,6 +254,7 @@ static trm_status on_ranks(struct run *r, const char *path)
     options.profile = r->profile;
     options.ctx = r;
     options.inputs = r->images.count > 0 ? NULL : planned_inputs;
+    options.images = r->images.count > 0;
     TRM_CHECK(trm_ranks_open(&r->ranks, path, st, &options));
     r->model = r->ranks.model;
     if (trm_ranks_lead(&r->ranks, &st))

@@ -53,6 +53,15 @@ static trm_status check_top(int64_t top, const trm_value *scores)
     return TRM_OK;
 }
 
+/* A folder or a list of images, as far as every rank can tell: the path may be on another host. */
+static bool names_images(const char *path)
+{
+    const char *extension = trm_path_extension(path);
+
+    return strcasecmp(extension, "jsonl") != 0 && strcasecmp(extension, "npy") != 0 &&
+           strcasecmp(extension, "npz") != 0;
+}
+
 /* Every rank, together: the model over the ranks. */
 static trm_status open_model(struct trmi_score *s, trm_status st)
 {
@@ -68,6 +77,7 @@ static trm_status open_model(struct trmi_score *s, trm_status st)
         st = trm_ranks_options(&s->ranks, &s->common, &s->parallel, otherwise,
                                TRM_OBJECTIVE_THROUGHPUT, &options);
     options.batch = s->batch;
+    options.images = names_images(s->input);
     if (options.parallel.pipeline > 1) /* a batch is cut into as many as there are stages */
         options.batch = (s->batch + options.parallel.pipeline - 1) / options.parallel.pipeline;
     return trm_ranks_open(&s->ranks, s->model_path, st, &options);

@@ -52,6 +52,9 @@ void trm_preprocess_shape(const trm_preprocess *p, int width, int height, int64_
 TRM_MUST_USE trm_status trm_preprocess_run(const trm_preprocess *p, const trm_image *image,
                                            void *out);
 
+/* What the result holds for each of the 256 values of a sample of `channel` (F32 results). */
+void trm_preprocess_table(const trm_preprocess *p, int channel, float table_out[256]);
+
 #ifdef __cplusplus
 }
 #endif

@@ -53,6 +53,13 @@ void trm_package_close(trm_package *package);
  * image-like input. */
 TRM_MUST_USE trm_status trm_package_default_preprocess(trm_package *package);
 
+/* Makes a model that takes images as floats take them as bytes, [N, H, W, C]: the graph gets a
+ * TrmImageTable in front, preprocessing ends before scale, mean and std, and the same numbers
+ * result. Before the passes. Nothing happens (OK) where images are bytes already or the input is no
+ * F32 [N, C, H, W] or [N, H, W, C]. With preprocessing absent: as trm_package_default_preprocess.
+ */
+TRM_MUST_USE trm_status trm_package_take_bytes(trm_package *package);
+
 /* A hash of the model: of its file and of weights beside it (as trm_hash_file, so of large files a
  * sample), and of what its YAML says. Names but the weights' do not count. NOT_FOUND, IO. */
 TRM_MUST_USE trm_status trm_package_identity(const trm_package *package, uint64_t *hash_out);

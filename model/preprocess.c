@@ -73,7 +73,7 @@ static trm_status to_grey(const trm_image *in, trm_image *out)
 
 /* The output value of each of the 256 sample values. Scaling is division where torchvision
  * divides. */
-static void table_make(const trm_preprocess *p, int channel, float table[256])
+void trm_preprocess_table(const trm_preprocess *p, int channel, float table[256])
 {
     bool by_255 = p->scale == 1.0f / 255.0f;
     int m = p->mean_count == 1 ? 0 : channel;
@@ -184,7 +184,7 @@ trm_status trm_preprocess_run(const trm_preprocess *p, const trm_image *image, v
         l.top = crop_offset(from->height, out_height);
         l.left = crop_offset(from->width, out_width);
         if (p->dtype == TRM_DTYPE_F32)
-            table_make(p, c, table);
+            trm_preprocess_table(p, c, table);
         plane_run(&l, from, out_height, out_width, p->dtype == TRM_DTYPE_F32 ? table : NULL, out);
     }
     st = TRM_OK;

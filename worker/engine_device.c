@@ -205,16 +205,29 @@ static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
 
 /* ---- steps ---- */
 
-trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs)
+static trm_status submit(trm_engine *e, trmi_flight *f, const trm_tensor *inputs)
 {
-    trmi_flight *f = &e->flights[(e->flight_first + e->flight_count) % TRMI_FLIGHTS];
-
     TRM_CHECK(send_inputs(e, f, inputs));
     e->caller = inputs;
     TRM_CHECK(trmi_engine_execute(e, e->staged, f->outputs, e->out_places));
     TRM_CHECK(fetch_outputs(e, f));
     e->flight_count++;
     return TRM_OK;
+}
+
+trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs)
+{
+    trmi_flight *f = &e->flights[(e->flight_first + e->flight_count) % TRMI_FLIGHTS];
+
+    const trm_device_ops *ops = e->device->ops;
+    trm_status st;
+
+    if (ops->mark_begin != NULL)
+        ops->mark_begin(e->device, "step");
+    st = submit(e, f, inputs);
+    if (ops->mark_end != NULL)
+        ops->mark_end(e->device);
+    return st;
 }
 
 static trm_status wait_for(trm_engine *e, trm_event *event)

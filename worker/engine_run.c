@@ -170,7 +170,7 @@ trm_status trmi_engine_settle(trm_engine *e)
     return TRM_OK;
 }
 
-trm_status trmi_step_run(trm_engine *e, trmi_step *step)
+static trm_status step_run(trm_engine *e, trmi_step *step)
 {
     void *workspace = e->workspace[step->place].memory;
     trm_stream *stream = step->place == TRMI_DEVICE ? e->stream : NULL;
@@ -202,6 +202,20 @@ trm_status trmi_step_run(trm_engine *e, trmi_step *step)
         return step->kernel->ops->run_dynamic(step->kernel, stream, step->in, &sink, workspace);
     }
     return step->kernel->ops->run(step->kernel, stream, step->in, step->out, workspace);
+}
+
+trm_status trmi_step_run(trm_engine *e, trmi_step *step)
+{
+    const trm_device_ops *ops = e->device->ops;
+    trm_status st;
+
+    if (ops->mark_begin == NULL)
+        return step_run(e, step);
+    ops->mark_begin(e->device,
+                    step->node >= 0 ? e->graph->nodes[step->node].name : step->kernel->ops->name);
+    st = step_run(e, step);
+    ops->mark_end(e->device);
+    return st;
 }
 
 static uint64_t now_ns(void)

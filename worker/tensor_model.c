@@ -32,7 +32,7 @@ static trm_status check_operators(const trm_graph *g, trm_device *device, char *
     return TRM_OK;
 }
 
-static trm_status prepare(trm_tensor_model *m, const char *path)
+static trm_status prepare(trm_tensor_model *m, const char *path, bool images)
 {
     trm_evaluator evaluator = {0};
     char missing[512] = "";
@@ -40,6 +40,11 @@ static trm_status prepare(trm_tensor_model *m, const char *path)
 
     TRM_CHECK(trm_package_open(path, &m->package));
     m->graph = m->package->graph;
+    if (images && !m->device->host_memory) {
+        st = trm_package_take_bytes(m->package);
+        if (st != TRM_OK)
+            return trm_fail_context(st, "%s", path);
+    }
     TRM_CHECK(trm_evaluator_create(trm_device_host(m->device), &evaluator));
     st = trm_pass_prepare(m->graph, &evaluator);
     trm_evaluator_destroy(&evaluator);
@@ -83,7 +88,8 @@ trm_status trm_tensor_model_open(const char *path, trm_device *device,
     if (m == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "model '%s'", path);
     m->device = device;
-    TRM_TRY(st, trmi_layout_plan(m, options, prepare(m, path)), fail);
+    TRM_TRY(st, trmi_layout_plan(m, options, prepare(m, path, options != NULL && options->images)),
+            fail);
     TRM_TRY(st, trmi_layout_groups(m, options), fail);
     TRM_TRY(st, load(m, options), fail);
     *model_out = m;

@@ -18,6 +18,11 @@
 
 #if defined(TRM_EMULATE)
 #include "tests/cuda/emulation/emu.hpp"
+#include <math.h>
+inline float trm_exp2(float x)
+{
+    return exp2f(x);
+}
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -63,6 +68,14 @@ __device__ __forceinline__ void trm_kernel_begin()
 __device__ __forceinline__ void trm_spin_pause()
 {
     __nanosleep(20);
+}
+/* 2^x within 2 ulp; results below the normal numbers are zero. */
+__device__ __forceinline__ float trm_exp2(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 __device__ __forceinline__ void trm_mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4],
                                                       const uint32_t (&b)[2], const float (&c)[4])

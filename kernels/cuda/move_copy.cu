@@ -1,6 +1,4 @@
 /* The strided copy engine on the device: flat copies, walks over the output, tiles. */
-#include "kernels/cuda/move.h"
-
 #include "kernels/cuda/move_tile.cuh"
 
 /* Thread: vectors V, then single bytes of the rest. */

@@ -1,6 +1,4 @@
 /* Generated data: fills, ranges, Shape, EyeLike, Trilu, OneHot. */
-#include "kernels/cuda/move.h"
-
 #include "kernels/cuda/move_tile.cuh"
 
 struct fill_ints {

@@ -1,6 +1,4 @@
 /* Gather, GatherElements, GatherND and TrmGatherPart: a thread writes one unit of the output. */
-#include "kernels/cuda/move.h"
-
 #include "kernels/cuda/move_tile.cuh"
 
 /* Where a row of the whole lies: every row is here. */

@@ -1,6 +1,4 @@
 /* Pad and ReverseSequence: a thread writes one unit of the output. */
-#include "kernels/cuda/move.h"
-
 #include "kernels/cuda/move_tile.cuh"
 
 /* Axes from the outermost; the last one counts units. */

@@ -1,7 +1,5 @@
 /* Concat and Split in one launch: a thread moves one unit of the whole; the table of pieces lies in
  * the kernel's arguments. */
-#include "kernels/cuda/move.h"
-
 #include "kernels/cuda/move_tile.cuh"
 
 /* What a launch covers of the whole: row_units of each row, pitch apart. In units V. */

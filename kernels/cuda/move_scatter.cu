@@ -8,8 +8,6 @@
  *  2. the update that is its slice's head applies all of the slice's, in ascending order: short
  *     lists by picking the next larger number again and again, long ones by going through the
  *     slices of all updates. */
-#include "kernels/cuda/move.h"
-
 #include "kernels/cuda/move_tile.cuh"
 
 constexpr uint32_t kScatterShort = 24; /* lists up to this long are sorted by picking */

@@ -131,9 +131,16 @@ __device__ __forceinline__ uint64_t move_split(uint64_t &i, const trmi_div &d)
     return r;
 }
 
-/* Calls a lambda with the index type that `count` items need: MOVE_INDEX(count, I, ...). */
+/* Counts below this are indexed in 32 bits: a step of the grid does not overflow. Under emulation
+ * it is low, so that tests reach the 64-bit forms. */
+#if defined(TRM_EMULATE)
+constexpr uint64_t kMoveIndex32 = 6000;
+#else
+constexpr uint64_t kMoveIndex32 = (1u << 31) - (1u << 26);
+#endif
+/* The block with I the index type that `count` items need: MOVE_INDEX(count, I, ...). */
 #define MOVE_INDEX(count, I, ...)                                                                  \
-    if ((count) < (1u << 31) - (1u << 26)) { /* a step of the grid does not overflow */            \
+    if ((count) < kMoveIndex32) {                                                                  \
         using I = uint32_t;                                                                        \
         __VA_ARGS__                                                                                \
     } else {                                                                                       \

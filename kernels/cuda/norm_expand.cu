@@ -1,6 +1,7 @@
 /* Gain and bias of a normalisation whose shape or dtype is not what the kernels read (norm.h). */
-#include "kernels/cuda/norm.h"
 #include "kernels/cuda/rows.cuh"
+
+#include "kernels/cuda/norm.h"
 
 using namespace trmi_rows;
 

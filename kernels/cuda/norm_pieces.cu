@@ -4,8 +4,9 @@
  * Workspace: moments of pieces (W: f32, or f64 for f64)
  *   rows of one piece: [rows, splits]; channels last: [images, splits, channels]
  * then mean and inverse, [rows, 2]. */
-#include "kernels/cuda/norm.h"
 #include "kernels/cuda/rows.cuh"
+
+#include "kernels/cuda/norm.h"
 
 using namespace trmi_rows;
 

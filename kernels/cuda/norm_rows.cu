@@ -1,7 +1,8 @@
 /* Rows of one piece, up to TRMI_NORM_ROW_MAX long, normalised in one kernel (norm.h): a warp a row
  * up to 1024, a block beyond, or sooner where rows are few. */
-#include "kernels/cuda/norm.h"
 #include "kernels/cuda/rows.cuh"
+
+#include "kernels/cuda/norm.h"
 
 using namespace trmi_rows;
 

@@ -3,8 +3,9 @@
 #ifndef TRM_KERNELS_CUDA_REDUCE_CUH
 #define TRM_KERNELS_CUDA_REDUCE_CUH
 
-#include "kernels/cuda/reduce.h"
 #include "kernels/cuda/rows.cuh"
+
+#include "kernels/cuda/reduce.h"
 
 namespace trmi_rows
 {

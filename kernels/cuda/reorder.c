@@ -36,6 +36,9 @@ trm_status trmi_cuda_prepare_reorder(trm_device *d, const trm_tensor *from, cons
     TRM_CHECK(trm_tensor_elems(from, &n));
     if (from->layout > TRM_LAYOUT_CHANNELS_LAST || to->layout > TRM_LAYOUT_CHANNELS_LAST)
         return trm_fail(TRM_ERR_UNSUPPORTED, "reorder: blocked layouts are the CPU's");
+    if (from->rank < 3 && (from->layout != TRM_LAYOUT_PLAIN || to->layout != TRM_LAYOUT_PLAIN))
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "reorder: layouts other than plain need rank 3, not %d", from->rank);
     if (from->dtype != to->dtype &&
         !(trm_dtype_is_float(from->dtype) && trm_dtype_is_float(to->dtype)))
         return trm_fail(TRM_ERR_UNSUPPORTED, "reorder: %s to %s: want floats, or one dtype",
@@ -45,7 +48,7 @@ trm_status trmi_cuda_prepare_reorder(trm_device *d, const trm_tensor *from, cons
     r->to = to->dtype;
     r->columns = n;
     r->flat = true;
-    if (from->layout != to->layout && from->rank >= 3 && n > 0) {
+    if (from->layout != to->layout && n > 0) {
         size_t channels = (size_t)from->dims[1], space = trm_tensor_count(from, 2, from->rank);
 
         r->flat = channels == 1 || space == 1;

@@ -1,8 +1,8 @@
 /* Conversions between layouts and float dtypes: a tiled transposition (move_tile.cuh), one thread
  * an element where a matrix is too small for a tile, and a flat conversion in vectors of four. */
-#include "kernels/cuda/reorder.h"
-
 #include "kernels/cuda/move_tile.cuh"
+
+#include "kernels/cuda/reorder.h"
 
 /* Thread: output element. Small matrices: neighbours' reads share cache lines. */
 template <class TI, class TO>

@@ -1,6 +1,7 @@
 /* Softmax and its like (softmax.h). */
-#include "kernels/cuda/softmax.h"
 #include "kernels/cuda/rows.cuh"
+
+#include "kernels/cuda/softmax.h"
 
 using namespace trmi_rows;
 

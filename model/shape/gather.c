@@ -61,6 +61,27 @@ trm_status trmi_rule_gather_part(trmi_io io)
     return gather_shape(io);
 }
 
+trm_status trmi_rule_image_table(trmi_io io)
+{
+    bool last = trm_attr_int(&io->node->attrs, "channels_last", 0) != 0;
+    const int64_t *d = io->in[0].dims;
+    int64_t dims[4], channels;
+
+    TRM_CHECK(trmi_shape_want_rank(io, 0, 4));
+    TRM_CHECK(trmi_shape_want_rank(io, 1, 2));
+    if (trmi_shape_rank(io, 0) < 0 || trmi_shape_rank(io, 1) < 0)
+        return TRM_OK;
+    TRM_CHECK(trmi_shape_same(io, "channels", d[3], io->in[1].dims[0], &channels));
+    if (trmi_shape_differ(io->in[1].dims[1], 256))
+        return trmi_shape_bad(io, "a table has 256 values a channel");
+    dims[0] = d[0];
+    dims[last ? 3 : 1] = channels;
+    dims[last ? 1 : 2] = d[1];
+    dims[last ? 2 : 3] = d[2];
+    trmi_shape_out_dims(io, 0, trmi_shape_dtype(io, 1), 4, dims);
+    return TRM_OK;
+}
+
 trm_status trmi_rule_gather_elements(trmi_io io)
 {
     int rank = trmi_shape_rank(io, 0), axis;

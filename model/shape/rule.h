@@ -152,6 +152,7 @@ TRMI_RULE(resize);
 /* gather.c */
 TRMI_RULE(gather);
 TRMI_RULE(gather_part);
+TRMI_RULE(image_table);
 TRMI_RULE(gather_elements);
 TRMI_RULE(gather_nd);
 TRMI_RULE(scatter_elements);

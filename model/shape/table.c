@@ -181,6 +181,7 @@ static const trm_shape_rule rules[TRM_OP_COUNT] = {
     [TRM_OP_TrmSilu] = trmi_rule_same,
     [TRM_OP_TrmAttention] = trmi_rule_trm_attention,
     [TRM_OP_TrmGatherPart] = trmi_rule_gather_part,
+    [TRM_OP_TrmImageTable] = trmi_rule_image_table,
     [TRM_OP_TrmAllReduce] = trmi_rule_same,
     [TRM_OP_TrmAllGather] = trmi_rule_all_gather,
     [TRM_OP_TrmReduceScatter] = trmi_rule_shard,

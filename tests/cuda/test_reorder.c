@@ -4,8 +4,8 @@
 #define P TRM_LAYOUT_PLAIN
 #define L TRM_LAYOUT_CHANNELS_LAST
 
-/* `from` (plain host data) as `to` on device d: once into from's layout, then the conversion that
- * is tested, then back to plain. */
+/* `from` (plain host data) as `to` in `layout` on device d, from the other layout where the rank
+ * allows it. The result is in that layout. */
 static trm_tensor convert(trm_device *d, const trm_tensor *from, trm_layout layout, trm_dtype to)
 {
     trm_tensor a = *from, b = *from, result = *from;
@@ -14,11 +14,13 @@ static trm_tensor convert(trm_device *d, const trm_tensor *from, trm_layout layo
     trm_kernel *k = NULL;
     size_t bytes, to_bytes;
 
+    if (from->rank < 3)
+        layout = P;
+    a.layout = from->rank >= 3 && layout == P ? L : P;
     KIT_OK(trm_tensor_bytes(from, &bytes));
     p = kit_device_memory(d, bytes);
     KIT_OK(d->ops->copy_in(d, NULL, p, from->data, bytes));
-    q = kit_reorder(d, from, p, layout == L ? P : L); /* plain, or channels last */
-    a.layout = layout == L ? P : L;
+    q = kit_reorder(d, from, p, a.layout);
     b.layout = layout;
     b.dtype = result.dtype = to;
     a.data = b.data = NULL;

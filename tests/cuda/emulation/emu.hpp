@@ -27,11 +27,12 @@
 #include <tuple>
 #include <utility>
 
-#define __shared__ static thread_local /* CUDA's headers keep a definition that is there */
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#undef __shared__
+#define __shared__ static thread_local
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __grid_constant__

@@ -51,7 +51,8 @@ struct Block {
     size_t dyn_bytes;
     void (*call)(const void *);
     const void *arg;
-    const char *kernel;
+    const void *kernel;
+    const char *kernel_text;
     void *main_sp;
     int order;
     uint64_t rng;

@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -118,6 +119,17 @@ Kind kind_of(const void *p, size_t bytes);       /* takes the lock */
 void guard_open(); /* TRM_EMU_GUARD=1: device memory can be touched in between */
 void guard_close();
 int report_memory_leaks();
+/* "" where p has nothing to do with memory of the runtime */
+void describe_address(const void *p, char *text, size_t bytes);
+
+/* ---- messages ---- */
+
+/* Its name without template arguments; `text` is what the launch called it. */
+std::string kernel_name(const void *kernel, const char *text);
+/* The kernel's thread that runs in this OS thread, and what memory of its block p belongs to (else
+ * `what` is left alone). False: none runs. */
+bool describe_thread(char *where, size_t where_bytes, const void *p, char *what, size_t what_bytes);
+void fault_stack();
 
 } // namespace trm_emu
 #endif

@@ -1,6 +1,6 @@
 /* Fibers: how the threads of a block take turns, and what is checked while they do. */
-#include "emu_block.hpp"
-#include "emu_runtime.hpp"
+#include "tests/cuda/emulation/emu_block.hpp"
+#include "tests/cuda/emulation/emu_state.hpp"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -117,12 +117,32 @@ void fail(const char *format, ...)
     va_list ap;
 
     va_start(ap, format);
-    std::fprintf(stderr, "trm_emu: kernel %s, block (%u,%u,%u): ", b->kernel, b->bid.x, b->bid.y,
-                 b->bid.z);
+    std::fprintf(stderr, "trm_emu: kernel %s, block (%u,%u,%u): ",
+                 kernel_name(b->kernel, b->kernel_text).c_str(), b->bid.x, b->bid.y, b->bid.z);
     std::vfprintf(stderr, format, ap);
     std::fputc('\n', stderr);
     va_end(ap);
     std::_Exit(70); /* in a debugger: break trm_emu::fail */
+}
+
+bool describe_thread(char *where, size_t where_bytes, const void *p, char *what, size_t what_bytes)
+{
+    const Block *b = running;
+    const Context *c = reinterpret_cast<const Context *>(b); /* its first member */
+    const char *at = static_cast<const char *>(p);
+
+    if (b == nullptr)
+        return false;
+    std::snprintf(where, where_bytes, "kernel %s, block (%u,%u,%u), thread %u",
+                  kernel_name(b->kernel, b->kernel_text).c_str(), b->bid.x, b->bid.y, b->bid.z,
+                  b->cur ? b->cur->id : 0);
+    if (at >= c->dyn_end && at < c->dyn_end + kPage)
+        std::snprintf(what, what_bytes, "%zu bytes behind the end of %zu bytes of dynamic shared "
+                      "memory", size_t(at - static_cast<const char *>(b->dyn)) - b->dyn_bytes,
+                      b->dyn_bytes);
+    else if (at >= c->stacks && at < c->stacks + kMaxThreads * stack_bytes())
+        std::snprintf(what, what_bytes, "the thread's stack has overflowed (TRM_EMU_STACK_KB)");
+    return true;
 }
 
 /* ---- turns ---- */
@@ -558,7 +578,7 @@ static void run_blocks(const Launch &launch, std::atomic<uint64_t> *next)
     const dim3 grid = launch.grid, dims = launch.block;
     const uint64_t total = uint64_t(grid.x) * grid.y * grid.z;
 
-    b->grid = grid, b->block = dims, b->kernel = launch.name;
+    b->grid = grid, b->block = dims, b->kernel = launch.kernel, b->kernel_text = launch.name;
     b->call = launch.call, b->arg = launch.arg.get();
     b->n = dims.x * dims.y * dims.z;
     if (c->dims.x != dims.x || c->dims.y != dims.y || c->dims.z != dims.z || !c->lanes[0].stack) {
@@ -573,6 +593,7 @@ static void run_blocks(const Launch &launch, std::atomic<uint64_t> *next)
                                 (launch.smem + 127) / 128 * 128 - launch.smem);
 #endif
     running = b;
+    fault_stack();
     for (uint64_t i; (i = next->fetch_add(1)) < total;) {
         Lane *first;
 

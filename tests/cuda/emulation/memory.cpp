@@ -219,6 +219,34 @@ int report_memory_leaks()
     return int(allocs.size());
 }
 
+void describe_address(const void *p, char *text, size_t bytes)
+{
+    const char *c = static_cast<const char *>(p);
+    const bool held = lock.try_lock();
+
+    text[0] = '\0';
+    for (const auto &a : allocs) {
+        const char *start = reinterpret_cast<const char *>(a.first);
+
+        if (a.second.map == nullptr || c < a.second.map || c >= a.second.map + a.second.map_bytes)
+            continue;
+        if (c >= start && c < start + a.second.bytes)
+            std::snprintf(text, bytes, "device memory touched outside of kernels and copies");
+        else if (c < start)
+            std::snprintf(text, bytes, "%zu bytes before %s of %zu bytes", size_t(start - c),
+                          kind_name(a.second.kind), a.second.bytes);
+        else
+            std::snprintf(text, bytes, "%zu bytes behind the end of %s of %zu bytes",
+                          size_t(c - start) - a.second.bytes, kind_name(a.second.kind),
+                          a.second.bytes);
+    }
+    for (const auto &q : quarantine)
+        if (c >= q.first && c < q.first + q.second)
+            std::snprintf(text, bytes, "memory that was freed");
+    if (held)
+        lock.unlock();
+}
+
 /* ---- copies ---- */
 
 static const char *const kind_words[] = {"host to host", "host to device", "device to host",

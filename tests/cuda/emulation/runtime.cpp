@@ -63,20 +63,11 @@ cudaError_t refuse(cudaError_t e, const char *format, ...)
 /* ---- at exit ---- */
 
 struct AtExit {
-    std::set<std::string> kernels; /* that were launched */
+    std::map<const void *, const char *> kernels; /* that were launched, and as what */
 
     ~AtExit();
 };
 static AtExit at_exit;
-
-/* "(scale<float, 4>)" is the kernel scale. */
-static std::string base_name(const char *name)
-{
-    const char *from = name + std::strspn(name, "( :");
-    std::string s(from, std::strcspn(from, "<) "));
-
-    return s.rfind(':') == std::string::npos ? s : s.substr(s.rfind(':') + 1);
-}
 
 static int report_leaks()
 {
@@ -100,11 +91,14 @@ AtExit::~AtExit()
     const char *path = std::getenv("TRM_EMU_COVERAGE");
 
     if (path != nullptr && !kernels.empty()) {
+        std::set<std::string> names;
         std::string text;
         FILE *f = std::fopen(path, "a");
 
-        for (const std::string &k : kernels)
-            text += k + "\n";
+        for (const auto &k : kernels)
+            names.insert(kernel_name(k.first, k.second));
+        for (const std::string &name : names)
+            text += name + "\n";
         if (f != nullptr) {
             std::fwrite(text.data(), 1, text.size(), f);
             std::fclose(f);
@@ -137,7 +131,7 @@ cudaError_t launch(cudaStream_t stream, const Launch &launch)
 
         if (at != opted_smem.end() && at->second > opted)
             opted = at->second;
-        at_exit.kernels.insert(base_name(launch.name));
+        at_exit.kernels.emplace(launch.kernel, launch.name);
     }
     if (launch.smem > size_t(opted))
         return refuse(cudaErrorInvalidValue,
