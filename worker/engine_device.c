@@ -67,6 +67,7 @@ static void flight_destroy(trm_engine *e, trmi_flight *f)
         trmi_buffer_free(e, TRMI_HOST, &f->host_out[i]);
         trmi_buffer_free(e, TRMI_DEVICE, &f->device_out[i]);
     }
+    trmi_buffer_free(e, TRMI_HOST, &f->host_notes);
     trm_free(f->host_in);
     trm_free(f->device_in);
     trm_free(f->host_out);
@@ -220,8 +221,20 @@ static trm_status fetch_output(trm_engine *e, trmi_flight *f, int i, trm_stream 
     return ops->copy_out(e->device, stream, f->host_out[i].memory, f->device_out[i].memory, bytes);
 }
 
+static trm_status fetch_notes(trm_engine *e, trmi_flight *f)
+{
+    const trm_device_ops *ops = e->device->ops;
+
+    f->notes = ops->notes_bytes == NULL ? 0 : ops->notes_bytes(e->device);
+    if (f->notes == 0)
+        return TRM_OK;
+    TRM_CHECK(trmi_buffer_grow(e, TRMI_HOST, &f->host_notes, f->notes));
+    return ops->notes_fetch(e->device, e->stream, f->host_notes.memory, f->notes);
+}
+
 static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
 {
+    const trm_device_ops *ops = e->device->ops;
     size_t all = 0, bytes;
     trm_stream *stream;
 
@@ -235,7 +248,12 @@ static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
         TRM_CHECK(fetch_output(e, f, i, stream, bytes));
     }
     e->busy = true;
-    return e->device->ops->event_record(e->device, f->downloaded, stream);
+    TRM_CHECK(fetch_notes(e, f));
+    if (stream != e->stream && f->notes > 0) {
+        TRM_CHECK(ops->event_record(e->device, f->computed, e->stream));
+        TRM_CHECK(ops->event_wait(e->device, f->computed, stream));
+    }
+    return ops->event_record(e->device, f->downloaded, stream);
 }
 
 /* ---- steps ---- */
@@ -301,6 +319,8 @@ trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs)
     TRM_CHECK(wait_for(e, f->downloaded));
     if (e->flight_count == 0)
         e->busy = false; /* the event is behind everything */
+    if (f->notes > 0)
+        TRM_CHECK(e->device->ops->notes_check(e->device, f->host_notes.memory, f->notes));
     memcpy(outputs, f->outputs, (size_t)e->graph->output_count * sizeof(*outputs));
     return TRM_OK;
 }

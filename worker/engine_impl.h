@@ -143,6 +143,8 @@ typedef struct trmi_flight {
     bool filled;                                 /* its device_in hold inputs of shapes `held` */
     trm_tensor *held;                            /* [graph inputs] */
     trm_tensor *outputs;                         /* [graph outputs] what collect hands over */
+    trmi_buffer host_notes;                      /* what kernels noted */
+    size_t notes;                                /* bytes of them */
     trm_event *uploaded, *computed, *downloaded; /* on their streams */
 } trmi_flight;
 #define TRMI_FLIGHTS 2
