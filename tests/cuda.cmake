@@ -28,7 +28,8 @@ target_include_directories(trireme_cuda_emulated PRIVATE ${CMAKE_SOURCE_DIR})
 target_include_directories(trireme_cuda_emulated SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
 target_compile_options(trireme_cuda_emulated PRIVATE -Wall -Wextra -Wno-unknown-pragmas -O2 -ffp-contract=off
   -fvisibility=hidden -fvisibility-inlines-hidden)
-target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic)
+target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic
+  LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/cuda/emulation/exports.map)
 target_link_libraries(trireme_cuda_emulated PRIVATE Threads::Threads m)
 set_target_properties(trireme_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
 set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)

@@ -47,8 +47,23 @@ trm_layout trmi_cuda_move_layout(trm_layout layout, int rank)
     return layout == TRM_LAYOUT_CHANNELS_LAST && rank >= 3 ? layout : TRM_LAYOUT_PLAIN;
 }
 
-trm_status trmi_cuda_move_checked_new(trm_cuda *cuda, const trm_op_desc *desc, size_t bytes,
-                                      const trm_kernel_ops *ops, void *kernel_out)
+bool trmi_cuda_move_known_good(const trm_op_desc *desc, int input, int depth, const int64_t *limits)
+{
+    const trm_tensor *t = &desc->inputs[input];
+
+    if (t->data == NULL)
+        return false;
+    for (size_t i = 0; i < trm_tensor_numel(t); i++) {
+        int64_t v = trm_tensor_get_i64(t, i), limit = limits[i % (size_t)depth];
+
+        if (v < -limit || v >= limit)
+            return false;
+    }
+    return true;
+}
+
+trm_status trmi_cuda_move_checked_new(trm_cuda *cuda, const trm_op_desc *desc, bool known_good,
+                                      size_t bytes, const trm_kernel_ops *ops, void *kernel_out)
 {
     static const int64_t none[8];
     trmi_move_checked *k;
@@ -58,8 +73,10 @@ trm_status trmi_cuda_move_checked_new(trm_cuda *cuda, const trm_op_desc *desc, s
     TRM_CHECK(trmi_cuda_kernel_new(cuda, bytes, ops, &k));
     k->op = desc->op;
     snprintf(k->name, sizeof(k->name), "%s", desc->name == NULL ? "" : desc->name);
-    TRM_TRY(st, trmi_cuda_pack(cuda, 0, "bad index", sizeof(none), &k->bad, &found), fail);
-    TRM_TRY(st, trmi_cuda_upload(cuda, k->bad->memory, none, sizeof(none)), fail);
+    if (!known_good) {
+        TRM_TRY(st, trmi_cuda_pack(cuda, 0, "bad index", sizeof(none), &k->bad, &found), fail);
+        TRM_TRY(st, trmi_cuda_upload(cuda, k->bad->memory, none, sizeof(none)), fail);
+    }
     *(trmi_move_checked **)kernel_out = k;
     return TRM_OK;
 fail:
@@ -82,7 +99,7 @@ trm_status trmi_cuda_move_check(trm_kernel *base)
     trm_device *d;
     int64_t seen[8] = {0};
 
-    if (base->ops->destroy != trmi_cuda_move_checked_free)
+    if (base->ops->destroy != trmi_cuda_move_checked_free || k->bad == NULL)
         return TRM_OK;
     d = &k->base.cuda->base;
     ops = d->ops;

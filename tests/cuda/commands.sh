@@ -6,7 +6,6 @@ trireme=$1 source=$2
 demo=$source/configs/demo/digits
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-driver=$TRM_CUDA_DRIVER module=$TRM_CUDA_MODULE
 fail() {
     echo "FAILED: $*"
     cat "$dir/out" "$dir/err" 2>/dev/null || true
