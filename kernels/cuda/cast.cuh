@@ -1,6 +1,7 @@
-/* Conversion between any two dtypes inside kernels: trm_convert<To>(x). Floats to integers truncate,
- * saturate, and take NaN as 0; integers to integers keep the low bits; to 16-bit floats there is one
- * rounding (64-bit integers become doubles first). bool is trm_bool here, for uint8_t is a number. */
+/* Conversion between any two dtypes inside kernels: trm_convert<To>(x). Floats to integers
+ * truncate, saturate, and take NaN as 0; integers to integers keep the low bits; to 16-bit floats
+ * there is one rounding (64-bit integers become doubles first). bool is trm_bool here, for uint8_t
+ * is a number. */
 #ifndef TRM_KERNELS_CUDA_CAST_CUH
 #define TRM_KERNELS_CUDA_CAST_CUH
 
