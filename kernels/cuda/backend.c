@@ -1,6 +1,7 @@
 /* The CUDA device: memory, streams, events, captured graphs, and the dispatch to kernels. Where the
  * module begins: trm_cuda_module_get. */
 #include "base/log.h"
+#include "kernels/cuda/blocks.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/notes.h"
 #include "kernels/cuda_module.h"
@@ -327,6 +328,7 @@ static const trm_device_ops cuda_ops = {
     .copy_in = cuda_copy_in,
     .copy_out = cuda_copy_out,
     .fill_zero = cuda_fill_zero,
+    .prepare_blocks = trmi_cuda_prepare_blocks,
     .upload = cuda_upload,
     .copy_within = cuda_copy_within,
     .stream_create = cuda_stream_create,
