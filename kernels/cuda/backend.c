@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/group.h"
 #include "kernels/cuda/notes.h"
 #include "kernels/cuda_module.h"
 
@@ -328,6 +329,7 @@ static const trm_device_ops cuda_ops = {
     .copy_in = cuda_copy_in,
     .copy_out = cuda_copy_out,
     .fill_zero = cuda_fill_zero,
+    .group = &trmi_cuda_group_ops,
     .prepare_blocks = trmi_cuda_prepare_blocks,
     .upload = cuda_upload,
     .copy_within = cuda_copy_within,

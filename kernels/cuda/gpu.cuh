@@ -69,6 +69,25 @@ __device__ __forceinline__ void trm_spin_pause()
 {
     __nanosleep(20);
 }
+/* Between devices: what was written before the store is seen after the load that finds it. */
+__device__ __forceinline__ void trm_store_release_sys(uint32_t *p, uint32_t x)
+{
+    asm volatile("st.release.sys.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+__device__ __forceinline__ uint32_t trm_load_acquire_sys(const uint32_t *p)
+{
+    uint32_t x;
+
+    asm volatile("ld.acquire.sys.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+    return x;
+}
+__device__ __forceinline__ uint64_t trm_clock_ns()
+{
+    uint64_t ns;
+
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
+    return ns;
+}
 /* 2^x within 2 ulp; results below the normal numbers are zero. */
 __device__ __forceinline__ float trm_exp2(float x)
 {

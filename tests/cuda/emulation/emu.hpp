@@ -21,6 +21,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <limits>
 #include <memory>
@@ -201,6 +202,21 @@ inline void trm_spin_pause() /* inside a wait for another block or another devic
 inline void __nanosleep(unsigned)
 {
     trm_emu::yield_lane();
+}
+inline void trm_store_release_sys(uint32_t *p, uint32_t x)
+{
+    __atomic_store_n(p, x, __ATOMIC_RELEASE);
+}
+inline uint32_t trm_load_acquire_sys(const uint32_t *p)
+{
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+inline uint64_t trm_clock_ns()
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return uint64_t(t.tv_sec) * 1000000000u + uint64_t(t.tv_nsec);
 }
 inline void trm_mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                                   const float (&c)[4])

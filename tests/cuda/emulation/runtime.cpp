@@ -433,6 +433,16 @@ cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int d)
     std::snprintf(text, size_t(bytes), "0000:%02x:00.0", d + 1);
     return cudaSuccess;
 }
+cudaError_t cudaDeviceGetByPCIBusId(int *d, const char *text)
+{
+    unsigned bus = 0;
+
+    TRM_EMU_ENTER();
+    if (std::sscanf(text, "0000:%x:00.0", &bus) != 1 || bus == 0 || int(bus) > device_count())
+        return done(cudaErrorInvalidDevice);
+    *d = int(bus) - 1;
+    return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int *version)
 {
     *version = 13000;
