@@ -133,7 +133,7 @@ static int join_group(group_rank *r)
         return 1;
     if (r->peers)
         RANK_OK(r, r->ops->peer_all(r->group, r->board->cards));
-    return 0;
+    return meet(r) ? 0 : 1;
 }
 
 /* A rank's life. joins: the group is brought up before the body, and ended after it. */

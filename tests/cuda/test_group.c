@@ -137,13 +137,13 @@ static int allreduce(group_rank *r)
 /* Around the largest sum in one step, the longest from everybody's whole, and the buffer's size. */
 static int long_sums(group_rank *r)
 {
-    static const size_t counts[] = {65536, 65537, 131072, 131073, 300001, 4 << 20, (4 << 20) + 9};
+    static const size_t counts[] = {65536, 65537, 131072, 131073, 300001, (4 << 20) + 9};
 
-    for (size_t k = 0; k < 7 * 2; k++) {
+    for (size_t k = 0; k < 6 * 2; k++) {
         buffers b;
 
-        if (k % 2 == 0 && counts[k / 2] > 1000000)
-            continue;
+        if (counts[k / 2] > 1000000 && (k % 2 == 0 || r->size != 2 || r->peers))
+            continue; /* once is enough */
         if (make(r, k % 2 == 0 ? TRM_DTYPE_F32 : TRM_DTYPE_BF16, counts[k / 2], 0, k % 3 == 0,
                  &b) != 0 ||
             fill(r, &b, k) != 0)
@@ -305,7 +305,8 @@ static int alltoall(group_rank *r)
                 from += part_of(d, (i + k) % r->size);
             for (size_t i = 0; i < receive[k] / 4; i++)
                 if (trm_tensor_get_f64(&t, at + i) != value(k, from + i))
-                    return wrong(r, "all-to-all %d: element %zu from rank %d", d, i, k);
+                    return wrong(r, "all-to-all %d: element %zu from rank %d is %g, want %g", d, i,
+                                 k, trm_tensor_get_f64(&t, at + i), value(k, from + i));
         }
         drop(r, &b);
     }

@@ -3,9 +3,10 @@
  * ranks meet and exchange data in it. As the real one, communicators do not block: every other call
  * says ncclInProgress, and until it has been polled for, the next one is refused.
  *
- * Every collective, and every group of sends and receives, must be called by all ranks. A rank that
- * does not come to one is reported as ncclRemoteError after TRM_EMU_NCCL_DEADLINE_MS (30000), or
- * as soon as it is gone. Sums: float, double and integers of 32 and 64 bits.
+ * A rank that does not come to a collective, or not to the other end of a send or receive, is
+ * reported as ncclRemoteError after TRM_EMU_NCCL_DEADLINE_MS (30000), or as soon as it is gone.
+ * Sums: float, double and integers of 32 and 64 bits. A group is of collectives, or of at most one
+ * send and one receive for each peer.
  *
  * TRM_EMU_NCCL_FAULT=init:RANK  that rank never arrives
  * TRM_EMU_NCCL_FAULT=N[:RANK]   the Nth collective (of that rank) fails with ncclRemoteError
@@ -23,6 +24,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -48,6 +50,8 @@ struct Place { /* of a rank */
     std::atomic<uint64_t> passed;
     int count;
     Given given[kOps];
+    std::atomic<uint64_t> posted[kRanks], taken[kRanks]; /* what it has sent to each */
+    size_t sent_at[kRanks], sent_bytes[kRanks];
 };
 struct Meeting {
     Place ranks[kRanks];
@@ -115,31 +119,39 @@ static bool gone(const Place &p)
     return p.state == 2 || (kill(p.pid, 0) != 0 && errno == ESRCH);
 }
 
-/* All ranks have come this far. */
-static bool barrier(Comm *c, const char *what)
+/* Waits until `here` holds of rank r; says who has not come to what. */
+template <class F> static bool await(Comm *c, int r, const char *what, F here)
 {
     const char *text = std::getenv("TRM_EMU_NCCL_DEADLINE_MS");
     const int64_t deadline = now_ms() + (text != nullptr ? std::atoll(text) : 30000);
+    const std::string who = "rank " + std::to_string(r);
+
+    for (unsigned turn = 0; !here(); turn++) {
+        const bool look = turn % 64 == 63;
+
+        if (c->aborted)
+            return false;
+        if (look && gone(c->place(r)) && !here())
+            return fail(c, ncclRemoteError, who + " is gone, seen in " + what), false;
+        if (look && now_ms() > deadline)
+            return fail(c, ncclRemoteError, who + " has not come to " + what), false;
+        if (turn < 64)
+            std::this_thread::yield();
+        else
+            usleep(100);
+    }
+    return true;
+}
+
+/* All ranks have come this far. */
+static bool barrier(Comm *c, const char *what)
+{
     const uint64_t n = ++c->barriers;
 
     c->place(c->rank).passed = n;
-    for (int r = 0; r < c->size; r++) {
-        for (unsigned turn = 0; c->place(r).passed < n; turn++) {
-            const bool look = turn % 64 == 63;
-            const std::string who = "rank " + std::to_string(r);
-
-            if (c->aborted)
-                return false;
-            if (look && gone(c->place(r)) && c->place(r).passed < n)
-                return fail(c, ncclRemoteError, who + " is gone, seen in " + what), false;
-            if (look && now_ms() > deadline)
-                return fail(c, ncclRemoteError, who + " has not come to " + what), false;
-            if (turn < 64)
-                std::this_thread::yield();
-            else
-                usleep(100);
-        }
-    }
+    for (int r = 0; r < c->size; r++)
+        if (!await(c, r, what, [=] { return c->place(r).passed >= n; }))
+            return false;
     return true;
 }
 
@@ -207,17 +219,6 @@ static bool give(Comm *c, const std::vector<Op> &ops)
     return true;
 }
 
-/* The nth operation of rank r for which `is` holds; NULL: there is none. */
-template <class F> static const Given *find_given(Comm *c, int r, int nth, F is)
-{
-    const Place &p = c->place(r);
-
-    for (int i = 0; i < p.count; i++)
-        if (is(p.given[i]) && nth-- == 0)
-            return &p.given[i];
-    return nullptr;
-}
-
 template <class T> static void add(void *to, const char *from, size_t count, bool first)
 {
     T *t = static_cast<T *>(to);
@@ -242,29 +243,55 @@ static void add_any(int dtype, void *to, const char *from, size_t count, bool fi
         add<uint64_t>(to, from, count, first);
 }
 
-/* The nth collective, or the nth receive from that peer. */
+/* Sends are there for their receivers, receives are taken, and then all that was sent is gone. */
+static bool pass(Comm *c, const std::vector<Op> &ops, const char *what)
+{
+    Place &mine = c->place(c->rank);
+
+    for (size_t i = 0; i < ops.size(); i++) {
+        const Given &g = mine.given[i];
+
+        if (g.kind != kSend)
+            continue;
+        if (mine.posted[g.peer] != mine.taken[g.peer])
+            return fail(c, ncclInvalidUsage, "two sends to one peer in a group"), false;
+        mine.sent_at[g.peer] = g.at;
+        mine.sent_bytes[g.peer] = g.count * width(g.dtype);
+        mine.posted[g.peer]++;
+    }
+    for (const Op &op : ops) {
+        Place &p = c->place(op.given.peer);
+        const size_t bytes = op.given.count * width(op.given.dtype);
+        const int me = c->rank;
+
+        if (op.given.kind != kRecv)
+            continue;
+        if (!await(c, op.given.peer, what, [&] { return p.posted[me] > p.taken[me]; }))
+            return false;
+        if (p.sent_bytes[me] != bytes)
+            return fail(c, ncclInvalidUsage, "a receive and its send differ"), false;
+        std::memcpy(op.to, c->area(op.given.peer) + p.sent_at[me], bytes);
+        p.taken[me]++;
+    }
+    for (const Op &op : ops)
+        if (op.given.kind == kSend && !await(c, op.given.peer, what, [&] {
+                return mine.taken[op.given.peer] == mine.posted[op.given.peer];
+            }))
+            return false;
+    return true;
+}
+
+/* The nth collective. */
 static bool take(Comm *c, const Op &op, int nth)
 {
     const Given &mine = op.given;
-    const size_t each = width(mine.dtype), bytes = mine.count * each;
+    const size_t bytes = mine.count * width(mine.dtype);
 
-    if (mine.kind == kSend)
-        return true;
-    if (mine.kind == kRecv) {
-        const Given *g = find_given(c, mine.peer, nth, [c](const Given &x) {
-            return x.kind == kSend && x.peer == c->rank;
-        });
-
-        if (g == nullptr || g->count * width(g->dtype) != bytes)
-            return fail(c, ncclInvalidUsage, "a receive and its send differ"), false;
-        std::memcpy(op.to, c->area(mine.peer) + g->at, bytes);
-        return true;
-    }
     for (int r = 0; r < c->size; r++) {
-        const Given *g = find_given(c, r, nth, [](const Given &x) { return x.kind < kSend; });
+        const Given *g = &c->place(r).given[nth];
         const char *from;
 
-        if (g == nullptr || g->kind != mine.kind || g->count != mine.count ||
+        if (nth >= c->place(r).count || g->kind != mine.kind || g->count != mine.count ||
             g->dtype != mine.dtype || g->peer != mine.peer)
             return fail(c, ncclInvalidUsage,
                         std::string("ranks disagree on ") + op_names[mine.kind]),
@@ -284,7 +311,8 @@ static void run(Comm *c, const std::vector<Op> &ops)
 {
     const std::string item = std::to_string(++c->items);
     const std::string what = "collective " + item + " (" + op_names[ops[0].given.kind] + ")";
-    std::map<int, int> nth;
+    const size_t sends = size_t(std::count_if(
+        ops.begin(), ops.end(), [](const Op &o) { return o.given.kind >= kSend; }));
 
     if (c->aborted || c->error != ncclSuccess)
         return;
@@ -292,14 +320,21 @@ static void run(Comm *c, const std::vector<Op> &ops)
         fail(c, ncclRemoteError, what + " was made to fail");
         return;
     }
-    if (!give(c, ops) || !barrier(c, what.c_str()))
+    if (sends > 0 && sends < ops.size()) {
+        fail(c, ncclInvalidUsage, "collectives and sends in one group");
         return;
-    for (const Op &op : ops) {
-        const int key = op.given.kind == kRecv ? op.given.peer : -1;
-
-        if (op.given.kind != kSend && !take(c, op, nth[key]++))
-            return;
     }
+    if (!give(c, ops))
+        return;
+    if (sends > 0) {
+        (void)pass(c, ops, what.c_str());
+        return;
+    }
+    if (!barrier(c, what.c_str()))
+        return;
+    for (size_t i = 0; i < ops.size(); i++)
+        if (!take(c, ops[i], int(i)))
+            return;
     (void)barrier(c, what.c_str());
 }
 
@@ -449,7 +484,8 @@ static ncclResult_t end(ncclComm_t comm)
     Comm *c = comm->state.get();
 
     c->aborted = true;
-    c->place(c->rank).state = 2;
+    if (c->place(c->rank).state == 1)
+        c->place(c->rank).state = 2;
     if (option("TRM_EMU_NCCL_LOG"))
         std::fprintf(stderr, "trm_emu: NCCL rank %d of %d: %llu collectives\n", c->rank, c->size,
                      static_cast<unsigned long long>(c->items));
