@@ -26,7 +26,7 @@ add_library(trireme_cuda_emulated MODULE ${trm_cuda_cu} ${selftest} ${emulation}
 target_compile_definitions(trireme_cuda_emulated PRIVATE TRM_EMULATE)
 target_include_directories(trireme_cuda_emulated PRIVATE ${CMAKE_SOURCE_DIR})
 target_include_directories(trireme_cuda_emulated SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
-target_compile_options(trireme_cuda_emulated PRIVATE -Wall -Wextra -Wno-unknown-pragmas -O2 -ffp-contract=off
+target_compile_options(trireme_cuda_emulated PRIVATE -Wall -Wextra -Wno-unknown-pragmas -O1 -g1 -ffp-contract=off
   -fvisibility=hidden -fvisibility-inlines-hidden)
 target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic
   LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/cuda/emulation/exports.map)
