@@ -4,9 +4,9 @@
 
 namespace trm_emu {
 
-std::set<CUgraph_st *> graphs;
-std::set<CUgraphExec_st *> execs;
-static std::vector<Capture *> captures;
+std::set<CUgraph_st *> &graphs = *new std::set<CUgraph_st *>;
+std::set<CUgraphExec_st *> &execs = *new std::set<CUgraphExec_st *>;
+static std::vector<Capture *> &captures = *new std::vector<Capture *>;
 static unsigned long long captures_made;
 
 Capture *capture_by_id(unsigned long long id)

@@ -108,7 +108,7 @@ static size_t stack_bytes()
 }
 
 static std::mutex pool_lock;
-static std::vector<Context *> pool;
+static std::vector<Context *> &pool = *new std::vector<Context *>; /* outlives all */
 static thread_local Block *running; /* for messages */
 
 void fail(const char *format, ...)

@@ -14,12 +14,12 @@
 
 namespace trm_emu {
 
-std::map<uintptr_t, Alloc> allocs;
+std::map<uintptr_t, Alloc> &allocs = *new std::map<uintptr_t, Alloc>;
 static size_t used; /* of device memory */
 static int touching;
 constexpr size_t kAlign = 256;
 constexpr size_t kQuarantine = 512; /* freed addresses that still fault */
-static std::deque<std::pair<char *, size_t>> quarantine;
+static auto &quarantine = *new std::deque<std::pair<char *, size_t>>;
 
 static size_t limit()
 {

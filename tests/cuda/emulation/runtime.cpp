@@ -112,7 +112,7 @@ AtExit::~AtExit()
 
 /* ---- launches ---- */
 
-static std::map<const void *, int> opted_smem; /* cudaFuncSetAttribute */
+static auto &opted_smem = *new std::map<const void *, int>; /* cudaFuncSetAttribute */
 
 cudaError_t launch(cudaStream_t stream, const Launch &launch)
 {

@@ -8,11 +8,11 @@
 
 namespace trm_emu {
 
-std::mutex lock;
-std::condition_variable changed;
-std::set<CUstream_st *> streams;
-std::set<CUevent_st *> events;
-static CUstream_st null_stream;
+std::mutex &lock = *new std::mutex;
+std::condition_variable &changed = *new std::condition_variable;
+std::set<CUstream_st *> &streams = *new std::set<CUstream_st *>;
+std::set<CUevent_st *> &events = *new std::set<CUevent_st *>;
+static CUstream_st &null_stream = *new CUstream_st;
 
 bool late()
 {

@@ -72,7 +72,7 @@ static std::string base_name(std::string s)
 std::string kernel_name(const void *kernel, const char *text)
 {
     static std::mutex names_lock;
-    static std::map<const void *, std::string> names;
+    static auto &names = *new std::map<const void *, std::string>;
     static const char *file;
     static size_t bytes;
     std::lock_guard<std::mutex> hold(names_lock);
