@@ -10,7 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 #if !defined(__SANITIZE_ADDRESS__) /* its report says more */
 static struct sigaction before[2];

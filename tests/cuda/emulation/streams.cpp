@@ -6,7 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 std::mutex &lock = *new std::mutex;
 std::condition_variable &changed = *new std::condition_variable;
@@ -268,7 +269,8 @@ cudaError_t cudaDeviceSynchronize(void)
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *data)
 {
-    return enqueue(stream, [=] { fn(data); }, "host function");
+    return enqueue(
+        stream, [=] { fn(data); }, "host function");
 }
 
 /* ---- events ---- */

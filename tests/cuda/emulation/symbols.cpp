@@ -14,7 +14,8 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 /* The whole file, mapped for good; NULL: it cannot be read. */
 static const char *map_file(const char *path, size_t *bytes)
