@@ -9,5 +9,5 @@ foreach(case two four late nccl half faults absent staged)
   add_test(NAME cuda/groups-${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/groups.sh $<TARGET_FILE:networks>
     $<TARGET_FILE:group_ranks> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cuda/groups-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
-    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_CACHE=${CMAKE_BINARY_DIR}/cache")
+    ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()

@@ -52,7 +52,8 @@ deform_columns(const T *__restrict__ x, const T *__restrict__ offset, const T *_
     const uint32_t s = trm_split_off(rest, space), tap = rest;
     const size_t n = plane / p.channels, c = plane % p.channels;
     uint32_t row = s, tap_row = tap;
-    const uint32_t column = trm_split_off(row, out_w), tap_column = trm_split_off(tap_row, kernel_w);
+    const uint32_t column = trm_split_off(row, out_w);
+    const uint32_t tap_column = trm_split_off(tap_row, kernel_w);
     const size_t group = c / (p.channels / p.offset_groups);
     const size_t at = (n * p.offset_groups + group) * taps.divisor + tap;
     const deform_place<C> y = deform_place_of<C>(

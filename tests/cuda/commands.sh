@@ -61,6 +61,14 @@ head -n 40 "$demo/labels.csv" >"$dir/labels.csv"
     >"$dir/out" 2>"$dir/err" || fail score
 grep -q '^accuracy 359/360$' "$dir/err" || grep -q '^accuracy 359/360$' "$dir/out" || fail "score on the device"
 
+# an index out of range in the data fails its record alone, as on the CPU
+awk 'BEGIN { for (i = 0; i < 6; i++) { id = i == 3 ? 100000 : i
+    printf "{\"input_ids\":[%d,2,3],\"attention_mask\":[1,1,1],\"token_type_ids\":[0,0,0]}\n", id } }' >"$dir/in.jsonl"
+"$trireme" score "$source/tests/data/networks/bert" --input "$dir/in.jsonl" --output "$dir/o.jsonl" --device cuda --batch 4 \
+    --output-name pooled --raw >"$dir/out" 2>"$dir/err" || fail "score with a bad record"
+grep -q '6 records, 1 errors' "$dir/err" || fail "one record of six is bad"
+sed -n 4p "$dir/o.jsonl" | grep -q 'Gather.*index 100000' || fail "the bad record's error: $(sed -n 4p "$dir/o.jsonl")"
+
 # a device that is lost in the middle: an end with exit code 1 that says so, no hang, no answer
 rc=0
 TRM_EMU_FAULT=5:700 timeout 60 "$trireme" run "$demo" --image "$demo/images/000.png" --device cuda >"$dir/out" \
