@@ -17,6 +17,10 @@
 
 #define TRMI_GROUP_BUFFER ((size_t)8 << 20) /* of device memory, for sums of 16-bit floats */
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct trmi_group_peers trmi_group_peers;
 
 /* Memory that peers read (group_peers.c); NULL: peers have not met. */
@@ -31,7 +35,6 @@ typedef struct trmi_group_card {
     cudaIpcMemHandle_t handle;
     char device[64];
 } trmi_group_card;
-_Static_assert(sizeof(trmi_group_card) <= TRM_DEVICE_GROUP_PEER_BYTES, "a rank's card");
 
 TRM_MUST_USE trm_status trmi_cuda_peers_own(trm_cuda *cuda, int rank, int size,
                                             trmi_group_peers **peers_out, trmi_group_card *card);
@@ -64,7 +67,8 @@ struct trmi_group {
     trm_cuda *cuda;
     const trmi_nccl *nccl;
     ncclComm_t comm;
-    unsigned char *buffer; /* TRMI_GROUP_BUFFER bytes of device memory */
+    unsigned char *buffer; /* TRMI_GROUP_BUFFER bytes of device memory, for one collective at a
+                              time: all go to one stream, or to streams that wait for each other */
     trmi_group_peers *peers;
     bool ready, broken;
     char why[400]; /* it is broken */
@@ -91,4 +95,7 @@ trm_status trmi_cuda_group_alltoall(trm_device_group *g, trm_stream *s, const vo
                                     const size_t *send, void *out, const size_t *receive);
 #endif
 
+#ifdef __cplusplus
+}
+#endif
 #endif

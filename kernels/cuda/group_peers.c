@@ -15,6 +15,8 @@
 #define SUM_TIMEOUT_MS 30000
 #define LEAVE_TIMEOUT_MS 1000
 
+_Static_assert(sizeof(trmi_group_card) <= TRM_DEVICE_GROUP_PEER_BYTES, "a rank's card");
+
 static int64_t sum_timeout_ms(void)
 {
     const char *text = getenv("TRM_GROUP_TIMEOUT_MS");

@@ -40,7 +40,8 @@ typedef struct group_rank {
 /* 0: as it should be */
 typedef int (*group_body)(group_rank *r);
 
-__attribute__((format(printf, 2, 3))) static int wrong(const group_rank *r, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static inline int wrong(const group_rank *r,
+                                                              const char *format, ...)
 {
     va_list ap;
 
@@ -58,7 +59,7 @@ __attribute__((format(printf, 2, 3))) static int wrong(const group_rank *r, cons
             return wrong((r), "%s: %s", #call, trm_message());                                     \
     } while (0)
 
-static void nap_ms(int ms)
+static inline void nap_ms(int ms)
 {
     const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
 
@@ -66,7 +67,7 @@ static void nap_ms(int ms)
 }
 
 /* All ranks have come here, or one has failed. */
-static bool meet(group_rank *r)
+static inline bool meet(group_rank *r)
 {
     int64_t deadline = trm_now_us() + 60000000;
     int want = ++r->barriers * r->size;
@@ -81,7 +82,7 @@ static bool meet(group_rank *r)
 }
 
 /* Polls until the group is ready, or fails, or `ms` have passed. */
-static trm_status poll_for(group_rank *r, int ms, bool *ready_out)
+static inline trm_status poll_for(group_rank *r, int ms, bool *ready_out)
 {
     int64_t deadline = trm_now_us() + (int64_t)ms * 1000;
     trm_status st = TRM_OK;
@@ -95,7 +96,7 @@ static trm_status poll_for(group_rank *r, int ms, bool *ready_out)
     return st;
 }
 
-static int open_rank(group_rank *r)
+static inline int open_rank(group_rank *r)
 {
     trm_cuda_options options = {.device = getenv("TRM_CUDA_DRIVER") != NULL ? 0 : r->rank};
 
@@ -109,7 +110,7 @@ static int open_rank(group_rank *r)
     return 0;
 }
 
-static int begin_group(group_rank *r)
+static inline int begin_group(group_rank *r)
 {
     if (r->rank == 0)
         RANK_OK(r, r->ops->make_id(r->gpu, r->board->id));
@@ -119,7 +120,7 @@ static int begin_group(group_rank *r)
     return 0;
 }
 
-static int join_group(group_rank *r)
+static inline int join_group(group_rank *r)
 {
     size_t each = r->ops->peer_bytes;
     bool ready;
@@ -137,7 +138,7 @@ static int join_group(group_rank *r)
 }
 
 /* A rank's life. joins: the group is brought up before the body, and ended after it. */
-static int run_rank(group_rank *r, group_body body, bool joins)
+static inline int run_rank(group_rank *r, group_body body, bool joins)
 {
     int rc = open_rank(r);
 
@@ -155,8 +156,8 @@ static int run_rank(group_rank *r, group_body body, bool joins)
 }
 
 /* settings: "NAME=value", up to a NULL. Skipped ranks skip the test. */
-static void run_ranks(const char *name, int size, bool peers, bool joins, group_body body,
-                      char *const *settings)
+static inline void run_ranks(const char *name, int size, bool peers, bool joins, group_body body,
+                             char *const *settings)
 {
     group_board *board =
         mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

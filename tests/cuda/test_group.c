@@ -176,6 +176,32 @@ static int in_a_row(group_rank *r)
     return 0;
 }
 
+/* Sums in one step are made in rank order: of these, another order gives another sum. */
+static int in_order(group_rank *r)
+{
+    static const float values[RANKS_MAX] = {1e8f, -1e8f, 3.14f, 1.0f, 2.0f, 1e8f, -1e8f, 0.1f};
+    float sum = 0;
+    buffers b;
+
+    if (!r->peers)
+        return 0;
+    if (make(r, TRM_DTYPE_F32, 100, 0, false, &b) != 0)
+        return 1;
+    for (int k = 0; k < r->size; k++)
+        sum += values[k];
+    for (size_t i = 0; i < b.elems; i++)
+        memcpy(b.host + i * 4, &values[r->rank], 4);
+    RANK_OK(r, r->gpu->ops->copy_in(r->gpu, NULL, b.in, b.host, b.elems * 4));
+    RANK_OK(r, r->ops->allreduce(r->group, NULL, b.in, b.out, b.elems, b.dtype));
+    if (fetch(r, &b, b.out, b.elems) != 0)
+        return 1;
+    for (size_t i = 0; i < b.elems; i++)
+        if (memcmp(b.host + i * 4, &sum, 4) != 0)
+            return wrong(r, "element %zu was not added in rank order", i);
+    drop(r, &b);
+    return 0;
+}
+
 /* A capture with a short and a long sum and a gather, run again with other data. */
 static int captured(group_rank *r)
 {
@@ -324,9 +350,15 @@ static const struct {
     const char *name;
     group_body body;
 } bodies[] = {
-    {"allreduce", allreduce}, {"long sums", long_sums}, {"in a row", in_a_row},
-    {"captured", captured},   {"allgather", allgather}, {"reduce_scatter", reduce_scatter},
-    {"alltoall", alltoall},   {"refused", refused},
+    {"allreduce", allreduce},
+    {"long sums", long_sums},
+    {"in a row", in_a_row},
+    {"in order", in_order},
+    {"captured", captured},
+    {"allgather", allgather},
+    {"reduce_scatter", reduce_scatter},
+    {"alltoall", alltoall},
+    {"refused", refused},
 };
 #define BODIES ((int)(sizeof(bodies) / sizeof(bodies[0])))
 
