@@ -190,10 +190,10 @@ static trm_status add_parts(const trm_cuda *cuda, cudaStream_t stream, T *out, c
     const size_t vectors = wide ? elems / kCount : 0;
     const size_t need = ((wide ? elems / kCount + 1 : elems) + kThreads - 1) / kThreads;
     const size_t most = static_cast<size_t>(cuda->multiprocessors) * 8;
+    const uint32_t blocks = static_cast<uint32_t>(need < most ? need : most);
 
-    return trmi_launched(TRM_LAUNCH(group_parts<T>, static_cast<uint32_t>(need < most ? need : most),
-                                    kThreads, 0, stream, out, own, parts, stride, elems, vectors,
-                                    rank, size),
+    return trmi_launched(TRM_LAUNCH(group_parts<T>, blocks, kThreads, 0, stream, out, own, parts,
+                                    stride, elems, vectors, rank, size),
                          "group_parts");
 }
 
