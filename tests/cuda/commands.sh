@@ -61,6 +61,12 @@ head -n 40 "$demo/labels.csv" >"$dir/labels.csv"
     >"$dir/out" 2>"$dir/err" || fail score
 grep -q '^accuracy 359/360$' "$dir/err" || grep -q '^accuracy 359/360$' "$dir/out" || fail "score on the device"
 
+# BERT's attention reads the rows of one product: no transposes are left
+"$trireme" bench "$source/tests/data/networks/bert" --device cuda --dtype bf16 --dim sequence=16 --rounds 1 --profile \
+    >"$dir/out" 2>"$dir/err" || fail "bench bert"
+grep -q 'attention packed' "$dir/err" || fail "attention is not packed"
+! grep -q 'Transpose' "$dir/err" || fail "transposes around a packed attention"
+
 # an index out of range in the data fails its record alone, as on the CPU
 awk 'BEGIN { for (i = 0; i < 6; i++) { id = i == 3 ? 100000 : i
     printf "{\"input_ids\":[%d,2,3],\"attention_mask\":[1,1,1],\"token_type_ids\":[0,0,0]}\n", id } }' >"$dir/in.jsonl"
