@@ -143,6 +143,12 @@ typedef struct trm_device_ops {
     trm_status (*upload)(trm_device *d, void *device_to, const void *host_from, size_t bytes);
     trm_status (*copy_within)(trm_device *d, trm_stream *s, void *device_to,
                               const void *device_from, size_t bytes);
+    /* optional: what kernels noted about the data of a step, such as an index out of range, which
+     * they cannot return. notes_bytes: 0: nothing can have been noted. fetch enqueues a copy to
+     * pinned host memory and a clearing; check makes an error of what it brought */
+    size_t (*notes_bytes)(trm_device *d);
+    trm_status (*notes_fetch)(trm_device *d, trm_stream *s, void *host_to, size_t bytes);
+    trm_status (*notes_check)(trm_device *d, const void *host, size_t bytes);
     /* optional from here: NULL means synchronous, one stream, no capture */
     trm_status (*stream_create)(trm_device *d, trm_stream **stream_out);
     void (*stream_destroy)(trm_device *d, trm_stream *s);

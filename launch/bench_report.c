@@ -93,6 +93,17 @@ static void print_ranks_json(const trm_ranks *r, const struct rank_report *all)
         printf(", \"predicted_ms\": %.4f", m->plan->candidates[m->plan->chosen].step_us / 1e3);
 }
 
+static void print_device_json(const trm_ranks *r)
+{
+    trm_engine_stats stats;
+
+    if (r->device->host_memory || r->model->replica == NULL)
+        return;
+    trm_engine_get_stats(trm_replica_engine(r->model->replica), &stats);
+    printf(", \"kernels\": %d, \"host_kernels\": %d, \"copied_bytes\": %zu, \"captures\": %d",
+           stats.kernels, stats.host_kernels, stats.copied_bytes, stats.captures);
+}
+
 static void print_json(const trm_ranks *r, const trm_bench_result *b, const double *sorted,
                        const struct rank_report *all)
 {
@@ -107,6 +118,7 @@ static void print_json(const trm_ranks *r, const trm_bench_result *b, const doub
            sorted[b->rounds / 2], sorted[0]);
     if (b->flow_ms > 0)
         printf(", \"flow_ms\": %.4f", b->flow_ms);
+    print_device_json(r);
     print_ranks_json(r, all);
     printf(", \"ms\": [");
     for (int64_t i = 0; i < b->rounds; i++)
@@ -127,6 +139,12 @@ static void print_table(const trm_ranks *r, const trm_bench_result *b, const dou
     r->device->ops->info(r->device, &info);
     trm_engine_get_stats(trm_replica_engine(r->model->replica), &stats);
     printf("model     %s (%s, batch %" PRId64 ", %s)\n", b->path, b->dtype, b->batch, info.name);
+    if (!r->device->host_memory)
+        printf("device    %d of %d kernels on the host, %.3f MB copied for them, %d captured "
+               "stretches, "
+               "weights %.1f MB\n",
+               stats.host_kernels, stats.kernels, (double)stats.copied_bytes / 1e6, stats.captures,
+               (double)(stats.constant_bytes + r->device->packed_bytes) / 1e6);
     printf("load      %.1f ms, first step %.1f ms, %d kernels, %.1f MB of activations\n",
            b->load_ms, b->first_ms, stats.kernels, (double)stats.arena_bytes / 1e6);
     printf("step      median %.3f ms, min %.3f, mean %.3f, p90 %.3f, p99 %.3f, max %.3f (%" PRId64

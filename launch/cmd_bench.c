@@ -16,6 +16,7 @@ struct bench {
     int64_t batch; /* 0: not given */
     int64_t warmup, rounds, seed;
     bool json, profile;
+    bool resident;
     trm_arena *arena;
     trm_tensor *in, *out; /* in: once it is loaded */
     double start_ms;
@@ -123,8 +124,9 @@ static trm_status lead(struct bench *b)
         return trm_fail(TRM_ERR_NO_MEMORY, "bench");
     b->result.load_ms = now_ms() - b->start_ms;
     TRM_CHECK(make_inputs(b, m->graph));
+    trm_replica_hold_inputs(m->replica, b->resident);
     TRM_CHECK(time_steps(b, m->replica));
-    if (m->parallel.pipeline > 1)
+    if (trm_replica_depth(m->replica) > 1)
         TRM_CHECK(time_flow(b, m->replica));
     st = trm_replica_stop(m->replica);
     if (st == TRM_OK && b->profile)
@@ -185,6 +187,8 @@ trm_status trm_cmd_bench(int argc, char **argv)
         {"seed", TRM_OPTION_INT, "S", 0, INT64_MAX, NULL, "of the random inputs (1)", &b.seed},
         {"warmup", TRM_OPTION_INT, "N", 0, 1000000, NULL, "steps before timing (3)", &b.warmup},
         {"rounds", TRM_OPTION_INT, "N", 1, 1000000, NULL, "timed steps (20)", &b.rounds},
+        {"resident", TRM_OPTION_FLAG, NULL, 0, 0, NULL,
+         "inputs stay in the device's memory: uploads are not timed", &b.resident},
         {"json", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print one JSON object with every time",
          &b.json},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",

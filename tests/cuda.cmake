@@ -26,9 +26,10 @@ add_library(trireme_cuda_emulated MODULE ${trm_cuda_cu} ${selftest} ${emulation}
 target_compile_definitions(trireme_cuda_emulated PRIVATE TRM_EMULATE)
 target_include_directories(trireme_cuda_emulated PRIVATE ${CMAKE_SOURCE_DIR})
 target_include_directories(trireme_cuda_emulated SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
-target_compile_options(trireme_cuda_emulated PRIVATE -Wall -Wextra -Wno-unknown-pragmas -O2 -ffp-contract=off
+target_compile_options(trireme_cuda_emulated PRIVATE -Wall -Wextra -Wno-unknown-pragmas -O1 -g1 -ffp-contract=off
   -fvisibility=hidden -fvisibility-inlines-hidden)
-target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic)
+target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic
+  LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/cuda/emulation/exports.map)
 target_link_libraries(trireme_cuda_emulated PRIVATE Threads::Threads m)
 set_target_properties(trireme_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
 set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)
@@ -41,6 +42,7 @@ foreach(source ${cuda_tests})
   get_filename_component(name ${source} NAME_WE)
   add_executable(cuda_${name} ${source})
   target_link_libraries(cuda_${name} PRIVATE trm_warnings trm_kernels PkgConfig::CHECK)
+  target_include_directories(cuda_${name} SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
   trm_opens_modules(cuda_${name})
   add_dependencies(cuda_${name} trireme_cuda_emulated)
   add_test(NAME cuda/${name} COMMAND cuda_${name})

@@ -57,6 +57,11 @@ int trm_engine_depth_of(const trm_device *device); /* of any engine there */
 TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
 TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
 
+/* To measure a device without its link: from now on steps take the inputs that the device already
+ * has, if any step has brought some of the same shapes; what submit is given is not looked at then.
+ */
+void trm_engine_hold_inputs(trm_engine *engine, bool hold);
+
 /* Checks as above without running. */
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
 

@@ -29,8 +29,9 @@ static trm_status flight_create(trm_engine *e, trmi_flight *f)
     f->host_out = trm_calloc(outs, sizeof(trmi_buffer));
     f->device_out = trm_calloc(outs, sizeof(trmi_buffer));
     f->outputs = trm_calloc(outs, sizeof(trm_tensor));
+    f->held = trm_calloc(ins, sizeof(trm_tensor));
     if (f->host_in == NULL || f->device_in == NULL || f->host_out == NULL ||
-        f->device_out == NULL || f->outputs == NULL)
+        f->device_out == NULL || f->outputs == NULL || f->held == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "engine");
     TRM_CHECK(ops->event_create(e->device, &f->uploaded));
     TRM_CHECK(ops->event_create(e->device, &f->computed));
@@ -66,11 +67,13 @@ static void flight_destroy(trm_engine *e, trmi_flight *f)
         trmi_buffer_free(e, TRMI_HOST, &f->host_out[i]);
         trmi_buffer_free(e, TRMI_DEVICE, &f->device_out[i]);
     }
+    trmi_buffer_free(e, TRMI_HOST, &f->host_notes);
     trm_free(f->host_in);
     trm_free(f->device_in);
     trm_free(f->host_out);
     trm_free(f->device_out);
     trm_free(f->outputs);
+    trm_free(f->held);
     if (f->uploaded != NULL)
         ops->event_destroy(e->device, f->uploaded);
     if (f->computed != NULL)
@@ -126,8 +129,24 @@ static void copy_host(void *to, const void *from, size_t bytes)
     trm_team_for((bytes + PARALLEL_BYTES - 1) / PARALLEL_BYTES, 1, copy_part, &c);
 }
 
-/* Into e->staged: the inputs where the device reads them. */
-static trm_status send_inputs(trm_engine *e, trmi_flight *f, const trm_tensor *inputs)
+/* Whether the flight's buffers hold inputs of these shapes that are to be used again. */
+static bool holds(const trm_engine *e, const trmi_flight *f, const trm_tensor *inputs)
+{
+    for (int i = 0; i < e->graph->input_count; i++)
+        if (!e->hold || !f->filled || f->held[i].dtype != inputs[i].dtype ||
+            !trm_tensor_same_shape(&f->held[i], &inputs[i]))
+            return false;
+    return e->hold;
+}
+
+void trm_engine_hold_inputs(trm_engine *e, bool hold)
+{
+    e->hold = hold;
+}
+
+/* To the device, on the stream that *stream_out tells. */
+static trm_status upload(trm_engine *e, trmi_flight *f, const trm_tensor *inputs,
+                         trm_stream **stream_out)
 {
     const trm_device_ops *ops = e->device->ops;
     size_t all = 0, bytes;
@@ -151,12 +170,29 @@ static trm_status send_inputs(trm_engine *e, trmi_flight *f, const trm_tensor *i
             ops->copy_in(e->device, stream, f->device_in[i].memory, f->host_in[i].memory, bytes));
         e->staged[i].data = f->device_in[i].memory;
     }
-    if (stream == e->stream) {
-        e->busy = true;
+    *stream_out = stream;
+    return TRM_OK;
+}
+
+/* Into e->staged: the inputs where the device reads them. */
+static trm_status send_inputs(trm_engine *e, trmi_flight *f, const trm_tensor *inputs)
+{
+    const trm_device_ops *ops = e->device->ops;
+    size_t n = (size_t)e->graph->input_count * sizeof(trm_tensor);
+    trm_stream *stream;
+
+    if (holds(e, f, inputs)) {
+        memcpy(e->staged, f->held, n);
         return TRM_OK;
     }
-    TRM_CHECK(ops->event_record(e->device, f->uploaded, e->up));
+    f->filled = false;
+    TRM_CHECK(upload(e, f, inputs, &stream));
+    memcpy(f->held, e->staged, n);
+    f->filled = true;
     e->busy = true;
+    if (stream == e->stream)
+        return TRM_OK;
+    TRM_CHECK(ops->event_record(e->device, f->uploaded, e->up));
     return ops->event_wait(e->device, f->uploaded, e->stream);
 }
 
@@ -185,8 +221,20 @@ static trm_status fetch_output(trm_engine *e, trmi_flight *f, int i, trm_stream 
     return ops->copy_out(e->device, stream, f->host_out[i].memory, f->device_out[i].memory, bytes);
 }
 
+static trm_status fetch_notes(trm_engine *e, trmi_flight *f)
+{
+    const trm_device_ops *ops = e->device->ops;
+
+    f->notes = ops->notes_bytes == NULL ? 0 : ops->notes_bytes(e->device);
+    if (f->notes == 0)
+        return TRM_OK;
+    TRM_CHECK(trmi_buffer_grow(e, TRMI_HOST, &f->host_notes, f->notes));
+    return ops->notes_fetch(e->device, e->stream, f->host_notes.memory, f->notes);
+}
+
 static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
 {
+    const trm_device_ops *ops = e->device->ops;
     size_t all = 0, bytes;
     trm_stream *stream;
 
@@ -200,7 +248,12 @@ static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
         TRM_CHECK(fetch_output(e, f, i, stream, bytes));
     }
     e->busy = true;
-    return e->device->ops->event_record(e->device, f->downloaded, stream);
+    TRM_CHECK(fetch_notes(e, f));
+    if (stream != e->stream && f->notes > 0) {
+        TRM_CHECK(ops->event_record(e->device, f->computed, e->stream));
+        TRM_CHECK(ops->event_wait(e->device, f->computed, stream));
+    }
+    return ops->event_record(e->device, f->downloaded, stream);
 }
 
 /* ---- steps ---- */
@@ -266,6 +319,8 @@ trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs)
     TRM_CHECK(wait_for(e, f->downloaded));
     if (e->flight_count == 0)
         e->busy = false; /* the event is behind everything */
+    if (f->notes > 0)
+        TRM_CHECK(e->device->ops->notes_check(e->device, f->host_notes.memory, f->notes));
     memcpy(outputs, f->outputs, (size_t)e->graph->output_count * sizeof(*outputs));
     return TRM_OK;
 }

@@ -140,7 +140,11 @@ typedef struct trmi_buffer {
 typedef struct trmi_flight {
     trmi_buffer *host_in, *device_in;            /* [graph inputs] */
     trmi_buffer *host_out, *device_out;          /* [graph outputs] */
+    bool filled;                                 /* its device_in hold inputs of shapes `held` */
+    trm_tensor *held;                            /* [graph inputs] */
     trm_tensor *outputs;                         /* [graph outputs] what collect hands over */
+    trmi_buffer host_notes;                      /* what kernels noted */
+    size_t notes;                                /* bytes of them */
     trm_event *uploaded, *computed, *downloaded; /* on their streams */
 } trmi_flight;
 #define TRMI_FLIGHTS 2
@@ -165,6 +169,7 @@ struct trm_engine {
     trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */
     trmi_flight flights[TRMI_FLIGHTS]; /* a ring */
     int flight_first, flight_count;
+    bool hold;                /* trm_engine_hold_inputs */
     bool busy;                /* something was enqueued that the host has not waited for */
     trm_tensor *staged;       /* [graph inputs] */
     trmi_place *out_places;   /* [graph outputs] */

@@ -404,6 +404,11 @@ int trm_replica_under_way(const trm_replica *r)
     return r->under_way;
 }
 
+void trm_replica_hold_inputs(trm_replica *r, bool hold)
+{
+    trm_engine_hold_inputs(r->engine, hold);
+}
+
 const trm_engine *trm_replica_engine(const trm_replica *r)
 {
     return r->engine;

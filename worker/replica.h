@@ -62,6 +62,8 @@ TRM_MUST_USE trm_status trm_replica_stop(trm_replica *r);
 /* Everybody else: runs steps until the leader stops. */
 TRM_MUST_USE trm_status trm_replica_follow(trm_replica *r);
 
+/* To measure without the link to the device: trm_engine_hold_inputs. */
+void trm_replica_hold_inputs(trm_replica *r, bool hold);
 const trm_engine *trm_replica_engine(const trm_replica *r); /* this rank's, for stats and profile */
 /* What this rank has really taken for weights: private packed or copied bytes, bytes in segments
  * shared with other replicas' ranks, and bytes of the mapped file. */

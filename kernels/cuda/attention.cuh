@@ -1,4 +1,5 @@
-/* What the attention kernels share: which keys a row sees, the mask, elements of any float dtype. */
+/* What the attention kernels share: which keys a row sees, the mask, elements of any float dtype.
+ */
 #ifndef TRM_KERNELS_CUDA_ATTENTION_CUH
 #define TRM_KERNELS_CUDA_ATTENTION_CUH
 

@@ -3,22 +3,23 @@
  *
  * A block of 4 warps takes kTiles * 64 query rows of one head, a warp kTiles * 16 of them: q stays
  * in registers as A fragments, as do the scores of 64 keys (which become the A fragments of the
- * second product without leaving the registers) and the output. Keys and values come in blocks of 64
- * through two stages of shared memory, filled by cp.async two blocks ahead: a sequence of up to 128
- * keys is wholly in flight after the first instructions. Rows in shared memory are padded by 16
+ * second product without leaving the registers) and the output. Keys and values come in blocks of
+ * 64 through two stages of shared memory, filled by cp.async two blocks ahead: a sequence of up to
+ * 128 keys is wholly in flight after the first instructions. Rows in shared memory are padded by 16
  * bytes: with row lengths of a multiple of 32 bytes, 8 consecutive rows then start in 8 different
  * 16-byte groups of banks, and ldmatrix has no conflicts.
  *
  * Scores are kept times log2(e). A mask that is the same for all rows (kFull false) is staged with
- * the keys as a number for each key, -inf beyond the end; with kFull the mask is read for each score,
- * and limits and softcap are applied. Memory that is not 16-byte aligned, or whose rows are not, is
- * loaded element by element. */
+ * the keys as a number for each key, -inf beyond the end; with kFull the mask is read for each
+ * score, and limits and softcap are applied. Memory that is not 16-byte aligned, or whose rows are
+ * not, is loaded element by element. */
 #include "kernels/cuda/attention.cuh"
 
 #include <float.h>
 #include <string.h>
 
-namespace {
+namespace
+{
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
@@ -106,7 +107,7 @@ __device__ __forceinline__ void load_tile(T *to, const T *from, int64_t step, in
 
 /* Elements of a tile of keys. */
 template <int kDim, bool kTurned>
-constexpr int kKeyElems = kTurned ? kDim * (kKeys + kPad) : kKeys * (kDim + kPad);
+constexpr int kKeyElems = kTurned ? (kKeys + kPad) * kDim : (kDim + kPad) * kKeys;
 template <int kDim, int kTiles, bool kTurned> constexpr size_t smem_bytes()
 {
     return (static_cast<size_t>(kTiles) * 64 * (kDim + kPad) +
@@ -159,8 +160,8 @@ __global__ void __launch_bounds__(kThreads, (kResident<kDim, kTiles, kFull>))
             load_tile<T, kDim, kKeys>(k_tile, k + key, a.k.column, a.dim, left, wide.k);
         else
             load_tile<T, kKeys, kDim>(k_tile, k + key * a.k.row, a.k.row, left, a.dim, wide.k);
-        load_tile<T, kKeys, kDim>(v_tiles + stage * kKeys * kPitch, v + key * a.v.row, a.v.row, left,
-                                  a.v_dim, wide.v);
+        load_tile<T, kKeys, kDim>(v_tiles + stage * kKeys * kPitch, v + key * a.v.row, a.v.row,
+                                  left, a.v_dim, wide.v);
         if (!kFull && threadIdx.x < kKeys) {
             const int j = key + static_cast<int>(threadIdx.x);
             float bias = -INFINITY;
@@ -356,8 +357,8 @@ __global__ void __launch_bounds__(kThreads, (kResident<kDim, kTiles, kFull>))
             T *const row = q_tile + (warp_row + t * 16 + half * 8 + lane / 4) * kPitch;
 #pragma unroll
             for (int n = 0; n < kDim / 8; n++)
-                *reinterpret_cast<couple<T> *>(row + n * 8 + lane % 4 * 2) = rounded(
-                    out[t][n][half * 2] * inverse, out[t][n][half * 2 + 1] * inverse, T());
+                *reinterpret_cast<couple<T> *>(row + n * 8 + lane % 4 * 2) =
+                    rounded(out[t][n][half * 2] * inverse, out[t][n][half * 2 + 1] * inverse, T());
         }
     }
     __syncwarp();
@@ -445,8 +446,9 @@ template <class T> trm_status attention_mma_any(const trmi_attention *a, cudaStr
     DIM_CASE(96)
     DIM_CASE(128)
 #undef DIM_CASE
-    return trm_fail(TRM_ERR_UNSUPPORTED, "attention of %d columns on tensor cores: want %d or fewer",
-                    dim, TRMI_ATTENTION_MMA_DIM);
+    return trm_fail(TRM_ERR_UNSUPPORTED,
+                    "attention of %d columns on tensor cores: want %d or fewer", dim,
+                    TRMI_ATTENTION_MMA_DIM);
 }
 
 } // namespace

@@ -2,7 +2,8 @@
  * behind what was kept of earlier ones. */
 #include "kernels/cuda/attention.cuh"
 
-namespace {
+namespace
+{
 
 constexpr int kThreads = 128;
 
@@ -157,8 +158,7 @@ extern "C" trm_status trmi_cuda_attention_concat(const trmi_attention_cache *c, 
                                                  const void *added, void *present,
                                                  cudaStream_t stream)
 {
-    const uintptr_t bits = reinterpret_cast<uintptr_t>(past) |
-                           reinterpret_cast<uintptr_t>(added) |
+    const uintptr_t bits = reinterpret_cast<uintptr_t>(past) | reinterpret_cast<uintptr_t>(added) |
                            reinterpret_cast<uintptr_t>(present);
     const size_t size = trm_dtype_bytes(c->dtype);
 

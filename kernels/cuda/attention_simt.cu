@@ -2,15 +2,17 @@
  * softmax of FlashAttention-2 (Dao, arXiv:2307.08691, algorithm 1) over register tiles.
  *
  * A block of 16 x 16 threads takes kRows * 16 query rows of one head and kWidth columns of the
- * output (blockIdx.y; scores are computed again for each such slice). Thread (ty, tx) has the scores
- * of rows group * 64 + ty * 4 + 0..3 and keys tx * 4 + 0..3 of a block of 64 keys, and the outputs
- * of the same rows: 16 lanes of one warp share a row. Shared memory: q (all of it where dim is at
- * most `resident`, else 64 columns at a time), 64 x 64 of the keys or 64 x kWidth of the values,
- * probabilities. Operands of both products lie "turned", [sum index][row], so that a thread reads
- * its 4 rows as one vector; groups of 4 rows are swizzled by the sum index against bank conflicts. */
+ * output (blockIdx.y; scores are computed again for each such slice). Thread (ty, tx) has the
+ * scores of rows group * 64 + ty * 4 + 0..3 and keys tx * 4 + 0..3 of a block of 64 keys, and the
+ * outputs of the same rows: 16 lanes of one warp share a row. Shared memory: q (all of it where dim
+ * is at most `resident`, else 64 columns at a time), 64 x 64 of the keys or 64 x kWidth of the
+ * values, probabilities. Operands of both products lie "turned", [sum index][row], so that a thread
+ * reads its 4 rows as one vector; groups of 4 rows are swizzled by the sum index against bank
+ * conflicts. */
 #include "kernels/cuda/attention.cuh"
 
-namespace {
+namespace
+{
 
 constexpr int kThreads = 256;
 constexpr int kKeys = ATTENTION_KEYS;
@@ -42,8 +44,8 @@ __device__ __forceinline__ quad<F> load_quad(const trmi_attention_view &v, int64
     return q;
 }
 
-/* Rows [0, rows) and columns [0, columns) from `at` on, times factor, to a turned tile of kHigh rows;
- * zeros from there to kHigh rows and `columns` rounded up to 4. */
+/* Rows [0, rows) and columns [0, columns) from `at` on, times factor, to a turned tile of kHigh
+ * rows; zeros from there to kHigh rows and `columns` rounded up to 4. */
 template <class F, int kHigh>
 __device__ __forceinline__ void load_turned(F *to, const trmi_attention_view &v, int64_t at,
                                             int rows, int columns, F factor, bool wide)
@@ -53,8 +55,7 @@ __device__ __forceinline__ void load_turned(F *to, const trmi_attention_view &v,
     if (v.column == 1) {
         for (int e = static_cast<int>(threadIdx.x); e < kHigh * quads; e += kThreads) {
             const int r = e / quads, c = e % quads * 4;
-            const quad<F> q =
-                load_quad<F>(v, at + r * v.row + c, r < rows ? columns - c : 0, wide);
+            const quad<F> q = load_quad<F>(v, at + r * v.row + c, r < rows ? columns - c : 0, wide);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 to[turned_at<kHigh>(c + i, r >> 2) + (r & 3)] = q.x[i] * factor;
@@ -63,8 +64,7 @@ __device__ __forceinline__ void load_turned(F *to, const trmi_attention_view &v,
     }
     for (int e = static_cast<int>(threadIdx.x); e < quads * 4 * (kHigh / 4); e += kThreads) {
         const int c = e / (kHigh / 4), r = e % (kHigh / 4) * 4;
-        quad<F> q =
-            load_quad<F>(v, at + c * v.column + r, c < columns ? rows - r : 0, wide);
+        quad<F> q = load_quad<F>(v, at + c * v.column + r, c < columns ? rows - r : 0, wide);
 #pragma unroll
         for (int i = 0; i < 4; i++)
             q.x[i] *= factor;
@@ -208,8 +208,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(F) == 8 ? 1 : 2)
             const int r = e / (kWidth / 4), c = e % (kWidth / 4) * 4;
             const int count = r < keys ? a.v_dim - first_column - c : 0;
 
-            *reinterpret_cast<quad<F> *>(others + r * kWidth + c) = load_quad<F>(
-                a.v, v_at + (key + r) * a.v.row + first_column + c, count, o.wide_v);
+            *reinterpret_cast<quad<F> *>(others + r * kWidth + c) =
+                load_quad<F>(a.v, v_at + (key + r) * a.v.row + first_column + c, count, o.wide_v);
         }
         __syncthreads();
 #pragma unroll 4
@@ -248,10 +248,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(F) == 8 ? 1 : 2)
             const int column = first_column + c / 4 * 64 + tx * kRun + c % 4;
 
             if (column < a.v_dim)
-                attention_put<F>(a.out, a.y.dtype,
-                                 static_cast<size_t>(b * a.y.batch + h * a.y.head + i * a.y.row +
-                                                     column),
-                                 out[r][c] * inverse);
+                attention_put<F>(
+                    a.out, a.y.dtype,
+                    static_cast<size_t>(b * a.y.batch + h * a.y.head + i * a.y.row + column),
+                    out[r][c] * inverse);
         }
     }
 }

@@ -2,6 +2,7 @@
  * module begins: trm_cuda_module_get. */
 #include "base/log.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/notes.h"
 #include "kernels/cuda_module.h"
 
 #include <nvtx3/nvToolsExt.h>
@@ -264,6 +265,23 @@ static void cuda_capture_destroy(trm_device *d, trm_capture *c)
     trm_free(c);
 }
 
+/* ---- notes ---- */
+
+static size_t cuda_notes_bytes(trm_device *d)
+{
+    return trmi_cuda_notes_bytes((trm_cuda *)d);
+}
+
+static trm_status cuda_notes_fetch(trm_device *d, trm_stream *s, void *host, size_t bytes)
+{
+    return trmi_cuda_notes_fetch((trm_cuda *)d, stream_of(d, s), host, bytes);
+}
+
+static trm_status cuda_notes_check(trm_device *d, const void *host, size_t bytes)
+{
+    return trmi_cuda_notes_check((const trm_cuda *)d, host, bytes);
+}
+
 /* ---- NVTX: free where no profiler listens ---- */
 
 static void cuda_mark_begin(trm_device *d, const char *name)
@@ -288,6 +306,7 @@ static void cuda_destroy(trm_device *d)
         return;
     TRM_ASSERT(cuda->packs == NULL); /* the kernels that held them are gone */
     trmi_cuda_staging_fini(cuda);
+    trmi_cuda_notes_fini(cuda);
     if (cuda->dnn_fini != NULL)
         cuda->dnn_fini(cuda);
     if (cuda->blaslt_fini != NULL)
@@ -322,6 +341,9 @@ static const trm_device_ops cuda_ops = {
     .capture_end = cuda_capture_end,
     .capture_launch = cuda_capture_launch,
     .capture_destroy = cuda_capture_destroy,
+    .notes_bytes = cuda_notes_bytes,
+    .notes_fetch = cuda_notes_fetch,
+    .notes_check = cuda_notes_check,
     .mark_begin = cuda_mark_begin,
     .mark_end = cuda_mark_end,
     .destroy = cuda_destroy,

@@ -1,6 +1,7 @@
-/* Conversion between any two dtypes inside kernels: trm_convert<To>(x). Floats to integers truncate,
- * saturate, and take NaN as 0; integers to integers keep the low bits; to 16-bit floats there is one
- * rounding (64-bit integers become doubles first). bool is trm_bool here, for uint8_t is a number. */
+/* Conversion between any two dtypes inside kernels: trm_convert<To>(x). Floats to integers
+ * truncate, saturate, and take NaN as 0; integers to integers keep the low bits; to 16-bit floats
+ * there is one rounding (64-bit integers become doubles first). bool is trm_bool here, for uint8_t
+ * is a number. */
 #ifndef TRM_KERNELS_CUDA_CAST_CUH
 #define TRM_KERNELS_CUDA_CAST_CUH
 
@@ -73,8 +74,8 @@ template <class To, class From> __device__ __forceinline__ To trm_convert(From x
     } else if constexpr (std::is_same<To, trm_bool>::value) {
         return trm_bool{static_cast<uint8_t>(x != From(0))};
     } else if constexpr (trm_is_half<To>::value) {
-        if constexpr (std::is_same<From, float>::value)
-            return trm_down<To>(x);
+        if constexpr (std::is_same<From, float>::value || sizeof(From) <= 2)
+            return trm_down<To>(static_cast<float>(x)); /* exact in fp32 */
         else
             return trm_down<To>(trm_round_odd(static_cast<double>(x)));
     } else if constexpr (std::is_floating_point<From>::value && std::is_integral<To>::value) {

@@ -21,9 +21,13 @@ static trm_status trm_cast_launch(const trm_cuda *cuda, cudaStream_t stream, voi
                                   const void *x, size_t n)
 {
     constexpr int kLanes = sizeof(To) > sizeof(From) ? trm_lanes<To>() : trm_lanes<From>();
+    constexpr bool kSame = std::is_same<To, From>::value && !std::is_same<To, uint8_t>::value;
 
-    return trm_unary_launch<trm_cast_f<To, From>, From, To, kLanes>(
-        cuda, stream, trm_cast_f<To, From>(), x, out, n);
+    if constexpr (kSame) /* a copy, which is not made here; u8 may come from bool */
+        return trm_fail(TRM_ERR_UNSUPPORTED, "Cast to the same dtype");
+    else
+        return trm_unary_launch<trm_cast_f<To, From>, From, To, kLanes>(
+            cuda, stream, trm_cast_f<To, From>(), x, out, n);
 }
 
 /* From any dtype. bool holds 0 or 1: as a source it is u8. */

@@ -39,6 +39,7 @@ struct trm_cuda {
     cudaStream_t stream;        /* what a NULL trm_stream means; non-blocking */
     struct trmi_pack *packs;    /* packed weights, shared between kernels */
     struct trmi_staging *stage; /* pinned double buffer of uploads (staging.c) */
+    struct trmi_notes *notes;   /* notes.h */
     void *blaslt;               /* struct of dense_cublaslt.c, made at first use; NULL */
     void *dnn;                  /* struct of conv_cudnn.c, likewise */
     void (*blaslt_fini)(trm_cuda *cuda);

@@ -1,6 +1,6 @@
-/* Unary float functions, flat. A thread computes 16 bytes of input (trm_unary_kernel); the functions
- * that networks spend time in have a kernel each, the others share one a dtype, an element a
- * thread, with the function chosen inside. */
+/* Unary float functions, flat. A thread computes 16 bytes of input (trm_unary_kernel); the
+ * functions that networks spend time in have a kernel each, the others share one a dtype, an
+ * element a thread, with the function chosen inside. */
 #include "kernels/cuda/elementwise_map.cuh"
 #include "kernels/cuda/elementwise_math.cuh"
 

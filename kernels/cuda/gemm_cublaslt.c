@@ -4,63 +4,13 @@
  *
  * whose "A" is our B (as it lies: [n, k] with ldb, or, where ours is stored transposed, [k, n] to
  * be transposed) and whose "B" is our A. Its bias, one element a row of D^T, is then one a column
- * of our D.
- *
- * An algorithm is chosen once a shape: from the disk, where this kind of GPU has measured it before
- * (plan_cache.h), else the heuristics' first ones are measured, else (no memory for that) their
- * first one is taken. */
-#include "base/log.h"
-#include "kernels/cuda/gemm.h"
-#include "kernels/cuda/plan_cache.h"
+ * of our D. */
+#include "kernels/cuda/gemm_impl.h"
 
-#include <cublasLt.h>
-
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#define WORKSPACE_MAX ((size_t)32 << 20) /* what NVIDIA recommends for sm_90 */
-#define CANDIDATES 8
-#define WARM_UPS 3
-#define MEASURES 5
-#define MEASURE_BYTES_MAX ((size_t)4 << 30)
-
-typedef struct choice {
-    struct choice *next;
-    char *key;
-    cublasLtMatmulAlgo_t algo;
-    size_t workspace;
-} choice;
-
-typedef struct lt {
-    cublasLtHandle_t handle;
-    trmi_plan_cache *plans;
-    choice *choices; /* of this process */
-} lt;
-
-typedef union scale {
-    float f;
-    double d;
-    int32_t i;
-} scale;
-
-/* The descriptors of a gemm; of these only op's bias pointer changes after create. */
-typedef struct shapes {
-    cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t a, b, c, d; /* a: ours; it is the library's second operand */
-} shapes;
-
-struct trmi_gemm {
-    trm_cuda *cuda;
-    trmi_gemm_desc desc;
-    shapes *shapes;
-    cublasLtMatmulAlgo_t algo;
-    size_t workspace;
-    scale alpha, beta;
-    bool empty; /* m, n or k is 0 */
-};
-
-static trm_status check(cublasStatus_t status, const char *what)
+trm_status trmi_lt_check(cublasStatus_t status, const char *what)
 {
     trm_status st;
 
@@ -75,45 +25,37 @@ static trm_status check(cublasStatus_t status, const char *what)
         st = TRM_ERR_NO_MEMORY;
         break;
     case CUBLAS_STATUS_NOT_INITIALIZED:
-    case CUBLAS_STATUS_EXECUTION_FAILED:
-        TRM_CHECK(trmi_cuda_check(cudaPeekAtLastError(), what)); /* a sticky one says more */
         st = TRM_ERR_DEVICE;
         break;
-    default:
+    default: /* CUDA's error says more, and must not be seen by the next launch */
+        TRM_CHECK(trmi_cuda_check(cudaPeekAtLastError(), what));
         st = TRM_ERR_INTERNAL;
         break;
     }
     return trm_fail(st, "cuBLASLt: %s: %s", what, cublasLtGetStatusName(status));
 }
-#define LT(call) check((call), #call)
 
 /* ---- the library ---- */
 
 static void lt_fini(trm_cuda *cuda)
 {
-    lt *l = cuda->blaslt;
+    trmi_lt *l = cuda->blaslt;
 
     if (l == NULL)
         return;
     trmi_cuda_plan_cache_close(l->plans);
-    while (l->choices != NULL) {
-        choice *c = l->choices;
-
-        l->choices = c->next;
-        trm_free(c->key);
-        trm_free(c);
-    }
+    trmi_lt_choices_free(l);
     if (l->handle != NULL)
         (void)cublasLtDestroy(l->handle);
     trm_free(l);
     cuda->blaslt = NULL;
 }
 
-static trm_status lt_get(trm_cuda *cuda, lt **out)
+static trm_status lt_get(trm_cuda *cuda, trmi_lt **out)
 {
     char version[32];
     trm_status st = TRM_OK;
-    lt *l = cuda->blaslt;
+    trmi_lt *l = cuda->blaslt;
 
     *out = l;
     if (l != NULL)
@@ -123,7 +65,7 @@ static trm_status lt_get(trm_cuda *cuda, lt **out)
         return trm_fail(TRM_ERR_NO_MEMORY, "cuBLASLt");
     cuda->blaslt = l;
     cuda->blaslt_fini = lt_fini;
-    TRM_TRY(st, LT(cublasLtCreate(&l->handle)), fail);
+    TRM_TRY(st, TRMI_LT(cublasLtCreate(&l->handle)), fail);
     snprintf(version, sizeof(version), "%zu", cublasLtGetVersion());
     TRM_TRY(st, trmi_cuda_plan_cache_open("cublaslt", version, cuda->name, &l->plans), fail);
     *out = l;
@@ -198,18 +140,19 @@ static trm_status layout(cudaDataType type, int64_t rows, int64_t columns, int64
 {
     int32_t count = (int32_t)batch;
 
-    TRM_CHECK(LT(cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)columns, ld)));
+    TRM_CHECK(
+        TRMI_LT(cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)columns, ld)));
     if (batch == 1)
         return TRM_OK;
-    TRM_CHECK(LT(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
-                                                  sizeof(count))));
-    return LT(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                               &step, sizeof(step)));
+    TRM_CHECK(TRMI_LT(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
+                                                       &count, sizeof(count))));
+    return TRMI_LT(cublasLtMatrixLayoutSetAttribute(
+        *out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof(step)));
 }
 
 static trm_status set(cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t what, int32_t value)
 {
-    return LT(cublasLtMatmulDescSetAttribute(op, what, &value, sizeof(value)));
+    return TRMI_LT(cublasLtMatmulDescSetAttribute(op, what, &value, sizeof(value)));
 }
 
 static cublasLtEpilogue_t epilogue_of(const trmi_gemm_desc *d)
@@ -226,13 +169,13 @@ static cublasLtEpilogue_t epilogue_of(const trmi_gemm_desc *d)
     }
 }
 
-static trm_status bias_pointer(cublasLtMatmulDesc_t op, const void *bias)
+trm_status trmi_lt_bias(cublasLtMatmulDesc_t op, const void *bias)
 {
-    return LT(
+    return TRMI_LT(
         cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
 }
 
-static void shapes_free(shapes *s)
+static void shapes_free(trmi_lt_shapes *s)
 {
     if (s == NULL)
         return;
@@ -249,14 +192,14 @@ static void shapes_free(shapes *s)
     trm_free(s);
 }
 
-static trm_status describe(const trmi_gemm_desc *d, shapes *s)
+static trm_status describe(const trmi_gemm_desc *d, trmi_lt_shapes *s)
 {
     cudaDataType ab, out, scale_type;
     cublasComputeType_t compute;
     cublasLtEpilogue_t epilogue = epilogue_of(d);
 
     (void)types_of(d, &ab, &out, &compute, &scale_type);
-    TRM_CHECK(LT(cublasLtMatmulDescCreate(&s->op, compute, scale_type)));
+    TRM_CHECK(TRMI_LT(cublasLtMatmulDescCreate(&s->op, compute, scale_type)));
     TRM_CHECK(set(s->op, CUBLASLT_MATMUL_DESC_TRANSA, d->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N));
     TRM_CHECK(set(s->op, CUBLASLT_MATMUL_DESC_TRANSB, d->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N));
     if (epilogue != CUBLASLT_EPILOGUE_DEFAULT)
@@ -264,7 +207,7 @@ static trm_status describe(const trmi_gemm_desc *d, shapes *s)
     if (d->bias != TRM_DTYPE_NONE) {
         TRM_CHECK(set(s->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, (int32_t)out));
         /* not read while algorithms are asked for: it says how a bias is aligned */
-        TRM_CHECK(bias_pointer(s->op, (const void *)(uintptr_t)TRM_ALIGN));
+        TRM_CHECK(trmi_lt_bias(s->op, (const void *)(uintptr_t)TRM_ALIGN));
     }
     TRM_CHECK(layout(ab, d->b_transposed ? d->k : d->n, d->b_transposed ? d->n : d->k, d->ldb,
                      d->batch, d->b_step, &s->b));
@@ -276,275 +219,17 @@ static trm_status describe(const trmi_gemm_desc *d, shapes *s)
                   d->beta == 0.0f ? d->d_step : d->c_step, &s->c);
 }
 
-/* ---- the choice ---- */
-
-static int align_of(const trmi_gemm_desc *d)
+trm_status trmi_lt_enqueue(const trmi_lt *l, const trmi_gemm *g, const cublasLtMatmulAlgo_t *algo,
+                           cudaStream_t stream, const void *a, const void *b, const void *c,
+                           void *d, void *workspace, size_t workspace_bytes)
 {
-    return d->align == 0 ? TRM_ALIGN : d->align;
-}
+    const trmi_lt_shapes *s = g->shapes;
 
-/* What an algorithm may depend on. */
-static void key_of(const trmi_gemm_desc *d, char *key, size_t bytes)
-{
-    snprintf(key, bytes,
-             "%s-%s m%" PRId64 " n%" PRId64 " k%" PRId64 " x%" PRId64 " t%d%d ld %" PRId64
-             " %" PRId64 " %" PRId64 " %" PRId64 " step %" PRId64 " %" PRId64 " %" PRId64
-             " %" PRId64 " c%d bias%d act%d align%d",
-             trm_dtype_name(d->ab), trm_dtype_name(d->d), d->m, d->n, d->k, d->batch,
-             d->a_transposed, d->b_transposed, d->lda, d->ldb, d->ldc, d->ldd, d->a_step, d->b_step,
-             d->c_step, d->d_step, d->beta != 0.0f, d->bias != TRM_DTYPE_NONE, (int)d->activation,
-             align_of(d));
-}
-
-static trm_status prefer(const trmi_gemm_desc *d, cublasLtMatmulPreference_t *out)
-{
-    static const cublasLtMatmulPreferenceAttributes_t sides[] = {
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    uint64_t workspace = WORKSPACE_MAX;
-    uint32_t align = (uint32_t)align_of(d);
-    /* parts of a sum are added in fp32, not in the output's 16 bits */
-    uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-
-    if (d->d != TRM_DTYPE_F16 && d->d != TRM_DTYPE_BF16)
-        schemes |= CUBLASLT_REDUCTION_SCHEME_INPLACE;
-    TRM_CHECK(LT(cublasLtMatmulPreferenceCreate(out)));
-    TRM_CHECK(LT(cublasLtMatmulPreferenceSetAttribute(
-        *out, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace))));
-    TRM_CHECK(LT(cublasLtMatmulPreferenceSetAttribute(
-        *out, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof(schemes))));
-    for (size_t i = 0; i < sizeof(sides) / sizeof(sides[0]); i++)
-        TRM_CHECK(LT(cublasLtMatmulPreferenceSetAttribute(*out, sides[i], &align, sizeof(align))));
-    return TRM_OK;
-}
-
-/* The heuristics' list, best first; UNSUPPORTED where it is empty. */
-static trm_status candidates(const lt *l, const trmi_gemm *g,
-                             cublasLtMatmulHeuristicResult_t results[CANDIDATES], int *count_out)
-{
-    const shapes *s = g->shapes;
-    cublasLtMatmulPreference_t preference = NULL;
-    cublasStatus_t status;
-    int count = 0, good = 0;
-    trm_status st = TRM_OK;
-
-    TRM_TRY(st, prefer(&g->desc, &preference), done);
-    status = cublasLtMatmulAlgoGetHeuristic(l->handle, s->op, s->b, s->a, s->c, s->d, preference,
-                                            CANDIDATES, results, &count);
-    if (status == CUBLAS_STATUS_INVALID_VALUE) /* a combination that it does not know */
-        status = CUBLAS_STATUS_NOT_SUPPORTED;
-    TRM_TRY(st, check(status, "heuristics"), done);
-    for (int i = 0; i < count; i++)
-        if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize <= WORKSPACE_MAX)
-            results[good++] = results[i];
-    if (good == 0)
-        st = trm_fail(TRM_ERR_UNSUPPORTED, "cuBLASLt has no algorithm for this matrix product");
-    *count_out = good;
-done:
-    if (preference != NULL)
-        (void)cublasLtMatmulPreferenceDestroy(preference);
-    return st;
-}
-
-static trm_status enqueue(const lt *l, const trmi_gemm *g, const cublasLtMatmulAlgo_t *algo,
-                          cudaStream_t stream, const void *a, const void *b, const void *c, void *d,
-                          void *workspace, size_t workspace_bytes)
-{
-    const shapes *s = g->shapes;
-
-    return check(cublasLtMatmul(l->handle, s->op, &g->alpha, b, s->b, a, s->a, &g->beta,
-                                c == NULL ? d : c, s->c, d, s->d, algo,
-                                workspace_bytes == 0 ? NULL : workspace, workspace_bytes, stream),
-                 "matmul");
-}
-
-/* Memory to measure in: A, B, C, D, bias, workspace. */
-enum { MEASURE_A, MEASURE_B, MEASURE_C, MEASURE_D, MEASURE_BIAS, MEASURE_SPACE, MEASURE_PARTS };
-typedef struct measuring {
-    void *part[MEASURE_PARTS];
-    cudaEvent_t begin, end;
-    size_t workspace;
-} measuring;
-
-static size_t matrix_bytes(int64_t rows, int64_t ld, int64_t batch, int64_t step, trm_dtype dtype)
-{
-    return (size_t)(rows * ld + (batch - 1) * step) * trm_dtype_bytes(dtype);
-}
-
-static void measuring_fini(trm_cuda *cuda, measuring *m)
-{
-    for (int i = 0; i < MEASURE_PARTS; i++)
-        cuda->base.ops->free(&cuda->base, TRM_MEMORY_DEVICE, m->part[i]);
-    if (m->begin != NULL)
-        (void)cudaEventDestroy(m->begin);
-    if (m->end != NULL)
-        (void)cudaEventDestroy(m->end);
-}
-
-static trm_status measuring_init(trm_cuda *cuda, const trmi_gemm_desc *d, measuring *m)
-{
-    size_t bytes[MEASURE_PARTS] = {0}, all = 0, free_bytes = 0, total = 0;
-
-    bytes[MEASURE_A] =
-        matrix_bytes(d->a_transposed ? d->k : d->m, d->lda, d->batch, d->a_step, d->ab);
-    bytes[MEASURE_B] =
-        matrix_bytes(d->b_transposed ? d->n : d->k, d->ldb, d->batch, d->b_step, d->ab);
-    bytes[MEASURE_C] = d->beta == 0.0f ? 0 : matrix_bytes(d->m, d->ldc, d->batch, d->c_step, d->d);
-    bytes[MEASURE_D] = matrix_bytes(d->m, d->ldd, d->batch, d->d_step, d->d);
-    bytes[MEASURE_BIAS] = d->bias == TRM_DTYPE_NONE ? 0 : (size_t)d->n * trm_dtype_bytes(d->bias);
-    bytes[MEASURE_SPACE] = m->workspace;
-    for (int i = 0; i < MEASURE_PARTS; i++)
-        all += bytes[i];
-    TRM_CHECK(TRMI_CUDA(cudaMemGetInfo(&free_bytes, &total)));
-    if (all > MEASURE_BYTES_MAX || all > free_bytes / 2)
-        return trm_fail(TRM_ERR_NO_MEMORY, "memory to measure in");
-    for (int i = 0; i < MEASURE_PARTS; i++) {
-        if (bytes[i] == 0)
-            continue;
-        TRM_CHECK(cuda->base.ops->alloc(&cuda->base, TRM_MEMORY_DEVICE, bytes[i], &m->part[i]));
-        /* ordinary numbers in every dtype: no NaN, nothing denormal */
-        TRM_CHECK(TRMI_CUDA(cudaMemsetAsync(m->part[i], 0x2e, bytes[i], cuda->stream)));
-    }
-    TRM_CHECK(TRMI_CUDA(cudaEventCreate(&m->begin)));
-    return TRMI_CUDA(cudaEventCreate(&m->end));
-}
-
-static trm_status time_once(const lt *l, const trmi_gemm *g, const cublasLtMatmulAlgo_t *algo,
-                            const measuring *m, float *ms_out)
-{
-    cudaStream_t stream = g->cuda->stream;
-
-    TRM_CHECK(TRMI_CUDA(cudaEventRecord(m->begin, stream)));
-    TRM_CHECK(enqueue(l, g, algo, stream, m->part[MEASURE_A], m->part[MEASURE_B],
-                      m->part[MEASURE_C], m->part[MEASURE_D], m->part[MEASURE_SPACE],
-                      m->workspace));
-    TRM_CHECK(TRMI_CUDA(cudaEventRecord(m->end, stream)));
-    TRM_CHECK(TRMI_CUDA(cudaEventSynchronize(m->end)));
-    return TRMI_CUDA(cudaEventElapsedTime(ms_out, m->begin, m->end));
-}
-
-/* The best of a few runs. */
-static trm_status time_algo(const lt *l, const trmi_gemm *g, const cublasLtMatmulAlgo_t *algo,
-                            const measuring *m, float *ms_out)
-{
-    float best = 1e30f, ms = 0.0f;
-
-    for (int i = 0; i < WARM_UPS + MEASURES; i++) {
-        TRM_CHECK(time_once(l, g, algo, m, &ms));
-        if (i >= WARM_UPS && ms < best)
-            best = ms;
-    }
-    *ms_out = best;
-    return TRM_OK;
-}
-
-/* Index of the fastest candidate. An error means that none was measured. */
-static trm_status measure(const lt *l, const trmi_gemm *g,
-                          const cublasLtMatmulHeuristicResult_t *results, int count, int *best_out)
-{
-    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    measuring m = {.workspace = 0};
-    float best = 1e30f, ms;
-    int at = -1;
-    trm_status st = TRM_OK;
-
-    for (int i = 0; i < count; i++)
-        if (results[i].workspaceSize > m.workspace)
-            m.workspace = results[i].workspaceSize;
-    TRM_CHECK(TRMI_CUDA(cudaStreamIsCapturing(g->cuda->stream, &capture)));
-    if (capture != cudaStreamCaptureStatusNone)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "measuring in a capture");
-    TRM_TRY(st, measuring_init(g->cuda, &g->desc, &m), done);
-    if (g->desc.bias != TRM_DTYPE_NONE)
-        TRM_TRY(st, bias_pointer(g->shapes->op, m.part[MEASURE_BIAS]), done);
-    for (int i = 0; i < count; i++) {
-        st = time_algo(l, g, &results[i].algo, &m, &ms);
-        if (st == TRM_ERR_DEVICE)
-            goto done;
-        if (st != TRM_OK || ms >= best) /* one that fails is only not chosen */
-            continue;
-        best = ms;
-        at = i;
-    }
-    st = at < 0 ? trm_fail(TRM_ERR_UNSUPPORTED, "cuBLASLt: no algorithm of this product runs")
-                : TRM_OK;
-    *best_out = at;
-    if (at > 0)
-        TRM_LOG(TRM_LOG_DEBUG, "cuda",
-                "matrix product %" PRId64 " x %" PRId64 " x %" PRId64
-                ": algorithm %d of %d, %.1f us",
-                g->desc.m, g->desc.n, g->desc.k, at, count, (double)best * 1e3);
-done:
-    measuring_fini(g->cuda, &m);
-    return st;
-}
-
-static void remember(lt *l, const char *key, const trmi_gemm *g)
-{
-    choice *c = trm_calloc(1, sizeof(*c));
-
-    if (c != NULL)
-        c->key = trm_strdup(key);
-    if (c == NULL || c->key == NULL) { /* it is chosen again next time */
-        trm_free(c);
-        return;
-    }
-    c->algo = g->algo;
-    c->workspace = g->workspace;
-    c->next = l->choices;
-    l->choices = c;
-}
-
-/* An algorithm from the disk, if the library takes it here. */
-static bool from_disk(const lt *l, const char *key, trmi_gemm *g)
-{
-    cublasLtMatmulHeuristicResult_t result;
-    const shapes *s = g->shapes;
-    size_t bytes;
-    const void *kept = trmi_cuda_plan_cache_find(l->plans, key, &bytes);
-
-    if (kept == NULL || bytes != sizeof(g->algo))
-        return false;
-    memset(&result, 0, sizeof(result));
-    memcpy(&g->algo, kept, sizeof(g->algo));
-    if (cublasLtMatmulAlgoCheck(l->handle, s->op, s->b, s->a, s->c, s->d, &g->algo, &result) !=
-            CUBLAS_STATUS_SUCCESS ||
-        result.workspaceSize > WORKSPACE_MAX)
-        return false;
-    g->workspace = result.workspaceSize;
-    return true;
-}
-
-static trm_status choose(lt *l, trmi_gemm *g)
-{
-    cublasLtMatmulHeuristicResult_t results[CANDIDATES];
-    char key[TRMI_PLAN_KEY_MAX];
-    int count = 0, best = 0;
-    trm_status st;
-
-    key_of(&g->desc, key, sizeof(key));
-    for (const choice *c = l->choices; c != NULL; c = c->next) {
-        if (strcmp(c->key, key) != 0)
-            continue;
-        g->algo = c->algo;
-        g->workspace = c->workspace;
-        return TRM_OK;
-    }
-    if (from_disk(l, key, g)) {
-        remember(l, key, g);
-        return TRM_OK;
-    }
-    memset(results, 0, sizeof(results));
-    TRM_CHECK(candidates(l, g, results, &count));
-    st = measure(l, g, results, count, &best);
-    if (st == TRM_ERR_DEVICE)
-        return st;
-    g->algo = results[st == TRM_OK ? best : 0].algo;
-    g->workspace = results[st == TRM_OK ? best : 0].workspaceSize;
-    remember(l, key, g);
-    if (st == TRM_OK)
-        trmi_cuda_plan_cache_put(l->plans, key, &g->algo, sizeof(g->algo));
-    return TRM_OK;
+    return trmi_lt_check(cublasLtMatmul(l->handle, s->op, &g->alpha, b, s->b, a, s->a, &g->beta,
+                                        c == NULL ? d : c, s->c, d, s->d, algo,
+                                        workspace_bytes == 0 ? NULL : workspace, workspace_bytes,
+                                        stream),
+                         "matmul");
 }
 
 /* ---- public ---- */
@@ -570,7 +255,7 @@ static trm_status accept_empty(const trmi_gemm_desc *d)
     return trm_fail(TRM_ERR_UNSUPPORTED, "matrix product with k 0 and an epilogue");
 }
 
-static void scale_of(trm_dtype ab, float value, scale *out)
+static void scale_of(trm_dtype ab, float value, trmi_lt_scale *out)
 {
     memset(out, 0, sizeof(*out));
     if (ab == TRM_DTYPE_F64)
@@ -584,7 +269,7 @@ static void scale_of(trm_dtype ab, float value, scale *out)
 trm_status trmi_gemm_create(trm_cuda *cuda, const trmi_gemm_desc *desc, trmi_gemm **gemm_out)
 {
     trmi_gemm *g = NULL;
-    lt *l = NULL;
+    trmi_lt *l = NULL;
     trm_status st = TRM_OK;
 
     g = trm_calloc(1, sizeof(*g));
@@ -609,7 +294,7 @@ trm_status trmi_gemm_create(trm_cuda *cuda, const trmi_gemm_desc *desc, trmi_gem
     }
     TRM_TRY(st, lt_get(cuda, &l), fail);
     TRM_TRY(st, describe(&g->desc, g->shapes), fail);
-    TRM_TRY(st, choose(l, g), fail);
+    TRM_TRY(st, trmi_lt_choose(l, g), fail);
     *gemm_out = g;
     return TRM_OK;
 fail:
@@ -637,9 +322,9 @@ trm_status trmi_gemm_run(const trmi_gemm *gemm, cudaStream_t stream, const void 
         return TRMI_CUDA(cudaMemcpyAsync(d, c, bytes, cudaMemcpyDeviceToDevice, stream));
     }
     if (desc->bias != TRM_DTYPE_NONE)
-        TRM_CHECK(bias_pointer(gemm->shapes->op, bias));
-    return enqueue(gemm->cuda->blaslt, gemm, &gemm->algo, stream, a, b, c, d, workspace,
-                   gemm->workspace);
+        TRM_CHECK(trmi_lt_bias(gemm->shapes->op, bias));
+    return trmi_lt_enqueue(gemm->cuda->blaslt, gemm, &gemm->algo, stream, a, b, c, d, workspace,
+                           gemm->workspace);
 }
 
 void trmi_gemm_destroy(trmi_gemm *gemm)

@@ -1,8 +1,8 @@
 /* Resize by tables. Nearest: a thread writes one unit: a vector of what lies behind the last
- * resized axis (CHANNELS_LAST), or a vector of neighbours along it. Weighted with few taps: one kernel
- * for both axes, the last axis first, as the CPU's passes, so that results agree to the bit; a
- * thread keeps its taps for several planes (PLAIN) or takes a vector of channels. Anything else: one
- * pass an axis in fp32. */
+ * resized axis (CHANNELS_LAST), or a vector of neighbours along it. Weighted with few taps: one
+ * kernel for both axes, the last axis first, as the CPU's passes, so that results agree to the bit;
+ * a thread keeps its taps for several planes (PLAIN) or takes a vector of channels. Anything else:
+ * one pass an axis in fp32. */
 #include "kernels/cuda/image_common.cuh"
 
 #include "kernels/cuda/image.h"
@@ -151,7 +151,8 @@ resize_planes(const T *__restrict__ x, T *__restrict__ out, fused_params p)
             for (int b = 0; b < taps_w; b++)
                 part = resize_add(part, trm_f32(line[p.w.index[column * taps_w + b]]),
                                   p.w.weight[column * taps_w + b]);
-            sum = p.h.weight == nullptr ? part : resize_add(sum, part, p.h.weight[row * taps_h + a]);
+            sum = p.h.weight == nullptr ? part
+                                        : resize_add(sum, part, p.h.weight[row * taps_h + a]);
         }
         out[static_cast<size_t>(plane) * pixels + at] =
             trm_from_f32<T>(outside ? p.extrapolation : sum);
@@ -378,12 +379,16 @@ bool trmi_cuda_resize_is_fused(const trmi_resize_plan *p)
 {
     int first, last = 0;
     size_t units = p->out_elems;
+    int64_t taps;
 
     if (p->dtype != TRM_DTYPE_F32 && p->dtype != TRM_DTYPE_F16 && p->dtype != TRM_DTYPE_BF16)
         return false;
     if (!resized_range(p, &first, &last) || last - first > 1 || units >= (size_t)1 << 31)
         return false;
-    return static_cast<int64_t>(p->axis[first].taps) * (last > first ? p->axis[last].taps : 1) <= 16;
+    taps = p->axis[first].taps;
+    if (last > first)
+        taps *= p->axis[last].taps;
+    return taps <= 16;
 }
 
 static fused_axis fused_axis_of(const trmi_resize_axis *a)

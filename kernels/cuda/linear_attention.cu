@@ -4,7 +4,8 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/linear_attention.h"
 
-namespace {
+namespace
+{
 
 constexpr int kColumns = 32;
 
@@ -19,7 +20,8 @@ __global__ void __launch_bounds__(kColumns) linear_attention(const trmi_linear_a
     float *const key = state + a.dk * kColumns, *const keep = key + a.dk;
     float *const query = keep + a.dk;
     const int lane = static_cast<int>(threadIdx.x);
-    const int h = static_cast<int>(blockIdx.x) % a.heads, b = static_cast<int>(blockIdx.x) / a.heads;
+    const int h = static_cast<int>(blockIdx.x) % a.heads,
+              b = static_cast<int>(blockIdx.x) / a.heads;
     const int column = static_cast<int>(blockIdx.y) * kColumns + lane;
     const int share = a.q_heads / a.heads;
     const bool own = column < a.dv;
@@ -44,8 +46,7 @@ __global__ void __launch_bounds__(kColumns) linear_attention(const trmi_linear_a
             }
         }
         __syncwarp();
-        float value =
-            own ? input(a, TRMI_LINEAR_VALUE, (at * a.heads + h) * a.dv + column) : 0.0f;
+        float value = own ? input(a, TRMI_LINEAR_VALUE, (at * a.heads + h) * a.dv + column) : 0.0f;
         if (a.gated)
             for (int d = 0; d < a.dk; d++)
                 state[d * kColumns + lane] *= keep[d];
@@ -61,8 +62,7 @@ __global__ void __launch_bounds__(kColumns) linear_attention(const trmi_linear_a
 
             __syncwarp();
             for (int d = lane; d < a.dk; d += kColumns)
-                query[d] =
-                    a.scale * input(a, TRMI_LINEAR_QUERY, (at * a.q_heads + g) * a.dk + d);
+                query[d] = a.scale * input(a, TRMI_LINEAR_QUERY, (at * a.q_heads + g) * a.dk + d);
             __syncwarp();
             for (int d = 0; d < a.dk; d++)
                 sum += query[d] * state[d * kColumns + lane];
@@ -100,9 +100,9 @@ extern "C" trm_status trmi_cuda_linear_attention(const trmi_linear_attention *a,
         TRM_CHECK(TRMI_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void *>(linear_attention),
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(bytes))));
-    return trmi_launched(TRM_LAUNCH(linear_attention,
-                                    dim3(static_cast<unsigned>(pairs),
-                                         static_cast<unsigned>(slices)),
-                                    kColumns, bytes, stream, *a),
-                         "linear_attention");
+    return trmi_launched(
+        TRM_LAUNCH(linear_attention,
+                   dim3(static_cast<unsigned>(pairs), static_cast<unsigned>(slices)), kColumns,
+                   bytes, stream, *a),
+        "linear_attention");
 }

@@ -75,6 +75,18 @@ trm_status trmi_cuda_flat_copy(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **k
     return TRM_OK;
 }
 
+/* 0, 3, 1, 2: the plain output would be a transposition, the CHANNELS_LAST one is a flat copy; what
+ * comes behind is a convolution as a rule. Rank 3 is as often an operand of MatMul. */
+static bool channels_first(const int64_t *perm, int rank)
+{
+    if (perm == NULL || rank < 4 || perm[0] != 0 || perm[1] != rank - 1)
+        return false;
+    for (int i = 2; i < rank; i++)
+        if (perm[i] != i - 1)
+            return false;
+    return true;
+}
+
 /* An input that arrives in CHANNELS_LAST is read by its steps: for perm 0, 2, 3, 1 it then lies as
  * the output does. */
 trm_status trmi_cuda_transpose(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kernel_out)
@@ -107,8 +119,10 @@ trm_status trmi_cuda_transpose(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **k
         c.in[i] = steps[from];
     }
     TRM_CHECK(trmi_cuda_expect(desc, 0, x->rank, want));
-    desc->outputs[0].layout = TRM_LAYOUT_PLAIN;
-    dense_output(&c);
+    desc->outputs[0].layout = layout == TRM_LAYOUT_PLAIN && channels_first(perm, x->rank)
+                                  ? TRM_LAYOUT_CHANNELS_LAST
+                                  : TRM_LAYOUT_PLAIN;
+    trmi_cuda_strides(&desc->outputs[0], c.out);
     return strided_new(cuda, desc, &c, kernel_out);
 }
 

@@ -5,6 +5,7 @@
 #define TRM_KERNELS_CUDA_MOVE_H
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/notes.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -100,23 +101,26 @@ TRM_MUST_USE trm_status trmi_cuda_index_dtype(const trm_op_desc *desc, int input
 trm_layout trmi_cuda_move_layout(trm_layout layout, int rank);
 
 /* Kernels that read indices at run time. Nothing is read or written out of bounds: what a bad index
- * asks for is zero, or is not written; the kernel notes it in device memory, and
- * trmi_cuda_move_check makes an error of it. */
+ * asks for is zero, or is not written; the kernel notes it (notes.h), and the step fails. */
 typedef struct trmi_move_checked {
     trmi_cuda_kernel base;
-    trmi_pack *bad; /* int64_t[8]: noted, index, element, lowest and highest index in range */
-    trm_op op;
-    char name[64];
+    int note; /* -1: nothing to note */
 } trmi_move_checked;
+/* Whether the value of input i, tuples [.., depth] of indices in [-limits[d], limits[d]), is
+ * constant and has none out of range: then there is nothing to note at run time. */
+bool trmi_cuda_move_known_good(const trm_op_desc *desc, int input, int depth,
+                               const int64_t *limits);
 /* Zeroed object of `bytes` whose first member is trmi_move_checked; its ops must destroy it with
- * trmi_cuda_move_checked_free. */
+ * trmi_cuda_move_checked_free. known_good: it notes nothing. */
 TRM_MUST_USE trm_status trmi_cuda_move_checked_new(trm_cuda *cuda, const trm_op_desc *desc,
-                                                   size_t bytes, const trm_kernel_ops *ops,
-                                                   void *kernel_out);
+                                                   bool known_good, size_t bytes,
+                                                   const trm_kernel_ops *ops, void *kernel_out);
+/* Where a run notes a bad index: device memory, or NULL. */
+static inline void *trmi_cuda_move_notes(const trmi_move_checked *k)
+{
+    return trmi_cuda_note_memory(k->base.cuda, k->note);
+}
 void trmi_cuda_move_checked_free(trm_kernel *k);
-/* Waits for the default stream. INVALID_ARG: a run of this kernel since the last check met an index
- * out of range; names op, node, index and range. OK for every other kernel. */
-TRM_MUST_USE trm_status trmi_cuda_move_check(trm_kernel *k);
 
 /* ---- pieces of rows: Concat, Split (move_pieces.cu) ---- */
 #define TRMI_MOVE_PIECES 64

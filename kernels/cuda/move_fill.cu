@@ -27,9 +27,11 @@ static trm_status fill(const trm_cuda *cuda, cudaStream_t stream, void *out, V u
 {
     const uint64_t units = count / (sizeof(V) / sizeof(T));
 
-    return trmi_launched(TRM_LAUNCH((fill_units<V, T>), move_blocks(cuda, units > 0 ? units : count),
-                                    kMoveThreads, 0, stream, static_cast<V *>(out), unit, units,
-                                    element, count - units * (sizeof(V) / sizeof(T))),
+    const uint32_t blocks = move_blocks(cuda, units > 0 ? units : count);
+
+    return trmi_launched(TRM_LAUNCH((fill_units<V, T>), blocks, kMoveThreads, 0, stream,
+                                    static_cast<V *>(out), unit, units, element,
+                                    count - units * (sizeof(V) / sizeof(T))),
                          "fill_units");
 }
 

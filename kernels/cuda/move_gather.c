@@ -17,7 +17,7 @@ static trm_status gather_run(trm_kernel *k, trm_stream *s, const void *const *in
 
     (void)workspace;
     return trmi_cuda_gather_rows(g->base.base.cuda, trmi_cuda_stream(k, s), &g->as.rows, in[0],
-                                 in[1], out[0], g->base.bad->memory);
+                                 in[1], out[0], trmi_cuda_move_notes(&g->base));
 }
 
 static trm_status gather_elements_run(trm_kernel *k, trm_stream *s, const void *const *in,
@@ -27,7 +27,7 @@ static trm_status gather_elements_run(trm_kernel *k, trm_stream *s, const void *
 
     (void)workspace;
     return trmi_cuda_gather_elements(g->base.base.cuda, trmi_cuda_stream(k, s), &g->as.elements,
-                                     in[0], in[1], out[0], g->base.bad->memory);
+                                     in[0], in[1], out[0], trmi_cuda_move_notes(&g->base));
 }
 
 static trm_status gather_nd_run(trm_kernel *k, trm_stream *s, const void *const *in,
@@ -37,7 +37,7 @@ static trm_status gather_nd_run(trm_kernel *k, trm_stream *s, const void *const 
 
     (void)workspace;
     return trmi_cuda_gather_nd(g->base.base.cuda, trmi_cuda_stream(k, s), &g->as.nd, in[0], in[1],
-                               out[0], g->base.bad->memory);
+                               out[0], trmi_cuda_move_notes(&g->base));
 }
 
 static const trm_kernel_ops gather_ops = {
@@ -65,19 +65,21 @@ static trm_status gather_expect(const trm_op_desc *desc, int axis)
     return trmi_cuda_expect(desc, 0, n, want);
 }
 
-static trm_status gather_rows_new(trm_cuda *cuda, const trm_op_desc *desc, int axis,
+static trm_status gather_rows_new(trm_cuda *cuda, const trm_op_desc *desc, int axis, int64_t limit,
                                   const trm_kernel_ops *ops, struct gather **g_out)
 {
     const trm_tensor *x = &desc->inputs[0], *idx = &desc->inputs[1];
     trmi_gather *r;
 
-    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, sizeof(**g_out), ops, g_out));
+    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, trmi_cuda_move_known_good(desc, 1, 1, &limit),
+                                         sizeof(**g_out), ops, g_out));
     r = &(*g_out)->as.rows;
     r->index_dtype = idx->dtype;
     r->outer = trm_tensor_count(x, 0, axis);
     r->indices = trm_tensor_numel(idx);
     r->inner_bytes = trm_tensor_count(x, axis + 1, x->rank) * trm_dtype_bytes(x->dtype);
-    r->limit = r->held = x->dims[axis];
+    r->limit = limit;
+    r->held = x->dims[axis];
     return TRM_OK;
 }
 
@@ -91,7 +93,7 @@ trm_status trmi_cuda_gather(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kern
         trmi_cuda_axis(desc, trm_attr_int(desc->attrs, "axis", 0), desc->inputs[0].rank, &axis));
     TRM_CHECK(gather_expect(desc, axis));
     TRM_CHECK(trmi_cuda_index_dtype(desc, 1));
-    TRM_CHECK(gather_rows_new(cuda, desc, axis, &gather_ops, &g));
+    TRM_CHECK(gather_rows_new(cuda, desc, axis, desc->inputs[0].dims[axis], &gather_ops, &g));
     *kernel_out = &g->base.base.base;
     return TRM_OK;
 }
@@ -132,8 +134,8 @@ trm_status trmi_cuda_gather_part(trm_cuda *cuda, trm_op_desc *desc, trm_kernel *
         trmi_cuda_axis(desc, trm_attr_int(desc->attrs, "axis", 0), desc->inputs[0].rank, &axis));
     TRM_CHECK(gather_expect(desc, axis));
     TRM_CHECK(trmi_cuda_index_dtype(desc, 1));
-    TRM_CHECK(gather_rows_new(cuda, desc, axis, &gather_part_ops, &g));
-    g->as.rows.limit = trm_attr_int(desc->attrs, "extent", 0);
+    TRM_CHECK(gather_rows_new(cuda, desc, axis, trm_attr_int(desc->attrs, "extent", 0),
+                              &gather_part_ops, &g));
     st = read_ranges(desc, &g->as.rows);
     if (st != TRM_OK) {
         trmi_cuda_move_checked_free(&g->base.base.base);
@@ -162,7 +164,9 @@ trm_status trmi_cuda_gather_elements_prepare(trm_cuda *cuda, trm_op_desc *desc,
                             desc->name, i, (long long)idx->dims[i], (long long)x->dims[i]);
     TRM_CHECK(trmi_cuda_expect(desc, 0, idx->rank, idx->dims));
     TRM_CHECK(trmi_cuda_index_dtype(desc, 1));
-    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, sizeof(*g), &gather_elements_ops, &g));
+    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc,
+                                         trmi_cuda_move_known_good(desc, 1, 1, &x->dims[axis]),
+                                         sizeof(*g), &gather_elements_ops, &g));
     g->as.elements = (trmi_gather_elements){.elem = trm_dtype_bytes(x->dtype),
                                             .count = trm_tensor_numel(idx),
                                             .index_dtype = idx->dtype,
@@ -205,7 +209,9 @@ trm_status trmi_cuda_gather_nd_prepare(trm_cuda *cuda, trm_op_desc *desc, trm_ke
         want[n++] = x->dims[i];
     TRM_CHECK(trmi_cuda_expect(desc, 0, n, want));
     TRM_CHECK(trmi_cuda_index_dtype(desc, 1));
-    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, sizeof(*g), &gather_nd_ops, &g));
+    TRM_CHECK(trmi_cuda_move_checked_new(
+        cuda, desc, trmi_cuda_move_known_good(desc, 1, (int)depth, &x->dims[batch]), sizeof(*g),
+        &gather_nd_ops, &g));
     batches = trm_tensor_count(x, 0, (int)batch);
     inner = trm_tensor_count(x, (int)(batch + depth), x->rank);
     g->as.nd = (trmi_gather_nd){.tuples = trm_tensor_count(idx, 0, idx->rank - 1),

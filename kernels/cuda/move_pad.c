@@ -163,7 +163,7 @@ static trm_status reverse_run(trm_kernel *k, trm_stream *s, const void *const *i
 
     (void)workspace;
     return trmi_cuda_reverse(r->base.base.cuda, trmi_cuda_stream(k, s), &r->r, in[0], in[1], out[0],
-                             r->base.bad->memory);
+                             trmi_cuda_move_notes(&r->base));
 }
 
 static const trm_kernel_ops reverse_ops = {
@@ -186,7 +186,7 @@ trm_status trmi_cuda_reverse_sequence(trm_cuda *cuda, trm_op_desc *desc, trm_ker
     if (trm_tensor_numel(&desc->inputs[1]) != (size_t)x->dims[batch_axis])
         return trm_fail(TRM_ERR_INVALID_ARG, "ReverseSequence '%s': want one length a sequence",
                         desc->name);
-    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, sizeof(*r), &reverse_ops, &r));
+    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, false, sizeof(*r), &reverse_ops, &r));
     r->r =
         (trmi_reverse){.d0 = (size_t)x->dims[0],
                        .d1 = (size_t)x->dims[1],

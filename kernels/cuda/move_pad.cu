@@ -95,9 +95,9 @@ extern "C" trm_status trmi_cuda_pad(const trm_cuda *cuda, cudaStream_t stream, c
     s.mode = p->mode;
     s.elem = static_cast<uint32_t>(p->elem);
     for (int d = 0; d < p->rank; d++) {
-        const bool whole =
-            p->begin[d] == 0 && p->low[d] == 0 && p->kept[d] == static_cast<int64_t>(p->in_dims[d]) &&
-            p->in_dims[d] == p->out_dims[d];
+        const bool whole = p->begin[d] == 0 && p->low[d] == 0 &&
+                           p->kept[d] == static_cast<int64_t>(p->in_dims[d]) &&
+                           p->in_dims[d] == p->out_dims[d];
 
         s.count *= p->out_dims[d];
         if (whole) {

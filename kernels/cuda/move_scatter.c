@@ -20,7 +20,7 @@ static trm_status scatter_run(trm_kernel *k, trm_stream *s, const void *const *i
 
     TRM_CHECK(trmi_cuda_copy_flat(cuda, stream, out[0], in[0], c->data_bytes));
     return trmi_cuda_scatter(cuda, stream, &c->s, in[1], in[2], out[0], workspace,
-                             c->base.bad->memory);
+                             trmi_cuda_move_notes(&c->base));
 }
 
 static trm_status tensor_scatter_run(trm_kernel *k, trm_stream *s, const void *const *in,
@@ -32,7 +32,8 @@ static trm_status tensor_scatter_run(trm_kernel *k, trm_stream *s, const void *c
 
     (void)workspace;
     TRM_CHECK(trmi_cuda_copy_flat(cuda, stream, out[0], in[0], c->data_bytes));
-    return trmi_cuda_tensor_scatter(cuda, stream, &c->t, in[1], in[2], out[0], c->base.bad->memory);
+    return trmi_cuda_tensor_scatter(cuda, stream, &c->t, in[1], in[2], out[0],
+                                    trmi_cuda_move_notes(&c->base));
 }
 
 static const trm_kernel_ops scatter_elements_ops = {
@@ -43,7 +44,7 @@ static const trm_kernel_ops tensor_scatter_ops = {
     .name = "tensor scatter", .run = tensor_scatter_run, .destroy = trmi_cuda_move_checked_free};
 
 static trm_status scatter_new(trm_cuda *cuda, const trm_op_desc *desc, const trm_kernel_ops *ops,
-                              int update, struct scatter **c_out)
+                              bool known_good, int update, struct scatter **c_out)
 {
     static const char *const names[] = {"none", "add", "mul", "max", "min"};
     const trm_tensor *x = &desc->inputs[0];
@@ -65,7 +66,7 @@ static trm_status scatter_new(trm_cuda *cuda, const trm_op_desc *desc, const trm
     if (trm_tensor_numel(&desc->inputs[update]) >= UINT32_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': 2^32 updates or more",
                         trm_op_get(desc->op)->name, desc->name);
-    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, sizeof(*c), ops, &c));
+    TRM_CHECK(trmi_cuda_move_checked_new(cuda, desc, known_good, sizeof(*c), ops, &c));
     c->s.reduction = (trmi_scatter_reduction)r;
     c->s.dtype = x->dtype;
     c->data_bytes = trm_tensor_numel(x) * trm_dtype_bytes(x->dtype);
@@ -94,7 +95,8 @@ trm_status trmi_cuda_scatter_elements_prepare(trm_cuda *cuda, trm_op_desc *desc,
             return trm_fail(TRM_ERR_INVALID_ARG,
                             "ScatterElements '%s': dim %d of the indices is %lld, of the data %lld",
                             desc->name, i, (long long)idx->dims[i], (long long)x->dims[i]);
-    TRM_CHECK(scatter_new(cuda, desc, &scatter_elements_ops, 2, &c));
+    TRM_CHECK(scatter_new(cuda, desc, &scatter_elements_ops,
+                          trmi_cuda_move_known_good(desc, 1, 1, &x->dims[axis]), 2, &c));
     c->s.index_dtype = idx->dtype;
     c->s.rank = x->rank;
     c->s.axis = axis;
@@ -133,7 +135,8 @@ trm_status trmi_cuda_scatter_nd_prepare(trm_cuda *cuda, trm_op_desc *desc, trm_k
                         "ScatterND '%s': updates must be the indices' outer dims, then the data's "
                         "dims from %lld",
                         desc->name, (long long)depth);
-    TRM_CHECK(scatter_new(cuda, desc, &scatter_nd_ops, 2, &c));
+    TRM_CHECK(scatter_new(cuda, desc, &scatter_nd_ops,
+                          trmi_cuda_move_known_good(desc, 1, (int)depth, x->dims), 2, &c));
     c->s.index_dtype = idx->dtype;
     c->s.depth = (int)depth;
     c->s.count = trm_tensor_count(idx, 0, idx->rank - 1);
@@ -173,7 +176,7 @@ trm_status trmi_cuda_tensor_scatter_prepare(trm_cuda *cuda, trm_op_desc *desc,
             return trm_fail(TRM_ERR_INVALID_ARG, "TensorScatter '%s': want one write index a batch",
                             desc->name);
     }
-    TRM_CHECK(scatter_new(cuda, desc, &tensor_scatter_ops, 1, &c));
+    TRM_CHECK(scatter_new(cuda, desc, &tensor_scatter_ops, !trmi_cuda_has_input(desc, 2), 1, &c));
     c->t = (trmi_tensor_scatter){
         .batches = (size_t)x->dims[0],
         .middle = trm_tensor_count(x, 1, axis),

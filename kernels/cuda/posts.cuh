@@ -50,16 +50,11 @@ template <class C> __device__ __forceinline__ C trm_post_clamp(C x, C lo, C hi)
     return x < lo ? lo : x > hi ? hi : x;
 }
 
-/* One unary post. `op` is the same for all threads. */
-template <class C> __device__ __forceinline__ C trm_post_unary(int op, C x, C alpha, C beta)
+/* Posts of many instructions: one copy that is called, or kernels with many values a thread take
+ * a minute to compile and spill. */
+template <class C> __device__ __attribute__((noinline)) C trm_post_curve(int op, C x, C alpha)
 {
     switch (op) {
-    case TRM_OP_Relu:
-        return x < C(0) ? C(0) : x;
-    case TRM_OP_LeakyRelu:
-        return x < C(0) ? alpha * x : x;
-    case TRM_OP_Clip:
-        return trm_post_clamp(x, alpha, beta);
     case TRM_OP_Sigmoid:
         return C(1) / (C(1) + trm_post_exp(-x));
     case TRM_OP_TrmSilu:
@@ -73,12 +68,27 @@ template <class C> __device__ __forceinline__ C trm_post_unary(int op, C x, C al
                (C(1) + trm_post_tanh(C(0.79788456080286536) * (x + C(0.044715) * x * x * x)));
     case TRM_OP_Elu:
         return x < C(0) ? alpha * trm_post_expm1(x) : x;
+    default:
+        return x;
+    }
+}
+
+/* One unary post. `op` is the same for all threads. */
+template <class C> __device__ __forceinline__ C trm_post_unary(int op, C x, C alpha, C beta)
+{
+    switch (op) {
+    case TRM_OP_Relu:
+        return x < C(0) ? C(0) : x;
+    case TRM_OP_LeakyRelu:
+        return x < C(0) ? alpha * x : x;
+    case TRM_OP_Clip:
+        return trm_post_clamp(x, alpha, beta);
     case TRM_OP_HardSigmoid:
         return trm_post_clamp(alpha * x + beta, C(0), C(1));
     case TRM_OP_HardSwish:
         return x * trm_post_clamp(x * C(1.0 / 6.0) + C(0.5), C(0), C(1));
     default:
-        return x;
+        return trm_post_curve<C>(op, x, alpha);
     }
 }
 
@@ -99,8 +109,9 @@ __device__ __forceinline__ void trm_post_load(const void *from, size_t at, C (&o
 }
 
 /* The operand of a step for the V elements from `flat` on, which lie in the channels from `channel`
- * on (V > 1: so do CHANNEL operands, both aligned to V). T: the output's type. */
-template <class T, int V, class C>
+ * on (V > 1: so do CHANNEL operands, both aligned to V). T: the output's type. kStrided: there may
+ * be STRIDED ones (much code for each element). */
+template <class T, int V, class C, bool kStrided>
 __device__ __forceinline__ void trm_post_operand(const trmi_posts &posts, const trmi_post_step &s,
                                                  size_t flat, size_t channel, C (&y)[V])
 {
@@ -117,7 +128,7 @@ __device__ __forceinline__ void trm_post_operand(const trmi_posts &posts, const 
     for (int i = 0; i < V; i++) {
         size_t rest = flat + i, at = 0;
 
-        for (int d = posts.rank - 1; s.mode == TRMI_POST_STRIDED && d >= 0; d--) {
+        for (int d = posts.rank - 1; kStrided && s.mode == TRMI_POST_STRIDED && d >= 0; d--) {
             const size_t n = static_cast<size_t>(posts.dims[d]);
 
             at += rest % n * static_cast<size_t>(s.strides[d]);
@@ -129,7 +140,7 @@ __device__ __forceinline__ void trm_post_operand(const trmi_posts &posts, const 
 }
 
 /* x[i] = posts(x[i]) for the V elements from `flat` on. */
-template <class T, int V, class C>
+template <class T, int V, class C, bool kStrided = true>
 __device__ __forceinline__ void trm_posts_apply(const trmi_posts &posts, size_t flat,
                                                 size_t channel, C (&x)[V])
 {
@@ -145,7 +156,7 @@ __device__ __forceinline__ void trm_posts_apply(const trmi_posts &posts, size_t 
         }
         C y[V];
 
-        trm_post_operand<T, V, C>(posts, s, flat, channel, y);
+        trm_post_operand<T, V, C, kStrided>(posts, s, flat, channel, y);
 #pragma unroll
         for (int i = 0; i < V; i++)
             x[i] = s.op == TRM_OP_Add ? x[i] + static_cast<C>(s.alpha) * y[i] : x[i] * y[i];

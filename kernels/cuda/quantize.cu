@@ -2,8 +2,8 @@
  *
  * A thread converts a vector of 16 bytes on the wider side, then what is left goes one by one. One
  * scale is read once a thread; others element by element (they lie in a cache). The range is found
- * in two steps: a block reduces a part, then one block the parts: maxima and minima do not depend on
- * the order. */
+ * in two steps: a block reduces a part, then one block the parts: maxima and minima do not depend
+ * on the order. */
 #include "kernels/cuda/cast.cuh"
 #include "kernels/cuda/elementwise_map.cuh"
 #include "kernels/cuda/quantize.h"

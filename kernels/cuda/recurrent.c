@@ -1,16 +1,21 @@
 /* LSTM, GRU, RNN: checks, scratch, and the sequence of launches (recurrent.h). */
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/recurrent.h"
 
 #include <string.h>
 #include <strings.h>
+
+#define GEMM_ALIGN 256 /* bytes, of a product's workspace */
+#define OWN_MAX 65536  /* products of a projection that a kernel of ours does */
 
 enum { IN_X, IN_W, IN_R, IN_B, IN_LENGTHS, IN_H, IN_C, IN_P, IN_COUNT };
 
 typedef struct recurrent_kernel {
     trmi_cuda_kernel base;
     trmi_recurrent r; /* pointers: set by run */
+    trmi_gemm *gemm;  /* of the projection; NULL: a kernel of ours */
     int input_count, output_count;
-    size_t h_at, c_at, scratch_at; /* workspace, behind the projection */
+    size_t h_at, c_at, scratch_at, gemm_at; /* workspace, behind the projection */
 } recurrent_kernel;
 
 static const void *input_of(const recurrent_kernel *k, const void *const *in, int i)
@@ -42,14 +47,25 @@ static trm_status recurrent_run(trm_kernel *base, trm_stream *s, const void *con
     r.c = (float *)(void *)(memory + k->c_at);
     r.scratch = (float *)(void *)(memory + k->scratch_at);
     TRM_CHECK(trmi_cuda_recurrent_begin(&r, stream));
-    TRM_CHECK(trmi_cuda_recurrent_project(&r, stream));
+    /* a workspace is TRM_ALIGN aligned, cuBLASLt's 256 bytes */
+    memory = (char *)trm_align_up((uintptr_t)memory + k->gemm_at, GEMM_ALIGN);
+    if (k->gemm != NULL)
+        TRM_CHECK(trmi_gemm_run(k->gemm, stream, r.x, r.w, NULL, r.projected, NULL, memory));
+    else
+        TRM_CHECK(trmi_cuda_recurrent_project(&r, stream));
     for (int step = 0; step < r.steps; step++)
         TRM_CHECK(trmi_cuda_recurrent_step(&r, step, stream));
     return TRM_OK;
 }
 
+static void recurrent_destroy(trm_kernel *base)
+{
+    trmi_gemm_destroy(((recurrent_kernel *)base)->gemm);
+    trmi_cuda_kernel_free(base);
+}
+
 static const trm_kernel_ops recurrent_ops = {
-    .name = "recurrent", .run = recurrent_run, .destroy = trmi_cuda_kernel_free};
+    .name = "recurrent", .run = recurrent_run, .destroy = recurrent_destroy};
 
 static const struct {
     const char *name;
@@ -166,6 +182,27 @@ static trm_status settle_inputs(trmi_recurrent *r, const trm_op_desc *desc)
     return check_lengths(r, desc);
 }
 
+/* The projection by cuBLASLt where it takes these operands, and where there is enough to do that
+ * choosing an algorithm is worth it. */
+static trm_status settle_projection(trm_cuda *cuda, recurrent_kernel *k)
+{
+    const trmi_recurrent *r = &k->r;
+    const trmi_gemm_desc desc = {.m = (int64_t)r->steps * r->batch,
+                                 .n = (int64_t)r->directions * r->gates * r->hidden,
+                                 .k = r->input,
+                                 .batch = 1,
+                                 .b_transposed = true,
+                                 .ab = r->dtype,
+                                 .d = TRM_DTYPE_F32,
+                                 .alpha = 1.0f};
+    trm_status st;
+
+    if (desc.m * desc.n < OWN_MAX / (desc.k + 1))
+        return TRM_OK;
+    st = trmi_gemm_create(cuda, &desc, &k->gemm);
+    return st == TRM_ERR_UNSUPPORTED ? TRM_OK : st;
+}
+
 static size_t floats(size_t n)
 {
     return trm_align_up(n * sizeof(float), TRM_ALIGN);
@@ -180,9 +217,12 @@ static void settle_workspace(recurrent_kernel *k)
     k->h_at = floats((size_t)r->steps * (size_t)r->batch * wide);
     k->c_at = k->h_at + floats(2 * states);
     k->scratch_at = k->c_at + floats(states);
-    k->base.base.workspace_bytes =
-        k->scratch_at +
-        (r->op == TRM_OP_GRU && !r->linear_before_reset ? floats(2 * states) : (size_t)0);
+    k->gemm_at = k->scratch_at;
+    if (r->op == TRM_OP_GRU && !r->linear_before_reset)
+        k->gemm_at += floats(2 * states);
+    k->base.base.workspace_bytes = k->gemm_at;
+    if (k->gemm != NULL)
+        k->base.base.workspace_bytes += trmi_gemm_workspace_bytes(k->gemm) + GEMM_ALIGN;
 }
 
 trm_status trmi_cuda_prepare_recurrent(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kernel_out)
@@ -211,10 +251,11 @@ trm_status trmi_cuda_prepare_recurrent(trm_cuda *cuda, trm_op_desc *desc, trm_ke
     k->output_count = desc->output_count < 3 ? desc->output_count : 3;
     TRM_TRY(st, settle_activations(r, desc), fail);
     TRM_TRY(st, settle_inputs(r, desc), fail);
+    TRM_TRY(st, settle_projection(cuda, k), fail);
     settle_workspace(k);
     *kernel_out = &k->base.base;
     return TRM_OK;
 fail:
-    trmi_cuda_kernel_free(&k->base.base);
+    recurrent_destroy(&k->base.base);
     return st;
 }

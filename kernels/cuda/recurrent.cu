@@ -12,7 +12,8 @@
 
 #include <math.h>
 
-namespace {
+namespace
+{
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
@@ -27,7 +28,10 @@ enum step_kind {
 };
 
 template <int kKind>
-constexpr int kGatesOf = kKind == kLstm ? 4 : kKind == kGruWhole ? 3 : kKind == kGruGates ? 2 : 1;
+constexpr int kGatesOf = kKind == kLstm       ? 4
+                         : kKind == kGruWhole ? 3
+                         : kKind == kGruGates ? 2
+                                              : 1;
 
 template <class T> struct alignas(4 * sizeof(T)) quad {
     T x[4];

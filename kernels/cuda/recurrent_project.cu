@@ -5,7 +5,8 @@
 
 #include "kernels/cuda/recurrent.h"
 
-namespace {
+namespace
+{
 
 constexpr int kThreads = 256;
 constexpr int kSide = 64;

@@ -139,7 +139,8 @@ extern "C" trm_status trmi_cuda_rotary(const trm_cuda *cuda, cudaStream_t stream
     const int64_t total = r->batch * r->seq * r->heads * r->head;
 
     if (total > TRMI_ROTARY_LIMIT || r->half < 0 || 2 * r->half > r->head)
-        return trm_fail(TRM_ERR_INVALID_ARG, "rotary embedding of %lld elements, %lld pairs of %lld",
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "rotary embedding of %lld elements, %lld pairs of %lld",
                         static_cast<long long>(total), static_cast<long long>(r->half),
                         static_cast<long long>(r->head));
     if (total == 0)

@@ -1,8 +1,8 @@
 /* NonMaxSuppression. A block takes a line (image, class): it collects the boxes above the score
- * threshold, sorts them by falling score (in shared memory where TRMI_SORT_SHARED hold them, else in
- * its scratch), and then, once for each box that it keeps, marks in parallel the later ones that
- * overlap it too much. So the steps in sequence are as many as boxes kept. Products are rounded
- * one by one (no fma): the comparison with the threshold must fall as on the CPU. */
+ * threshold, sorts them by falling score (in shared memory where they are TRMI_SORT_SHARED at most,
+ * else in its scratch), and then, once for each box that it keeps, marks in parallel the later ones
+ * that overlap it too much. So the steps in sequence are as many as boxes kept. Products are
+ * rounded one by one (no fma): the comparison with the threshold must fall as on the CPU. */
 #include "kernels/cuda/select_sort.cuh"
 
 struct nms_box {

@@ -135,8 +135,8 @@ topk_threshold(const topk_params &p, const U *__restrict__ x)
 
     for (uint32_t step = 0; step < sizeof(U) + p.low_bytes; step++) {
         const bool in_key = step < sizeof(U);
-        const uint32_t shift = 8 * static_cast<uint32_t>(in_key ? sizeof(U) - 1 - step
-                                                                : sizeof(U) + p.low_bytes - 1 - step);
+        const uint32_t bytes = static_cast<uint32_t>(sizeof(U)) + (in_key ? 0 : p.low_bytes);
+        const uint32_t shift = 8 * (bytes - 1 - step);
 
         for (uint32_t b = threadIdx.x; b < 256; b += blockDim.x)
             bins[b] = 0;
@@ -326,6 +326,7 @@ static trm_status topk_run(const trm_cuda *cuda, const trmi_topk *t, const U *x,
     const unsigned block = t->n <= 256 ? 128 : t->n <= 8192 ? 256 : 1024;
     const size_t wanted = static_cast<size_t>(cuda->multiprocessors) * (block == 1024 ? 2 : 8);
     trm_ranked<K> *spill = nullptr;
+    size_t grid, smem;
 
     p.lines = t->outer * t->inner;
     p.inner = t->inner;
@@ -347,9 +348,9 @@ static trm_status topk_run(const trm_cuda *cuda, const trmi_topk *t, const U *x,
     }
     if (p.padded > TRMI_SORT_SHARED)
         spill = static_cast<trm_ranked<K> *>(workspace);
-    TRM_CHECK(trmi_launched(TRM_LAUNCH(topk_select<U>,
-                                       static_cast<unsigned>(p.lines < wanted ? p.lines : wanted),
-                                       block, spill != nullptr ? 0 : p.padded * sizeof(trm_ranked<K>),
+    grid = p.lines < wanted ? p.lines : wanted;
+    smem = spill != nullptr ? 0 : p.padded * sizeof(trm_ranked<K>);
+    TRM_CHECK(trmi_launched(TRM_LAUNCH(topk_select<U>, static_cast<unsigned>(grid), block, smem,
                                        stream, x, values, indices, spill, p),
                             "topk_select"));
     if (spill == nullptr)

@@ -70,9 +70,9 @@ __device__ __forceinline__ Online<W> online_merge(const Online<W> &a, const Onli
                             (b.m == minus_infinity<W>() ? b.s : b.s * exp_of(b.m - m))};
 }
 
-template <class W> __device__ __forceinline__ W result(int kind, W x, W m, W shift, W scale)
+template <class W> __device__ __forceinline__ W result(int kind, W x, W m, W log_sum, W scale)
 {
-    return kind == TRMI_LOG_SOFTMAX ? x - shift : exp_of(x - m) * scale;
+    return kind == TRMI_LOG_SOFTMAX ? x - m - log_sum : exp_of(x - m) * scale;
 }
 
 /* Rows of at most N * lanes elements; kBlock: a block a row, else a warp. */
@@ -118,10 +118,10 @@ __global__ void __launch_bounds__(N == 8 ? 1024 : 256, N == 8 ? 1 : 2)
         for (int i = 0; i < N; i++)
             sum += exp_of(x[i] - m);
         sum = kBlock ? block_fold(Sum(), sum, scratch) : warp_fold(Sum(), sum);
-        sum = m + log_of(sum);
+        sum = log_of(sum);
 #pragma unroll
         for (int i = 0; i < N; i++)
-            x[i] -= sum;
+            x[i] = x[i] - m - sum;
     } else {
 #pragma unroll
         for (int i = 0; i < N; i++) {
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(512)
     m = block_fold(Max(), o.m, scratch);
     sum = o.m == minus_infinity<W>() ? o.s : o.s * exp_of(o.m - m);
     sum = block_fold(Sum(), sum, scratch);
-    const W shift = m + log_of(sum), scale = 1 / sum;
+    const W log_sum = log_of(sum), scale = 1 / sum;
     for (uint32_t u = threadIdx.x; u < units; u += blockDim.x) {
         Pack<T, V> p = *reinterpret_cast<const Pack<T, V> *>(x + u * V);
 
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(512)
         for (int j = 0; j < V; j++)
             p.v[j] = trm_down<T>(kind == TRMI_HARDMAX
                                      ? static_cast<W>(u * V + j == b.at ? 1 : 0)
-                                     : result(kind, static_cast<W>(trm_up(p.v[j])), m, shift, scale));
+                                     : result(kind, static_cast<W>(trm_up(p.v[j])), m, log_sum, scale));
         *reinterpret_cast<Pack<T, V> *>(y + u * V) = p;
     }
 }
@@ -221,14 +221,14 @@ __global__ void __launch_bounds__(256)
             b = better(b, best_shared[y * x_threads + tx]);
         }
     }
-    const W shift = o.m + log_of(o.s), scale = 1 / o.s;
+    const W log_sum = log_of(o.s), scale = 1 / o.s;
 #pragma unroll 4
     for (uint32_t a = ty; inside && a < axis; a += y_threads) {
         const size_t i = base + static_cast<size_t>(a) * inner;
 
         out[i] = trm_down<T>(kind == TRMI_HARDMAX
                                  ? static_cast<W>(a == b.at ? 1 : 0)
-                                 : result(kind, static_cast<W>(trm_up(in[i])), o.m, shift, scale));
+                                 : result(kind, static_cast<W>(trm_up(in[i])), o.m, log_sum, scale));
     }
 }
 

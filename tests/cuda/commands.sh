@@ -6,7 +6,6 @@ trireme=$1 source=$2
 demo=$source/configs/demo/digits
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-driver=$TRM_CUDA_DRIVER module=$TRM_CUDA_MODULE
 fail() {
     echo "FAILED: $*"
     cat "$dir/out" "$dir/err" 2>/dev/null || true
@@ -61,6 +60,14 @@ head -n 40 "$demo/labels.csv" >"$dir/labels.csv"
 "$trireme" score "$demo" --input "$demo/images" --output "$dir/g.csv" --device cuda --labels "$demo/labels.csv" \
     >"$dir/out" 2>"$dir/err" || fail score
 grep -q '^accuracy 359/360$' "$dir/err" || grep -q '^accuracy 359/360$' "$dir/out" || fail "score on the device"
+
+# an index out of range in the data fails its record alone, as on the CPU
+awk 'BEGIN { for (i = 0; i < 6; i++) { id = i == 3 ? 100000 : i
+    printf "{\"input_ids\":[%d,2,3],\"attention_mask\":[1,1,1],\"token_type_ids\":[0,0,0]}\n", id } }' >"$dir/in.jsonl"
+"$trireme" score "$source/tests/data/networks/bert" --input "$dir/in.jsonl" --output "$dir/o.jsonl" --device cuda --batch 4 \
+    --output-name pooled --raw >"$dir/out" 2>"$dir/err" || fail "score with a bad record"
+grep -q '6 records, 1 errors' "$dir/err" || fail "one record of six is bad"
+sed -n 4p "$dir/o.jsonl" | grep -q 'Gather.*index 100000' || fail "the bad record's error: $(sed -n 4p "$dir/o.jsonl")"
 
 # a device that is lost in the middle: an end with exit code 1 that says so, no hang, no answer
 rc=0

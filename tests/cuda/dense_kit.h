@@ -4,6 +4,7 @@
 
 #include "tests/cuda/cuda_kit.h"
 
+#include <dirent.h>
 #include <unistd.h>
 
 /* Relative error of one rounding of the result; eps: of one addition of a sum. */
@@ -32,14 +33,37 @@ static inline cuda_case float_case(const char *name, trm_op op, size_t type, int
                        .as_f32 = true};
 }
 
-/* Choices of algorithms go to a folder of this test's own. */
-static inline const char *dense_cache_folder(void)
-{
-    static char folder[64];
+/* Choices of algorithms go to a folder of this program's own. */
+static char dense_folder[64];
 
-    snprintf(folder, sizeof(folder), "/tmp/trm-dense-%ld", (long)getpid());
-    setenv("TRM_CACHE", folder, 1);
-    return folder;
+/* The path of the only file there; false: there is none. */
+static inline bool dense_cache_file(char path[400])
+{
+    DIR *d = opendir(dense_folder);
+    bool found = false;
+
+    for (struct dirent *e = d == NULL ? NULL : readdir(d); e != NULL && !found; e = readdir(d)) {
+        found = strncmp(e->d_name, "plans-cublaslt-", 15) == 0;
+        if (found)
+            snprintf(path, 400, "%s/%s", dense_folder, e->d_name);
+    }
+    if (d != NULL)
+        closedir(d);
+    return found;
+}
+
+static inline int dense_main(const char *name, TCase *t)
+{
+    char path[400];
+    int rc;
+
+    snprintf(dense_folder, sizeof(dense_folder), "/tmp/trm-dense-%ld", (long)getpid());
+    setenv("TRM_CACHE", dense_folder, 1);
+    rc = kit_main(name, t);
+    while (dense_cache_file(path) && unlink(path) == 0)
+        ;
+    (void)rmdir(dense_folder);
+    return rc;
 }
 
 #endif

@@ -290,6 +290,25 @@ START_TEST(test_long)
 }
 END_TEST
 
+/* 16 bits multiplied, fp32 given; on the library and without it. */
+START_TEST(test_wide)
+{
+    trm_dtype t = _i % 2 == 0 ? TRM_DTYPE_F16 : TRM_DTYPE_BF16;
+    cuda_case c = float_case("wide", TRM_OP_MatMul, 0, 33);
+
+    if (_i >= 2)
+        setenv("TRM_EMU_BLASLT", "none", 1);
+    c.in[0] = kit_random(KIT_T(t, 2, 33 + _i), -1, 1);
+    c.in[1] = kit_random(KIT_T(t, 33 + _i, 70), -1, 1);
+    c.in[2] = kit_random(KIT_T(TRM_DTYPE_F32, 70), -1, 1);
+    c.out[0] = KIT_T(TRM_DTYPE_F32, 2, 70);
+    c.in_count = 3;
+    c.posts[c.post_count++] = (trm_post)WITH(Add, 2);
+    cuda_check(&c);
+    unsetenv("TRM_EMU_BLASLT");
+}
+END_TEST
+
 START_TEST(test_refused)
 {
     cuda_case c = {.name = "refused", .op = TRM_OP_MatMul, .in_count = 2, .out_count = 1};
@@ -309,13 +328,105 @@ START_TEST(test_refused)
 }
 END_TEST
 
+/* ---- choices kept on disk ---- */
+static void new_device(void)
+{
+    trm_cuda_options options = {.device = 0};
+
+    trm_device_destroy(kit_gpu);
+    kit_gpu = NULL;
+    ck_assert_int_eq(trm_device_cuda_create(&options, kit_cpu, &kit_gpu), TRM_OK);
+}
+
+static const char *kept_kernel(void)
+{
+    cuda_case c = float_case("kept", TRM_OP_MatMul, 0, 18);
+
+    c.in[0] = kit_random(KIT_T(TRM_DTYPE_F32, 17, 18), -1, 1);
+    c.in[1] = kit_random(KIT_T(TRM_DTYPE_F32, 18, 19), -1, 1);
+    c.out[0] = KIT_T(TRM_DTYPE_F32, 17, 19);
+    c.in_count = 2;
+    cuda_check(&c);
+    return c.kernel;
+}
+
+static size_t read_file(const char *path, char *text, size_t max)
+{
+    FILE *f = fopen(path, "r");
+    size_t n;
+
+    ck_assert_ptr_nonnull(f);
+    n = fread(text, 1, max, f);
+    fclose(f);
+    ck_assert(n > 100 && n < max);
+    return n;
+}
+
+static void write_file(const char *path, const char *text, size_t n)
+{
+    FILE *f = fopen(path, "w");
+
+    ck_assert_ptr_nonnull(f);
+    ck_assert(fwrite(text, 1, n, f) == n);
+    fclose(f);
+}
+
+/* Emulated only: without heuristics an algorithm can come from nowhere but the disk. */
+START_TEST(test_kept)
+{
+    static char text[1 << 20], bad[1 << 20];
+    char path[400];
+    size_t n;
+
+    if (getenv("TRM_CUDA_DRIVER") == NULL)
+        return;
+    ck_assert_str_eq(kept_kernel(), "cublaslt matmul");
+    new_device();
+    ck_assert(dense_cache_file(path));
+    n = read_file(path, text, sizeof(text));
+    setenv("TRM_EMU_BLASLT", "none", 1);
+    ck_assert_str_eq(kept_kernel(), "cublaslt matmul");
+    for (int i = 0; i < 6; i++) { /* files that count as none */
+        size_t bytes = n;
+
+        memcpy(bad, text, n);
+        switch (i) {
+        case 0:
+            bytes = 0;
+            break;
+        case 1:
+            bytes = n / 2; /* torn */
+            break;
+        case 2:
+            bad[n / 2] = (char)(bad[n / 2] == '0' ? '1' : '0');
+            break;
+        case 3:
+            bad[strlen("trireme-plans ")] = '9'; /* of another version */
+            break;
+        case 4:
+            bad[n / 2] = '\0';
+            break;
+        default:
+            memset(bad, 'x', n);
+            break;
+        }
+        write_file(path, bad, bytes);
+        new_device();
+        ck_assert_msg(strcmp(kept_kernel(), "tiled matmul") == 0, "bad file %d was used", i);
+    }
+    unsetenv("TRM_EMU_BLASLT");
+    write_file(path, text, n);
+    new_device();
+    ck_assert_str_eq(kept_kernel(), "cublaslt matmul");
+}
+END_TEST
+
 #define ROWS(rows) ((int)(sizeof(rows) / sizeof(rows[0])))
 
 int main(void)
 {
     TCase *t = tcase_create("dense");
 
-    dense_cache_folder();
     tcase_add_loop_test(t, test_shapes, 0, ROWS(shape_rows) * KIT_FLOATS);
     tcase_add_test(t, test_many_loops);
     tcase_add_loop_test(t, test_own, 0, ROWS(own_rows) * KIT_FLOATS);
@@ -324,6 +435,8 @@ int main(void)
     tcase_add_loop_test(t, test_posts, 0, ROWS(post_rows) * KIT_FLOATS);
     tcase_add_loop_test(t, test_posts_sizes, 0, 4 * KIT_FLOATS);
     tcase_add_loop_test(t, test_long, 0, KIT_FLOATS);
+    tcase_add_loop_test(t, test_wide, 0, 4);
     tcase_add_test(t, test_refused);
-    return kit_main("cuda/dense", t);
+    tcase_add_test(t, test_kept);
+    return dense_main("cuda/dense", t);
 }

@@ -118,9 +118,8 @@ int main(void)
 {
     TCase *t = tcase_create("dense einsum");
 
-    dense_cache_folder();
     tcase_add_loop_test(t, test_equations, 0, ROWS * 6);
     tcase_add_loop_test(t, test_other_integers, 0, 6);
     tcase_add_loop_test(t, test_refused, 0, 6);
-    return kit_main("cuda/dense_einsum", t);
+    return dense_main("cuda/dense_einsum", t);
 }

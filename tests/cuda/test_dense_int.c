@@ -152,9 +152,8 @@ int main(void)
 {
     TCase *t = tcase_create("dense int");
 
-    dense_cache_folder();
     tcase_add_loop_test(t, test_products, 0, ROWS * 8);
     tcase_add_test(t, test_without_library);
     tcase_add_test(t, test_refused);
-    return kit_main("cuda/dense_int", t);
+    return dense_main("cuda/dense_int", t);
 }

@@ -43,7 +43,8 @@ START_TEST(test_gather)
                        .op = TRM_OP_Gather,
                        .attrs = kit_int(kit_attrs(), "axis", gathers[_i].axis),
                        .in_count = 2,
-                       .out_count = 1};
+                       .out_count = 1,
+                       .known = {false, w % 3 == 0}};
 
         c.in[0] = kit_random(shaped(widths[w % 4], rank, gathers[_i].dims), 0, 120);
         c.in[1] = kit_random(shaped(index_dtype(w / 4), gathers[_i].index_rank, gathers[_i].index),
@@ -139,7 +140,8 @@ START_TEST(test_gather_nd)
                        .op = TRM_OP_GatherND,
                        .attrs = kit_int(kit_attrs(), "batch_dims", nds[_i].batch),
                        .in_count = 2,
-                       .out_count = 1};
+                       .out_count = 1,
+                       .known = {false, w == 1}};
 
         c.in[0] = kit_random(shaped(widths[w], nds[_i].rank, nds[_i].dims), 0, 120);
         c.in[1] = kit_random(shaped(index_dtype(w), nds[_i].index_rank, nds[_i].index),
@@ -231,7 +233,8 @@ START_TEST(test_scatter_nd)
                            .op = TRM_OP_ScatterND,
                            .attrs = kit_string(kit_attrs(), "reduction", reductions[r]),
                            .in_count = 3,
-                           .out_count = 1};
+                           .out_count = 1,
+                           .known = {false, w % 3 == 0}};
 
             if (scatter_nds[_i].dims[1] > 1000 && (w % 5 != 0 || r > 1))
                 continue;
@@ -306,6 +309,7 @@ START_TEST(test_out_of_range)
 
     c.in[0] = KIT_V(KIT_T(TRM_DTYPE_F32, 5), 1, 2, 3, 4, 5);
     c.in[1] = KIT_V(KIT_T(index_dtype(_i), 3), 4, bad[_i / 2], -5);
+    c.known[1] = _i % 4 == 0;
     c.out[0] = KIT_T(TRM_DTYPE_F32, 3);
     for (int op = 0; op < 3; op++) {
         c.op = op == 0 ? TRM_OP_Gather : op == 1 ? TRM_OP_GatherElements : TRM_OP_GatherND;

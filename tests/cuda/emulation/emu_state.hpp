@@ -116,11 +116,33 @@ Capture *capture_by_id(unsigned long long id);
 
 enum Kind { kPageable, kDevice, kPinned, kBad }; /* kBad: over the end of an allocation */
 Kind kind_of(const void *p, size_t bytes);       /* takes the lock */
+struct Alloc {
+    size_t bytes;
+    Kind kind;
+    int device;
+    bool registered; /* pinned by cudaHostRegister */
+    bool imported;   /* another process's (ipc.cpp) */
+    char *map;       /* with a page at either end that faults; NULL: not mapped by us */
+    size_t map_bytes;
+    int64_t shared_at; /* place in the file that other processes can map; < 0: private */
+};
+constexpr size_t kPage = 4096;
+extern std::map<uintptr_t, Alloc> allocs; /* by address; lock held */
+std::map<uintptr_t, Alloc>::iterator find(const void *p); /* the one around p */
+void unmap_memory(const Alloc &a);
+bool guarded(); /* TRM_EMU_GUARD=1 */
 void guard_open(); /* TRM_EMU_GUARD=1: device memory can be touched in between */
 void guard_close();
 int report_memory_leaks();
 /* "" where p has nothing to do with memory of the runtime */
 void describe_address(const void *p, char *text, size_t bytes);
+
+/* ---- memory of several processes (ipc.cpp); lock held ---- */
+
+bool shares_memory();
+/* Puts fresh shared memory of `bytes` at p; *at_out: its place in the file. */
+bool share(char *p, size_t bytes, int64_t *at_out);
+void unshare(int64_t at, size_t bytes);
 
 /* ---- messages ---- */
 

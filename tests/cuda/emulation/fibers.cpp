@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -88,7 +89,6 @@ struct Context {
     char *dyn_end;       /* dynamic shared memory ends here: then a page that faults */
 };
 
-constexpr size_t kPage = 4096;
 constexpr size_t kDynMax = 228 * 1024;
 
 static unsigned stack_log2()
@@ -577,7 +577,10 @@ static void run_blocks(const Launch &launch, std::atomic<uint64_t> *next)
     Block *b = &c->block, *outer = running;
     const dim3 grid = launch.grid, dims = launch.block;
     const uint64_t total = uint64_t(grid.x) * grid.y * grid.z;
+    uint64_t stride = total * 5 / 8 + 1; /* of the blocks in a mixed order */
 
+    while (std::gcd(stride, total) != 1)
+        stride++;
     b->grid = grid, b->block = dims, b->kernel = launch.kernel, b->kernel_text = launch.name;
     b->call = launch.call, b->arg = launch.arg.get();
     b->n = dims.x * dims.y * dims.z;
@@ -597,8 +600,12 @@ static void run_blocks(const Launch &launch, std::atomic<uint64_t> *next)
     for (uint64_t i; (i = next->fetch_add(1)) < total;) {
         Lane *first;
 
-        b->bid = make_uint3(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
-                            unsigned(i / grid.x / grid.y));
+        const uint64_t at = b->order == 0   ? i
+                            : b->order == 1 ? total - 1 - i
+                                            : uint64_t((unsigned __int128)i * stride % total);
+
+        b->bid = make_uint3(unsigned(at % grid.x), unsigned(at / grid.x % grid.y),
+                            unsigned(at / grid.x / grid.y));
         b->live = b->n, b->bar_count = 0, b->bar_sum = 0, b->cur = nullptr;
         b->main_stack = nullptr;
         for (unsigned t = 0; t < b->n; t += 64)

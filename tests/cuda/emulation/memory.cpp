@@ -14,18 +14,10 @@
 
 namespace trm_emu {
 
-struct Alloc {
-    size_t bytes;
-    Kind kind;
-    int device;
-    bool registered; /* pinned by cudaHostRegister */
-    char *map;       /* NULL: not mapped by us */
-    size_t map_bytes;
-};
-static std::map<uintptr_t, Alloc> allocs;
+std::map<uintptr_t, Alloc> allocs;
 static size_t used; /* of device memory */
 static int touching;
-constexpr size_t kPage = 4096, kAlign = 256;
+constexpr size_t kAlign = 256;
 constexpr size_t kQuarantine = 512; /* freed addresses that still fault */
 static std::deque<std::pair<char *, size_t>> quarantine;
 
@@ -37,7 +29,7 @@ static size_t limit()
 
     return bytes;
 }
-static bool guarded()
+bool guarded()
 {
     static const bool is = option("TRM_EMU_GUARD");
 
@@ -69,7 +61,7 @@ void guard_close()
         protect(PROT_NONE);
 }
 
-static std::map<uintptr_t, Alloc>::iterator find(const void *p)
+std::map<uintptr_t, Alloc>::iterator find(const void *p)
 {
     auto at = allocs.upper_bound(reinterpret_cast<uintptr_t>(p));
 
@@ -115,6 +107,11 @@ static char *map_memory(size_t bytes, Alloc *a)
         return nullptr;
     a->map = static_cast<char *>(map);
     a->map_bytes = inner + 2 * kPage;
+    if (a->kind == kDevice && shares_memory() &&
+        !share(a->map + kPage, inner, &a->shared_at)) {
+        munmap(map, a->map_bytes);
+        return nullptr;
+    }
     mprotect(a->map, kPage, PROT_NONE);
     mprotect(a->map + kPage + inner, kPage, PROT_NONE);
     p = a->map + kPage + inner - span;
@@ -147,7 +144,7 @@ static cudaError_t allocate(void **out, size_t bytes, Kind kind, const char *wha
 {
     TRM_EMU_ENTER();
     Hold hold(lock);
-    Alloc a{bytes, kind, current_device(), false, nullptr, 0};
+    Alloc a{bytes, kind, current_device(), false, false, nullptr, 0, -1};
     char *p;
 
     if (out == nullptr)
@@ -172,25 +169,33 @@ static cudaError_t allocate(void **out, size_t bytes, Kind kind, const char *wha
     return cudaSuccess;
 }
 
+/* The address space is kept for a while, so that uses after this fault. */
+void unmap_memory(const Alloc &a)
+{
+    mmap(a.map, a.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+         0);
+    quarantine.emplace_back(a.map, a.map_bytes);
+    if (quarantine.size() > kQuarantine) {
+        munmap(quarantine.front().first, quarantine.front().second);
+        quarantine.pop_front();
+    }
+}
+
 /* The lock is held. */
 static cudaError_t release(void *p, Kind kind, const char *what)
 {
     auto at = allocs.find(reinterpret_cast<uintptr_t>(p));
 
-    if (at == allocs.end() || at->second.kind != kind || at->second.registered)
+    if (at == allocs.end() || at->second.kind != kind || at->second.registered ||
+        at->second.imported)
         return refuse(cudaErrorInvalidValue, "%s: %p is not the start of %s", what, p,
                       kind_name(kind));
     check_guard(static_cast<char *>(p), at->second);
     if (kind == kDevice)
         used -= at->second.bytes;
-    /* the address space is kept for a while, so that uses after this fault */
-    mmap(at->second.map, at->second.map_bytes, PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    quarantine.emplace_back(at->second.map, at->second.map_bytes);
-    if (quarantine.size() > kQuarantine) {
-        munmap(quarantine.front().first, quarantine.front().second);
-        quarantine.pop_front();
-    }
+    if (at->second.shared_at >= 0)
+        unshare(at->second.shared_at, at->second.map_bytes - 2 * kPage);
+    unmap_memory(at->second);
     allocs.erase(at);
     return cudaSuccess;
 }
@@ -371,7 +376,7 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
     if (find(p) != allocs.end())
         return refuse(cudaErrorHostMemoryAlreadyRegistered, "cudaHostRegister: %p is known", p);
     allocs[reinterpret_cast<uintptr_t>(p)] =
-        Alloc{bytes, kPinned, current_device(), true, nullptr, 0};
+        Alloc{bytes, kPinned, current_device(), true, false, nullptr, 0, -1};
     return cudaSuccess;
 }
 cudaError_t cudaHostUnregister(void *p)
@@ -484,16 +489,4 @@ cudaError_t cudaMemset(void *to, int value, size_t bytes)
             return e;
     }
     return cudaMemsetAsync(to, value, bytes, nullptr);
-}
-cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *, void *)
-{
-    return done(cudaErrorNotSupported);
-}
-cudaError_t cudaIpcOpenMemHandle(void **, cudaIpcMemHandle_t, unsigned)
-{
-    return done(cudaErrorNotSupported);
-}
-cudaError_t cudaIpcCloseMemHandle(void *)
-{
-    return done(cudaErrorNotSupported);
 }

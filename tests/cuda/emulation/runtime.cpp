@@ -4,7 +4,7 @@
  * TRM_EMU_FAULT=N:code  the Nth kernel that runs and all after it fails with CUDA error `code`
  * TRM_EMU_LEAKS=1       at exit, report what was not freed and exit with 71
  * TRM_EMU_DEVICES=n     devices, all of them the same memory (1)
- * Memory: memory.cpp. The driver: driver.cpp. */
+ * Memory: memory.cpp, ipc.cpp. The driver: driver.cpp. */
 #include "tests/cuda/emulation/emu_state.hpp"
 
 #include <unistd.h>

@@ -4,7 +4,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <thread>
 #include <vector>
@@ -292,6 +294,40 @@ int times()
     return 0;
 }
 
+/* With TRM_EMU_IPC=1: another process adds to memory of this one. */
+int ipc()
+{
+    Kit k;
+    cudaIpcMemHandle_t handle;
+    int *big = nullptr, status = 0, v = 0;
+    void *p = nullptr;
+    pid_t pid;
+
+    OK(cudaMalloc(reinterpret_cast<void **>(&big), 5000 * sizeof(int)));
+    OK(cudaMemset(big, 0, 5000 * sizeof(int)));
+    OK(cudaDeviceSynchronize());
+    OK(cudaIpcGetMemHandle(&handle, big + 17)); /* of the allocation around it */
+    pid = fork();
+    if (pid == 0) {
+        if (cudaIpcOpenMemHandle(&p, handle, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess ||
+            p == big ||
+            TRM_LAUNCH(emu_increase, 1, 1, 0, k.a, static_cast<int *>(p) + 4999, 5) !=
+                cudaSuccess ||
+            cudaStreamSynchronize(k.a) != cudaSuccess || cudaFree(p) != cudaErrorInvalidValue ||
+            cudaIpcCloseMemHandle(p) != cudaSuccess)
+            _exit(1);
+        _exit(0);
+    }
+    WANT(waitpid(pid, &status, 0) == pid && status == 0);
+    OK(cudaMemcpy(&v, big + 4999, sizeof v, cudaMemcpyDeviceToHost));
+    WANT(v == 5);
+    WANT(cudaIpcCloseMemHandle(big) == cudaErrorInvalidValue);
+    memset(&handle, 1, sizeof handle);
+    WANT(cudaIpcOpenMemHandle(&p, handle, 0) == cudaErrorInvalidValue);
+    OK(cudaFree(big));
+    return 0;
+}
+
 double cpu_us()
 {
     struct timespec t;
@@ -334,8 +370,8 @@ int bench()
 
 const Selftest trm_emu_stream_tests[] = {
     {"graphs", graphs},       {"capture_rules", capture_rules}, {"late", late},
-    {"ping_pong", ping_pong}, {"times", times},                 {"bench", bench},
-    {nullptr, nullptr},
+    {"ping_pong", ping_pong}, {"times", times},                 {"ipc", ipc},
+    {"bench", bench},         {nullptr, nullptr},
 };
 
 extern "C" __attribute__((visibility("default"))) int trm_emu_selftest(const char *name)
