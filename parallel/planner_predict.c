@@ -148,6 +148,11 @@ static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, in
 #define GROUP_BYTES ((size_t)200 << 20)
 #define PINNED_BYTES ((size_t)16 << 20) /* two buffers that weights go through */
 
+static size_t workspace_bytes(const trmi_planner *p) /* kernels do with less where there is less */
+{
+    return p->limit / 16 < WORKSPACE_BYTES ? p->limit / 16 : WORKSPACE_BYTES;
+}
+
 static size_t group_bytes(const trmi_planner *p, const trmi_division *d)
 {
     return d->tensor > 1 && !trmi_is_staged(p->options) ? GROUP_BYTES : 0;
@@ -164,14 +169,14 @@ static void to_accelerator(const trmi_planner *p, const trmi_division *d, const 
     l->host = l->staging + l->communicators + PINNED_BYTES + 2 * (in + out);
     l->staging = 0;
     l->communicators = group_bytes(p, d);
-    l->workspace = WORKSPACE_BYTES + 2 * (in + out);
+    l->workspace = workspace_bytes(p) + 2 * (in + out);
 }
 
 /* On the device beside weights, activations and messages between stages. */
 static size_t beside_bytes(const trmi_planner *p, const trmi_division *d, size_t staging)
 {
     if (trm_rates_is_gpu(p->options->rates))
-        return WORKSPACE_BYTES + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
+        return workspace_bytes(p) + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
     return staging + (d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
 }
 
