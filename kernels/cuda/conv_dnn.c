@@ -152,9 +152,9 @@ trm_status trmi_cuda_conv_dnn(trmi_conv_kernel *k, const trm_op_desc *desc, cons
     trm_status st = TRM_ERR_UNSUPPORTED;
 
     memset(forms, 0, sizeof(forms));
-    /* tensor cores are fed 4 channels at least; of so few, a copy costs little */
-    if (halves && s->channels < 8 && s->channels % 4 != 0 && pads_of(w, false, &forms[count]))
-        forms[count++].channels = (s->channels + 3) / 4 * 4;
+    /* tensor cores are fed 8 channels, or 4 by engines for first layers */
+    if (halves && s->channels % 8 != 0 && s->channels != 4 && pads_of(w, false, &forms[count]))
+        forms[count++].channels = s->channels < 4 ? 4 : ((int64_t)s->channels + 7) / 8 * 8;
     if (pads_of(w, s->transposed, &forms[count]))
         forms[count++].channels = s->channels;
     if (!s->transposed) {

@@ -1,7 +1,7 @@
 /* Integer convolutions. A thread sums 4 output positions of one filter, 4 channels an instruction
  * (dp4a): neighbours have neighbouring filters, so that a warp reads a line of weights and one word
- * of x. With zero points, sum (x - a)(w - b) = sum xw - b sum x - a sum w + n a b over the taps that
- * lie inside x. */
+ * of x. With zero points, sum (x - a)(w - b) = sum xw - b sum x - a sum w + n a b over the taps
+ * that lie inside x. */
 #include "kernels/cuda/conv_vec.cuh"
 
 #include "kernels/cuda/conv_integer.h"
@@ -17,7 +17,8 @@ __device__ __forceinline__ int zero_point(const uint8_t *at, int i, bool is_unsi
     return (int)(int8_t)(is_unsigned ? raw ^ 0x80u : raw);
 }
 
-__device__ __forceinline__ void finish(const trmi_conv_finish &f, int sum, int m, size_t at, void *y)
+__device__ __forceinline__ void finish(const trmi_conv_finish &f, int sum, int m, size_t at,
+                                       void *y)
 {
     if (f.bias != nullptr)
         sum += f.bias[m];
@@ -39,7 +40,8 @@ template <bool kWords>
 __device__ __forceinline__ int read_word(const uint8_t *row, int c, int end, bool is_unsigned)
 {
     if (kWords)
-        return (int)(*reinterpret_cast<const uint32_t *>(row + c) ^ (is_unsigned ? 0x80808080u : 0u));
+        return (int)(*reinterpret_cast<const uint32_t *>(row + c) ^
+                     (is_unsigned ? 0x80808080u : 0u));
     uint32_t word = 0;
 
     for (int j = 0; j < 4 && c + j < end; j++)
@@ -116,14 +118,12 @@ __global__ void __launch_bounds__(THREADS)
                 }
             }
     const int a = kZeros ? zero_point(conv.finish.x_zero, 0, x_unsigned) : 0;
-    const int b =
-        kZeros ? zero_point(conv.w_zero, conv.w_zeros == 1 ? 0 : m, conv.w_unsigned) : 0;
+    const int b = kZeros ? zero_point(conv.w_zero, conv.w_zeros == 1 ? 0 : m, conv.w_unsigned) : 0;
 
 #pragma unroll
     for (int p = 0; p < POSITIONS; p++)
         if (first + p < positions)
-            finish(conv.finish,
-                   sum[p] - b * x_sum[p] - a * w_sum[p] + taps[p] * c_group * a * b, m,
+            finish(conv.finish, sum[p] - b * x_sum[p] - a * w_sum[p] + taps[p] * c_group * a * b, m,
                    (first + p) * (size_t)s.filters + m, y);
 }
 

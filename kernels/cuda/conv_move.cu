@@ -32,7 +32,8 @@ __device__ __forceinline__ bool arrange_from(const trmi_conv_arrange &a, size_t 
 
 template <class F, class T>
 __global__ void __launch_bounds__(THREADS)
-    arrange_kernel(const F *__restrict__ from, T *__restrict__ to, trmi_conv_arrange a, size_t count)
+    arrange_kernel(const F *__restrict__ from, T *__restrict__ to, trmi_conv_arrange a,
+                   size_t count)
 {
     TRM_KERNEL_BEGIN();
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
@@ -75,14 +76,12 @@ extern "C" trm_status trmi_cuda_conv_arrange(cudaStream_t stream, const trmi_con
                                         0, stream, static_cast<const double *>(from),
                                         static_cast<double *>(to), *a, count),
                              "order of weights");
-    TRM_HALVES(a->from, F, {
-        TRM_HALVES(a->to, T, {
-            return trmi_launched(TRM_LAUNCH((arrange_kernel<F, T>), blocks_of(count), THREADS, 0,
-                                            stream, static_cast<const F *>(from),
-                                            static_cast<T *>(to), *a, count),
-                                 "order of weights");
-        })
-    })
+    TRM_HALVES(a->from, F, {TRM_HALVES(a->to, T, {
+                   return trmi_launched(TRM_LAUNCH((arrange_kernel<F, T>), blocks_of(count),
+                                                   THREADS, 0, stream, static_cast<const F *>(from),
+                                                   static_cast<T *>(to), *a, count),
+                                        "order of weights");
+               })})
     return trm_fail(TRM_ERR_UNSUPPORTED, "weights of %s as %s", trm_dtype_name(a->from),
                     trm_dtype_name(a->to));
 }

@@ -41,7 +41,7 @@ struct trm_cuda {
     struct trmi_staging *stage; /* pinned double buffer of uploads (staging.c) */
     struct trmi_notes *notes;   /* notes.h */
     void *blaslt;               /* struct of dense_cublaslt.c, made at first use; NULL */
-    void *dnn;                  /* struct of conv_cudnn.c, likewise */
+    void *dnn;                  /* struct of dnn.c, likewise */
     void (*blaslt_fini)(trm_cuda *cuda);
     void (*dnn_fini)(trm_cuda *cuda);
     cudaError_t lost; /* the sticky error that ended the device; cudaSuccess */

@@ -110,8 +110,7 @@ static void pointers_init(trmi_dnn_plan *p, const trmi_dnn_graph *g)
     int n = 0;
 
     p->ids[n++] = TRMI_DNN_ID_X;
-    if (p->desc.kind < TRMI_DNN_MAX_POOL)
-        p->ids[n++] = TRMI_DNN_ID_W;
+    p->ids[n++] = TRMI_DNN_ID_W;
     p->ids[n++] = TRMI_DNN_ID_Y;
     for (int i = 0; i < p->desc.step_count; i++)
         if (p->desc.steps[i].operand != TRMI_DNN_NO_OPERAND)
@@ -179,8 +178,7 @@ static int pointers_of(const trmi_dnn_plan *p, const void *x, const void *w,
     int n = 0;
 
     pointers[n++] = x;
-    if (p->desc.kind < TRMI_DNN_MAX_POOL)
-        pointers[n++] = w;
+    pointers[n++] = w;
     pointers[n++] = y;
     for (int i = 0; i < p->desc.step_count; i++)
         if (p->desc.steps[i].operand != TRMI_DNN_NO_OPERAND)

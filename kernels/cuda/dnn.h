@@ -1,4 +1,4 @@
-/* Convolutions and poolings by cuDNN: the only place that the rest of the backend meets cuDNN
+/* Convolutions by cuDNN: the only place that the rest of the backend meets cuDNN
  * through (dnn.c; the graph API's descriptors are built in dnn_graph.c, plans in dnn_plan.c).
  *
  *   y = steps(conv(x, w))     activations channels-last, one rounding when y is stored
@@ -20,10 +20,7 @@ extern "C" {
 
 typedef enum trmi_dnn_kind {
     TRMI_DNN_CONV,
-    TRMI_DNN_CONV_TRANSPOSED, /* as the gradient of a convolution by its input */
-    TRMI_DNN_MAX_POOL,
-    TRMI_DNN_AVERAGE_POOL,     /* divides by what lies inside the input */
-    TRMI_DNN_AVERAGE_POOL_PADS /* divides by the whole window */
+    TRMI_DNN_CONV_TRANSPOSED /* as the gradient of a convolution by its input */
 } trmi_dnn_kind;
 
 typedef enum trmi_dnn_operand {
@@ -61,7 +58,7 @@ TRM_MUST_USE trm_status trmi_cuda_dnn_plan(trm_cuda *cuda, const trmi_dnn_desc *
                                            trmi_dnn_plan **plan_out);
 size_t trmi_cuda_dnn_workspace_bytes(const trmi_dnn_plan *plan);
 /* Enqueues. operands: one a step (NULL where it has none). Pointers are 16-byte aligned; y may be
- * no other pointer. w is NULL for pools. */
+ * no other pointer. */
 TRM_MUST_USE trm_status trmi_cuda_dnn_run(trm_cuda *cuda, trmi_dnn_plan *plan, cudaStream_t stream,
                                           const void *x, const void *w, const void *const *operands,
                                           void *y, void *workspace);

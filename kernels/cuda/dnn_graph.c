@@ -224,33 +224,6 @@ static trm_status conv_op(trmi_dnn_graph *g, const trmi_dnn_desc *d, descriptor 
     return add_op(g, op, "convolution");
 }
 
-static trm_status pool_op(trmi_dnn_graph *g, const trmi_dnn_desc *d, descriptor x, descriptor y)
-{
-    const bool max = d->kind == TRMI_DNN_MAX_POOL;
-    const cudnnResampleMode_t mode = max ? CUDNN_RESAMPLE_MAXPOOL
-                                     : d->kind == TRMI_DNN_AVERAGE_POOL
-                                         ? CUDNN_RESAMPLE_AVGPOOL_EXCLUDE_PADDING
-                                         : CUDNN_RESAMPLE_AVGPOOL_INCLUDE_PADDING;
-    const cudnnPaddingMode_t padding = max ? CUDNN_NEG_INF_PAD : CUDNN_ZERO_PAD;
-    descriptor pool, op;
-
-    TRM_CHECK(make(g, CUDNN_BACKEND_RESAMPLE_DESCRIPTOR, &pool));
-    TRM_CHECK(set(pool, CUDNN_ATTR_RESAMPLE_MODE, CUDNN_TYPE_RESAMPLE_MODE, 1, &mode));
-    TRM_CHECK(set_dtype(pool, CUDNN_ATTR_RESAMPLE_COMP_TYPE, CUDNN_DATA_FLOAT));
-    TRM_CHECK(set_int(pool, CUDNN_ATTR_RESAMPLE_SPATIAL_DIMS, d->spatial));
-    TRM_CHECK(set(pool, CUDNN_ATTR_RESAMPLE_PADDING_MODE, CUDNN_TYPE_PADDING_MODE, 1, &padding));
-    TRM_CHECK(set_ints(pool, CUDNN_ATTR_RESAMPLE_WINDOW_DIMS, d->spatial, d->kernel));
-    TRM_CHECK(set_ints(pool, CUDNN_ATTR_RESAMPLE_PRE_PADDINGS, d->spatial, d->pad_begin));
-    TRM_CHECK(set_ints(pool, CUDNN_ATTR_RESAMPLE_POST_PADDINGS, d->spatial, d->pad_end));
-    TRM_CHECK(set_ints(pool, CUDNN_ATTR_RESAMPLE_STRIDES, d->spatial, d->stride));
-    TRM_CHECK(finalize(pool, "pool"));
-    TRM_CHECK(make(g, CUDNN_BACKEND_OPERATION_RESAMPLE_FWD_DESCRIPTOR, &op));
-    TRM_CHECK(set_desc(op, CUDNN_ATTR_OPERATION_RESAMPLE_FWD_DESC, pool));
-    TRM_CHECK(set_desc(op, CUDNN_ATTR_OPERATION_RESAMPLE_FWD_XDESC, x));
-    TRM_CHECK(set_desc(op, CUDNN_ATTR_OPERATION_RESAMPLE_FWD_YDESC, y));
-    return add_op(g, op, "pool");
-}
-
 /* What a pointwise operation has besides its mode. */
 typedef struct clip {
     float low, high, slope;
@@ -383,7 +356,6 @@ static trm_status check(const trmi_dnn_desc *d)
 
 trm_status trmi_cuda_dnn_graph_init(const trmi_dnn_desc *d, trmi_dnn_graph *g)
 {
-    const bool pool = d->kind >= TRMI_DNN_MAX_POOL;
     const cudnnDataType_t wide = d->x == TRM_DTYPE_I8 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
     cudnnDataType_t x_dtype, y_dtype;
     descriptor x, w, y, at, next;
@@ -397,12 +369,8 @@ trm_status trmi_cuda_dnn_graph_init(const trmi_dnn_desc *d, trmi_dnn_graph *g)
     at = y;
     if (n > 0)
         TRM_CHECK(between(g, d, wide, &at));
-    if (pool) {
-        TRM_CHECK(pool_op(g, d, x, at));
-    } else {
-        TRM_CHECK(filter(g, d, &w));
-        TRM_CHECK(conv_op(g, d, x, w, at));
-    }
+    TRM_CHECK(filter(g, d, &w));
+    TRM_CHECK(conv_op(g, d, x, w, at));
     for (int i = 0; i < n; i++) {
         next = y;
         if (i < n - 1)

@@ -100,12 +100,11 @@ extern "C" trm_status trmi_cuda_loss_run(const trmi_loss *l, cudaStream_t stream
 
     if (positions > INT32_MAX || l->classes > INT32_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "a loss of %zu positions", positions);
+    const unsigned blocks = static_cast<unsigned>((positions * lanes + kThreads - 1) / kThreads);
+
     if (positions > 0)
-        TRM_CHECK(trmi_launched(TRM_LAUNCH(losses,
-                                           static_cast<unsigned>((positions * lanes + kThreads - 1) /
-                                                                 kThreads),
-                                           kThreads, 0, stream, *l, lanes, x, target, weight, out,
-                                           logs, sums),
+        TRM_CHECK(trmi_launched(TRM_LAUNCH(losses, blocks, kThreads, 0, stream, *l, lanes, x,
+                                           target, weight, out, logs, sums),
                                 "losses"));
     if (sums == nullptr)
         return TRM_OK;

@@ -187,7 +187,8 @@ extern "C" trm_status trmi_cuda_batch_norm_apply(const trmi_channels *c, cudaStr
     if (all == 0)
         return TRM_OK;
     if (image > INT32_MAX)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "batch normalisation of images of %zu elements", image);
+        return trm_fail(TRM_ERR_UNSUPPORTED, "batch normalisation of images of %zu elements",
+                        image);
     p.n = static_cast<uint32_t>(parts == 1 ? all : image);
     TRM_FLOATS(c->dtype, T, {
         constexpr int kV = vector_of<T>();

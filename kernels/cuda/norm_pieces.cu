@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kThreads)
         out[static_cast<size_t>(blockIdx.x) * p.splits + blockIdx.y] = all;
 }
 
-/* Channels last: moments of each channel over the positions of piece blockIdx.z of image blockIdx.y;
- * x threads of V channels each, the others share the positions. */
+/* Channels last: moments of each channel over the positions of piece blockIdx.z of image
+ * blockIdx.y; x threads of V channels each, the others share the positions. */
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     moments_of_channels(Params p, const T *__restrict__ in,

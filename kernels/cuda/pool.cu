@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(THREADS)
         rest /= (unsigned)p.out[d];
     }
     /* rest: the image, or (plain) the plane */
-    const T *plane = x + (size_t)rest * (size_t)p.in[0] * (size_t)p.in[1] * (size_t)p.in[2] * step + c;
+    const T *plane =
+        x + (size_t)rest * (size_t)p.in[0] * (size_t)p.in[1] * (size_t)p.in[2] * step + c;
 
 #pragma unroll
     for (int e = 0; e < kVec; e++)
@@ -49,14 +50,14 @@ __global__ void __launch_bounds__(THREADS)
                     continue;
                 inside++;
                 const pool_vec<T, kVec> v = *reinterpret_cast<const pool_vec<T, kVec> *>(
-                    plane + (((size_t)a * (size_t)p.in[1] + (size_t)b) * (size_t)p.in[2] +
-                             (size_t)at) *
-                                step);
+                    plane +
+                    (((size_t)a * (size_t)p.in[1] + (size_t)b) * (size_t)p.in[2] + (size_t)at) *
+                        step);
 
 #pragma unroll
                 for (int e = 0; e < kVec; e++)
-                    sum[e] = pool_join<A, kMode>(
-                        sum[e], pool_term<A, kMode>(A(pool_up(v.v[e])), p.power));
+                    sum[e] = pool_join<A, kMode>(sum[e],
+                                                 pool_term<A, kMode>(A(pool_up(v.v[e])), p.power));
             }
         }
     }
@@ -115,9 +116,10 @@ __global__ void __launch_bounds__(THREADS)
                     continue;
                 first = false;
                 best = v;
-                where = p.column_major
-                            ? ((size_t)at * (size_t)p.in[1] + (size_t)b) * (size_t)p.in[0] + (size_t)a
-                            : flat;
+                where =
+                    p.column_major
+                        ? ((size_t)at * (size_t)p.in[1] + (size_t)b) * (size_t)p.in[0] + (size_t)a
+                        : flat;
                 where += plane;
             }
     y[i] = pool_down<T>::from(best);

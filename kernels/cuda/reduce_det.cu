@@ -104,9 +104,10 @@ extern "C" trm_status trmi_cuda_det_run(trm_dtype dtype, size_t count, size_t n,
     if (!trm_dtype_is_float(dtype) || n > 46340)
         return trm_fail(TRM_ERR_UNSUPPORTED, "determinants of %zu x %zu matrices of %s", n, n,
                         trm_dtype_name(dtype));
-    return trmi_launched(
-        TRM_LAUNCH(determinants, static_cast<unsigned>(count < kBlocksMax ? count : kBlocksMax),
-                   kThreads, smem, stream, dtype, count, static_cast<uint32_t>(n), in, out,
-                   n <= kShared ? static_cast<double *>(nullptr) : static_cast<double *>(workspace)),
-        "determinants");
+    const unsigned blocks = static_cast<unsigned>(count < kBlocksMax ? count : kBlocksMax);
+    double *outside = n <= kShared ? nullptr : static_cast<double *>(workspace);
+
+    return trmi_launched(TRM_LAUNCH(determinants, blocks, kThreads, smem, stream, dtype, count,
+                                    static_cast<uint32_t>(n), in, out, outside),
+                         "determinants");
 }

@@ -1,8 +1,8 @@
 /* Reductions of f16 (reduce.h). */
 #include "kernels/cuda/reduce.cuh"
 
-extern "C" trm_status trmi_cuda_reduce_f16(const trmi_reduce *r, cudaStream_t stream, const void *in,
-                                          void *out, void *workspace)
+extern "C" trm_status trmi_cuda_reduce_f16(const trmi_reduce *r, cudaStream_t stream,
+                                          const void *in, void *out, void *workspace)
 {
     return trmi_rows::fold_floats<__half>(r, stream, in, out, workspace);
 }

@@ -1,8 +1,8 @@
 /* Reductions of f64 (reduce.h). */
 #include "kernels/cuda/reduce.cuh"
 
-extern "C" trm_status trmi_cuda_reduce_f64(const trmi_reduce *r, cudaStream_t stream, const void *in,
-                                          void *out, void *workspace)
+extern "C" trm_status trmi_cuda_reduce_f64(const trmi_reduce *r, cudaStream_t stream,
+                                          const void *in, void *out, void *workspace)
 {
     return trmi_rows::fold_floats<double>(r, stream, in, out, workspace);
 }

@@ -1,5 +1,5 @@
-/* Reductions of integers and bool (reduce.h): in 64 bits, those that end in a root or a logarithm in
- * f64. The kind is a run-time value here. */
+/* Reductions of integers and bool (reduce.h): in 64 bits, those that end in a root or a logarithm
+ * in f64. The kind is a run-time value here. */
 #include "kernels/cuda/reduce.cuh"
 
 using namespace trmi_rows;

@@ -16,7 +16,7 @@ struct Params {
     bool product, exclusive, reverse;
 };
 
-/* Elements as they are computed: floats as doubles, integers as the unsigned type of their width. */
+/* Elements as they are computed: floats as doubles, integers as unsigned of their width. */
 template <class T> struct Value {
     using W = T;
     __device__ __forceinline__ static W up(T x)

@@ -5,8 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#define SCRATCH_MAX ((size_t)256 << 20) /* of all blocks: long lists are sorted by fewer of them   \
-                                         */
+#define SCRATCH_MAX ((size_t)256 << 20) /* of all blocks: long lists get fewer of them */
 
 struct nms {
     trmi_cuda_kernel base;

@@ -11,8 +11,8 @@ namespace
 constexpr int kPerThread = 32; /* elements of a row that a thread keeps in registers */
 constexpr int kWarps = 4;      /* rows of a block, a warp each */
 
-/* The greatest element so far, the first of equals, as in a loop that replaces the best by x > best;
- * so a first element that is NaN stays. */
+/* The greatest element so far, the first of equals, as in a loop that replaces the best by
+ * x > best; so a first element that is NaN stays. */
 template <class W> struct Best {
     W v;
     uint32_t at;
@@ -174,10 +174,12 @@ __global__ void __launch_bounds__(512)
         Pack<T, V> p = *reinterpret_cast<const Pack<T, V> *>(x + u * V);
 
 #pragma unroll
-        for (int j = 0; j < V; j++)
-            p.v[j] = trm_down<T>(kind == TRMI_HARDMAX
-                                     ? static_cast<W>(u * V + j == b.at ? 1 : 0)
-                                     : result(kind, static_cast<W>(trm_up(p.v[j])), m, log_sum, scale));
+        for (int j = 0; j < V; j++) {
+            const W v = trm_up(p.v[j]);
+
+            p.v[j] = trm_down<T>(kind == TRMI_HARDMAX ? static_cast<W>(u * V + j == b.at ? 1 : 0)
+                                                      : result(kind, v, m, log_sum, scale));
+        }
         *reinterpret_cast<Pack<T, V> *>(y + u * V) = p;
     }
 }
@@ -225,10 +227,10 @@ __global__ void __launch_bounds__(256)
 #pragma unroll 4
     for (uint32_t a = ty; inside && a < axis; a += y_threads) {
         const size_t i = base + static_cast<size_t>(a) * inner;
+        const W v = trm_up(in[i]);
 
-        out[i] = trm_down<T>(kind == TRMI_HARDMAX
-                                 ? static_cast<W>(a == b.at ? 1 : 0)
-                                 : result(kind, static_cast<W>(trm_up(in[i])), o.m, log_sum, scale));
+        out[i] = trm_down<T>(kind == TRMI_HARDMAX ? static_cast<W>(a == b.at ? 1 : 0)
+                                                  : result(kind, v, o.m, log_sum, scale));
     }
 }
 
@@ -287,10 +289,11 @@ trm_status run(int kind, const void *in, void *out, uint32_t outer, uint32_t axi
         return run_rows<T, 1>(kind, x, y, outer, axis, multiprocessors, stream);
     }
     /* enough columns: a thread each; else y threads share one, while 32 stand side by side */
+    const uint64_t columns = static_cast<uint64_t>(outer) * inner;
+    const uint64_t wanted = 1024u * static_cast<unsigned>(multiprocessors);
     uint32_t y_threads = 1, x_threads = 1;
 
-    while (y_threads < 8 && y_threads * 2 <= axis &&
-           static_cast<uint64_t>(outer) * inner * y_threads < 1024u * static_cast<unsigned>(multiprocessors))
+    while (y_threads < 8 && y_threads * 2 <= axis && columns * y_threads < wanted)
         y_threads *= 2;
     while (x_threads < 256 / y_threads && x_threads < inner)
         x_threads *= 2;

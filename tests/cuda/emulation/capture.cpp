@@ -2,11 +2,12 @@
  * the calls, which is one of the orders that the recorded dependencies allow. */
 #include "tests/cuda/emulation/emu_state.hpp"
 
-namespace trm_emu {
+namespace trm_emu
+{
 
-std::set<CUgraph_st *> graphs;
-std::set<CUgraphExec_st *> execs;
-static std::vector<Capture *> captures;
+std::set<CUgraph_st *> &graphs = *new std::set<CUgraph_st *>;
+std::set<CUgraphExec_st *> &execs = *new std::set<CUgraphExec_st *>;
+static std::vector<Capture *> &captures = *new std::vector<Capture *>;
 static unsigned long long captures_made;
 
 Capture *capture_by_id(unsigned long long id)
@@ -21,8 +22,7 @@ cudaError_t unsafe_call(const char *what)
 {
     for (Capture *c : captures) {
         if (c->mode == cudaStreamCaptureModeRelaxed ||
-            (c->mode == cudaStreamCaptureModeThreadLocal &&
-             c->owner != std::this_thread::get_id()))
+            (c->mode == cudaStreamCaptureModeThreadLocal && c->owner != std::this_thread::get_id()))
             continue;
         c->invalid = true;
         return refuse(cudaErrorStreamCaptureUnsupported, "%s while a stream is being captured",
@@ -124,7 +124,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *
 
     if (s == nullptr)
         return done(cudaErrorInvalidResourceHandle);
-    *status = s->capture == nullptr     ? cudaStreamCaptureStatusNone
+    *status = s->capture == nullptr ? cudaStreamCaptureStatusNone
               : s->capture->invalid ? cudaStreamCaptureStatusInvalidated
                                     : cudaStreamCaptureStatusActive;
     return cudaSuccess;
@@ -213,7 +213,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
             return refuse(cudaErrorInvalidValue, "cudaGraphLaunch: no such graph");
         nodes = exec->nodes;
     }
-    return enqueue(stream, [nodes] { run_nodes(*nodes); }, "graph");
+    return enqueue(
+        stream, [nodes] { run_nodes(*nodes); }, "graph");
 }
 cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count)
 {

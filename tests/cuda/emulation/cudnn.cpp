@@ -49,6 +49,7 @@ struct Rule {
     bool required;
 };
 
+/* clang-format off */
 const Rule rules[] = {
 #define RULE(owner, name, type, required)                                                          \
     {CUDNN_BACKEND_##owner##_DESCRIPTOR, CUDNN_ATTR_##name, CUDNN_TYPE_##type, required},
@@ -95,17 +96,6 @@ const Rule rules[] = {
     RULE(OPERATION_POINTWISE, OPERATION_POINTWISE_XDESC, BACKEND_DESCRIPTOR, true)
     RULE(OPERATION_POINTWISE, OPERATION_POINTWISE_BDESC, BACKEND_DESCRIPTOR, false)
     RULE(OPERATION_POINTWISE, OPERATION_POINTWISE_YDESC, BACKEND_DESCRIPTOR, true)
-    RULE(RESAMPLE, RESAMPLE_MODE, RESAMPLE_MODE, true)
-    RULE(RESAMPLE, RESAMPLE_COMP_TYPE, DATA_TYPE, true)
-    RULE(RESAMPLE, RESAMPLE_SPATIAL_DIMS, INT64, true)
-    RULE(RESAMPLE, RESAMPLE_PADDING_MODE, PADDING_MODE, true)
-    RULE(RESAMPLE, RESAMPLE_WINDOW_DIMS, INT64, true)
-    RULE(RESAMPLE, RESAMPLE_PRE_PADDINGS, INT64, true)
-    RULE(RESAMPLE, RESAMPLE_POST_PADDINGS, INT64, true)
-    RULE(RESAMPLE, RESAMPLE_STRIDES, INT64, true)
-    RULE(OPERATION_RESAMPLE_FWD, OPERATION_RESAMPLE_FWD_DESC, BACKEND_DESCRIPTOR, true)
-    RULE(OPERATION_RESAMPLE_FWD, OPERATION_RESAMPLE_FWD_XDESC, BACKEND_DESCRIPTOR, true)
-    RULE(OPERATION_RESAMPLE_FWD, OPERATION_RESAMPLE_FWD_YDESC, BACKEND_DESCRIPTOR, true)
     RULE(OPERATIONGRAPH, OPERATIONGRAPH_OPS, BACKEND_DESCRIPTOR, true)
     RULE(ENGINEHEUR, ENGINEHEUR_OPERATION_GRAPH, BACKEND_DESCRIPTOR, true)
     RULE(ENGINEHEUR, ENGINEHEUR_MODE, HEUR_MODE, true)
@@ -124,6 +114,7 @@ const Rule rules[] = {
     RULE(VARIANT_PACK, VARIANT_PACK_WORKSPACE, VOID_PTR, true)
 #undef RULE
 };
+/* clang-format on */
 
 const Rule *rule_of(cudnnBackendDescriptorType_t owner, int name)
 {
@@ -189,9 +180,8 @@ std::vector<std::shared_ptr<Descriptor>> results_of(const Descriptor &heuristics
     const char *limit = std::getenv("TRM_EMU_CUDNN");
     std::vector<std::shared_ptr<Descriptor>> list;
 
-    if (limit != nullptr &&
-        (std::strcmp(limit, "none") == 0 ||
-         graph->descriptors(CUDNN_ATTR_OPERATIONGRAPH_OPS).size() > 1))
+    if (limit != nullptr && (std::strcmp(limit, "none") == 0 ||
+                             graph->descriptors(CUDNN_ATTR_OPERATIONGRAPH_OPS).size() > 1))
         return list;
     if (single_precision(*graph))
         list.push_back(config_of(engine_of(graph, ENGINE_TF32, device), 1));
@@ -400,8 +390,8 @@ extern "C" cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendD
     why = bind(*run, *v);
     if (why != nullptr)
         return refuse(CUDNN_STATUS_BAD_PARAM, why);
-    return trm_emu::enqueue(handle->stream, [run] { interpret(*run); }, "cuDNN plan") ==
-                   cudaSuccess
+    return trm_emu::enqueue(
+               handle->stream, [run] { interpret(*run); }, "cuDNN plan") == cudaSuccess
                ? CUDNN_STATUS_SUCCESS
                : refuse(CUDNN_STATUS_EXECUTION_FAILED, "the stream takes no work");
 }

@@ -141,9 +141,8 @@ const Array &read(State &s, const Ref &t)
     const void *p = s.run.pointers.at(id);
     const int32_t dtype = t->get_int32(CUDNN_ATTR_TENSOR_DATA_TYPE);
 
-    each(a.dims, t->ints(CUDNN_ATTR_TENSOR_STRIDES), [&](size_t i, size_t offset) {
-        a.v[i] = load(p, dtype, offset);
-    });
+    each(a.dims, t->ints(CUDNN_ATTR_TENSOR_STRIDES),
+         [&](size_t i, size_t offset) { a.v[i] = load(p, dtype, offset); });
     return a;
 }
 
@@ -173,7 +172,7 @@ void write(State &s, const Ref &t, Array a)
 struct Window {
     int64_t big[3], small[3], kernel[3], stride[3], dilation[3], pad[3];
     int64_t batch, groups;
-    int64_t big_channels, small_channels; /* of the image side, of the filter's rows */
+    int64_t big_channels; /* of the image side */
 };
 
 Window window_of(const Descriptor &conv, const Dims &big, const Dims &small, const Dims &w)
@@ -186,7 +185,6 @@ Window window_of(const Descriptor &conv, const Dims &big, const Dims &small, con
 
     r.batch = big[0];
     r.big_channels = big[1];
-    r.small_channels = small[1];
     r.groups = big[1] / w[1];
     for (size_t d = 0; d < 3; d++) {
         const bool absent = d + n < 3;
@@ -217,16 +215,14 @@ template <class F> void meet(const Window &w, F f)
                         bool inside = true;
 
                         for (int d = 0; d < 3; d++) {
-                            const int64_t at =
-                                o[d] * w.stride[d] - w.pad[d] + k[d] * w.dilation[d];
+                            const int64_t at = o[d] * w.stride[d] - w.pad[d] + k[d] * w.dilation[d];
 
                             inside = inside && at >= 0 && at < w.big[d];
                             row = row * w.big[d] + at;
                         }
                         if (inside)
-                            f(static_cast<size_t>(((n * w.small[0] + a) * w.small[1] + b) *
-                                                      w.small[2] +
-                                                  c),
+                            f(static_cast<size_t>(
+                                  ((n * w.small[0] + a) * w.small[1] + b) * w.small[2] + c),
                               static_cast<size_t>(row), static_cast<size_t>(t));
                     }
 }
@@ -252,8 +248,8 @@ void forward(State &s, const Descriptor &op)
     for (size_t k = 0; k < ks; k++)
         for (size_t t = 0; t < taps; t++)
             for (size_t c = 0; c < cg; c++)
-                turned[(t * cg + c) * ks + k] =
-                    s.run.tf32 ? as_tf32(w.v[(k * taps + t) * cg + c]) : w.v[(k * taps + t) * cg + c];
+                turned[(t * cg + c) * ks + k] = s.run.tf32 ? as_tf32(w.v[(k * taps + t) * cg + c])
+                                                           : w.v[(k * taps + t) * cg + c];
     if (integers)
         out.i.resize(out.v.size());
     meet(win, [&](size_t small, size_t big, size_t tap) {
@@ -304,56 +300,6 @@ void backward(State &s, const Descriptor &op)
         }
     });
     write(s, dx, std::move(out));
-}
-
-/* ---- pools ---- */
-
-void pool(State &s, const Descriptor &op)
-{
-    const Ref r = op.descriptors(CUDNN_ATTR_OPERATION_RESAMPLE_FWD_DESC)[0];
-    const Ref y = op.descriptors(CUDNN_ATTR_OPERATION_RESAMPLE_FWD_YDESC)[0];
-    const Array &x = read(s, op.descriptors(CUDNN_ATTR_OPERATION_RESAMPLE_FWD_XDESC)[0]);
-    const int32_t mode = r->get_int32(CUDNN_ATTR_RESAMPLE_MODE);
-    const bool max = mode == CUDNN_RESAMPLE_MAXPOOL;
-    const Dims kernel = r->ints(CUDNN_ATTR_RESAMPLE_WINDOW_DIMS);
-    const Dims stride = r->ints(CUDNN_ATTR_RESAMPLE_STRIDES);
-    const Dims pre = r->ints(CUDNN_ATTR_RESAMPLE_PRE_PADDINGS);
-    const size_t n = kernel.size();
-    Array out;
-    Window w;
-
-    out.dims = y->ints(CUDNN_ATTR_TENSOR_DIMENSIONS);
-    out.v.assign(count_of(out.dims), max ? -INFINITY : 0.0F);
-    w.batch = x.dims[0];
-    size_t taps = 1;
-    for (size_t d = 0; d < 3; d++) {
-        const bool absent = d + n < 3;
-        const size_t e = absent ? 0 : d + n - 3;
-
-        w.big[d] = absent ? 1 : x.dims[e + 2];
-        w.small[d] = absent ? 1 : out.dims[e + 2];
-        w.kernel[d] = absent ? 1 : kernel[e];
-        w.stride[d] = absent ? 1 : stride[e];
-        w.dilation[d] = 1;
-        w.pad[d] = absent ? 0 : pre[e];
-        taps *= static_cast<size_t>(w.kernel[d]);
-    }
-    const size_t cs = static_cast<size_t>(x.dims[1]);
-    std::vector<size_t> inside(out.v.size() / cs, 0);
-
-    meet(w, [&](size_t small, size_t big, size_t) {
-        inside[small]++;
-        for (size_t c = 0; c < cs; c++) {
-            float &to = out.v[small * cs + c];
-            const float v = x.v[big * cs + c];
-
-            to = max ? (v > to || std::isnan(v) ? v : to) : to + v;
-        }
-    });
-    for (size_t i = 0; i < out.v.size() && !max; i++)
-        out.v[i] /= static_cast<float>(
-            mode == CUDNN_RESAMPLE_AVGPOOL_EXCLUDE_PADDING ? inside[i / cs] : taps);
-    write(s, y, std::move(out));
 }
 
 /* ---- pointwise ---- */
@@ -449,7 +395,8 @@ const char *wrong_conv(const Descriptor &op, int conv_name, int big_name, int sm
     const Dims post = conv.ints(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
     const Dims stride = conv.ints(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES);
     const Dims dilation = conv.ints(CUDNN_ATTR_CONVOLUTION_DILATIONS);
-    const Dims big = dims_of(op, big_name), small = dims_of(op, small_name), w = dims_of(op, w_name);
+    const Dims big = dims_of(op, big_name), small = dims_of(op, small_name),
+               w = dims_of(op, w_name);
     const size_t n = static_cast<size_t>(conv.get_int64(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS));
 
     if (pre.size() != n || post.size() != n || stride.size() != n || dilation.size() != n)
@@ -527,8 +474,6 @@ std::vector<Ref> tensors_of(const Descriptor &op)
     add(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY);
     add(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W);
     add(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX);
-    add(CUDNN_ATTR_OPERATION_RESAMPLE_FWD_XDESC);
-    add(CUDNN_ATTR_OPERATION_RESAMPLE_FWD_YDESC);
     add(CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
     add(CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
     add(CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
@@ -596,8 +541,8 @@ const char *bind(Run &run, const Descriptor &pack)
             }
             for (size_t d = 0; d < dims.size(); d++)
                 last += static_cast<size_t>((dims[d] - 1) * strides[d]);
-            if (!is_device(p, (last + 1) *
-                                  element_bytes(t->get_int32(CUDNN_ATTR_TENSOR_DATA_TYPE))))
+            if (!is_device(p,
+                           (last + 1) * element_bytes(t->get_int32(CUDNN_ATTR_TENSOR_DATA_TYPE))))
                 return "a tensor does not lie in device memory";
             if (given[id] % t->get_int64(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT) != 0)
                 return "a pointer is not aligned";
@@ -623,9 +568,6 @@ void interpret(const Run &run)
             break;
         case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
             backward(s, *op);
-            break;
-        case CUDNN_BACKEND_OPERATION_RESAMPLE_FWD_DESCRIPTOR:
-            pool(s, *op);
             break;
         default:
             pointwise(s, *op);

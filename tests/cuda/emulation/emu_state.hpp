@@ -70,16 +70,17 @@ struct CUgraphExec_st {
 
 namespace trm_emu {
 
-/* One lock for all of the runtime's tables; not held while work runs. */
-extern std::mutex lock;
-extern std::condition_variable changed;
+/* The tables are never destroyed: other destructors may still call the runtime at exit. One lock
+ * for all of them; not held while work runs. */
+extern std::mutex &lock;
+extern std::condition_variable &changed;
 using Hold = std::unique_lock<std::mutex>;
 
 /* What is alive, for the report of leaks. */
-extern std::set<CUstream_st *> streams;
-extern std::set<CUevent_st *> events;
-extern std::set<CUgraph_st *> graphs;
-extern std::set<CUgraphExec_st *> execs;
+extern std::set<CUstream_st *> &streams;
+extern std::set<CUevent_st *> &events;
+extern std::set<CUgraph_st *> &graphs;
+extern std::set<CUgraphExec_st *> &execs;
 
 /* ---- errors (runtime.cpp) ---- */
 
@@ -127,7 +128,7 @@ struct Alloc {
     int64_t shared_at; /* place in the file that other processes can map; < 0: private */
 };
 constexpr size_t kPage = 4096;
-extern std::map<uintptr_t, Alloc> allocs; /* by address; lock held */
+extern std::map<uintptr_t, Alloc> &allocs; /* by address; lock held */
 std::map<uintptr_t, Alloc>::iterator find(const void *p); /* the one around p */
 void unmap_memory(const Alloc &a);
 bool guarded(); /* TRM_EMU_GUARD=1 */

@@ -10,8 +10,10 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
+#if !defined(__SANITIZE_ADDRESS__) /* its report says more */
 static struct sigaction before[2];
 
 static int index_of(int signal)
@@ -36,6 +38,18 @@ static void on_fault(int signal, siginfo_t *info, void *)
     sigaction(signal, &before[index_of(signal)], nullptr); /* and again on return */
 }
 
+__attribute__((constructor)) static void watch_faults()
+{
+    struct sigaction action = {};
+
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGSEGV, &action, &before[0]);
+    sigaction(SIGBUS, &action, &before[1]);
+}
+#endif
+
 /* A fiber whose stack has overflowed needs another one for the handler. */
 void fault_stack()
 {
@@ -52,18 +66,5 @@ void fault_stack()
     s.ss_flags = 0;
     (void)sigaltstack(&s, nullptr);
 }
-
-#if !defined(__SANITIZE_ADDRESS__) /* its report says more */
-__attribute__((constructor)) static void watch_faults()
-{
-    struct sigaction action = {};
-
-    action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGSEGV, &action, &before[0]);
-    sigaction(SIGBUS, &action, &before[1]);
-}
-#endif
 
 } // namespace trm_emu

@@ -66,7 +66,8 @@ static void *make_context(char *top, void (*entry)())
 #error "the emulation has no context switch for this processor"
 #endif
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 struct Copies {
     struct One {
@@ -82,11 +83,11 @@ struct Copies {
 struct Context {
     Block block;
     Lane lanes[kMaxThreads];
-    dim3 dims;           /* what the lanes' tid are for */
-    char *stacks;        /* kMaxThreads of them */
-    unsigned taken;      /* stacks that were ever used */
+    dim3 dims;      /* what the lanes' tid are for */
+    char *stacks;   /* kMaxThreads of them */
+    unsigned taken; /* stacks that were ever used */
     std::vector<char *> spare;
-    char *dyn_end;       /* dynamic shared memory ends here: then a page that faults */
+    char *dyn_end; /* dynamic shared memory ends here: then a page that faults */
 };
 
 constexpr size_t kDynMax = 228 * 1024;
@@ -108,8 +109,8 @@ static size_t stack_bytes()
 }
 
 static std::mutex pool_lock;
-static std::vector<Context *> pool;
-static thread_local Block *running; /* for messages */
+static std::vector<Context *> &pool = *new std::vector<Context *>; /* outlives all */
+static thread_local Block *running;                                /* for messages */
 
 void fail(const char *format, ...)
 {
@@ -137,9 +138,10 @@ bool describe_thread(char *where, size_t where_bytes, const void *p, char *what,
                   kernel_name(b->kernel, b->kernel_text).c_str(), b->bid.x, b->bid.y, b->bid.z,
                   b->cur ? b->cur->id : 0);
     if (at >= c->dyn_end && at < c->dyn_end + kPage)
-        std::snprintf(what, what_bytes, "%zu bytes behind the end of %zu bytes of dynamic shared "
-                      "memory", size_t(at - static_cast<const char *>(b->dyn)) - b->dyn_bytes,
-                      b->dyn_bytes);
+        std::snprintf(what, what_bytes,
+                      "%zu bytes behind the end of %zu bytes of dynamic shared "
+                      "memory",
+                      size_t(at - static_cast<const char *>(b->dyn)) - b->dyn_bytes, b->dyn_bytes);
     else if (at >= c->stacks && at < c->stacks + kMaxThreads * stack_bytes())
         std::snprintf(what, what_bytes, "the thread's stack has overflowed (TRM_EMU_STACK_KB)");
     return true;
@@ -565,8 +567,8 @@ static Context *take_context()
         const char *seed = std::strchr(o, ':');
 
         c->block.order = !std::strncmp(o, "rand", 4) ? 2 : !std::strcmp(o, "rev");
-        c->block.rng = (seed ? std::strtoull(seed + 1, nullptr, 10) : 0) * 2654435761u +
-                       88172645463325252u;
+        c->block.rng =
+            (seed ? std::strtoull(seed + 1, nullptr, 10) : 0) * 2654435761u + 88172645463325252u;
     }
     return c;
 }

@@ -10,7 +10,8 @@
 #include <cstdio>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 static int file = -1;
 static int64_t file_end; /* places are not used twice */
@@ -97,15 +98,16 @@ cudaError_t cudaIpcOpenMemHandle(void **out, cudaIpcMemHandle_t handle, unsigned
     inner = (size_t(h.offset + h.bytes) + kPage - 1) / kPage * kPage;
     map = static_cast<char *>(mmap(nullptr, inner + 2 * kPage, PROT_NONE,
                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (map == MAP_FAILED || mmap(map + kPage, inner, guarded() ? PROT_NONE : PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_FIXED, fd, h.at) == MAP_FAILED) {
+    if (map == MAP_FAILED ||
+        mmap(map + kPage, inner, guarded() ? PROT_NONE : PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED, fd, h.at) == MAP_FAILED) {
         close(fd);
         return refuse(cudaErrorMapBufferObjectFailed, "cudaIpcOpenMemHandle: it cannot be mapped");
     }
     close(fd);
     *out = map + kPage + h.offset;
-    allocs[reinterpret_cast<uintptr_t>(*out)] = Alloc{
-        size_t(h.bytes), kDevice, current_device(), false, true, map, inner + 2 * kPage, -1};
+    allocs[reinterpret_cast<uintptr_t>(*out)] =
+        Alloc{size_t(h.bytes), kDevice, current_device(), false, true, map, inner + 2 * kPage, -1};
     return cudaSuccess;
 }
 

@@ -12,14 +12,15 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
-std::map<uintptr_t, Alloc> allocs;
+std::map<uintptr_t, Alloc> &allocs = *new std::map<uintptr_t, Alloc>;
 static size_t used; /* of device memory */
 static int touching;
 constexpr size_t kAlign = 256;
 constexpr size_t kQuarantine = 512; /* freed addresses that still fault */
-static std::deque<std::pair<char *, size_t>> quarantine;
+static auto &quarantine = *new std::deque<std::pair<char *, size_t>>;
 
 static size_t limit()
 {
@@ -107,8 +108,7 @@ static char *map_memory(size_t bytes, Alloc *a)
         return nullptr;
     a->map = static_cast<char *>(map);
     a->map_bytes = inner + 2 * kPage;
-    if (a->kind == kDevice && shares_memory() &&
-        !share(a->map + kPage, inner, &a->shared_at)) {
+    if (a->kind == kDevice && shares_memory() && !share(a->map + kPage, inner, &a->shared_at)) {
         munmap(map, a->map_bytes);
         return nullptr;
     }
@@ -296,10 +296,12 @@ static cudaError_t copy_async(const char *what, void *to, const void *from, size
             auto staged = std::make_shared<std::vector<char>>(
                 static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
 
-            return enqueue(stream, [=] { std::memcpy(to, staged->data(), bytes); }, what);
+            return enqueue(
+                stream, [=] { std::memcpy(to, staged->data(), bytes); }, what);
         }
     }
-    return enqueue(stream, [=] { std::memmove(to, from, bytes); }, what);
+    return enqueue(
+        stream, [=] { std::memmove(to, from, bytes); }, what);
 }
 
 static cudaError_t wait_null(const char *what)
@@ -477,7 +479,8 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
     if (kind_of(to, bytes) != kDevice)
         return refuse(cudaErrorInvalidValue,
                       "cudaMemsetAsync: %zu bytes at %p are not in device memory", bytes, to);
-    return enqueue(stream, [=] { std::memset(to, value, bytes); }, "cudaMemsetAsync");
+    return enqueue(
+        stream, [=] { std::memset(to, value, bytes); }, "cudaMemsetAsync");
 }
 cudaError_t cudaMemset(void *to, int value, size_t bytes)
 {

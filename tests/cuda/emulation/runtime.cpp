@@ -15,7 +15,8 @@
 #include <cstring>
 #include <string>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 std::atomic<int> sticky{0};
 static thread_local cudaError_t last_error;
@@ -112,7 +113,7 @@ AtExit::~AtExit()
 
 /* ---- launches ---- */
 
-static std::map<const void *, int> opted_smem; /* cudaFuncSetAttribute */
+static auto &opted_smem = *new std::map<const void *, int>; /* cudaFuncSetAttribute */
 
 cudaError_t launch(cudaStream_t stream, const Launch &launch)
 {
@@ -137,7 +138,8 @@ cudaError_t launch(cudaStream_t stream, const Launch &launch)
         return refuse(cudaErrorInvalidValue,
                       "kernel %s: %zu bytes of dynamic shared memory, %d are allowed", launch.name,
                       launch.smem, opted);
-    return enqueue_item(stream, Item{[launch] { run_grid(launch); }, launch.name, true, nullptr, 0});
+    return enqueue_item(stream,
+                        Item{[launch] { run_grid(launch); }, launch.name, true, nullptr, 0});
 }
 
 } // namespace trm_emu
@@ -215,7 +217,10 @@ static const struct {
     cudaError_t code;
     const char *name, *words;
 } error_rows[] = {
-#define ROW(code, words) {code, #code, words}
+#define ROW(code, words)                                                                           \
+    {                                                                                              \
+        code, #code, words                                                                         \
+    }
     ROW(cudaSuccess, "no error"),
     ROW(cudaErrorInvalidValue, "invalid argument"),
     ROW(cudaErrorMemoryAllocation, "out of memory"),
@@ -224,7 +229,8 @@ static const struct {
     ROW(cudaErrorInvalidPitchValue, "invalid pitch argument"),
     ROW(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy"),
     ROW(cudaErrorStubLibrary, "CUDA driver is a stub library"),
-    ROW(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),
+    ROW(cudaErrorInsufficientDriver,
+        "CUDA driver version is insufficient for CUDA runtime version"),
     ROW(cudaErrorInvalidDeviceFunction, "invalid device function"),
     ROW(cudaErrorNoDevice, "no CUDA-capable device is detected"),
     ROW(cudaErrorInvalidDevice, "invalid device ordinal"),
@@ -452,8 +458,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can, int a, int b)
 cudaError_t cudaDeviceEnablePeerAccess(int d, unsigned)
 {
     TRM_EMU_ENTER();
-    return d >= 0 && d < device_count() && d != device ? cudaSuccess
-                                                      : done(cudaErrorInvalidDevice);
+    return d >= 0 && d < device_count() && d != device ? cudaSuccess : done(cudaErrorInvalidDevice);
 }
 cudaError_t cudaDeviceDisablePeerAccess(int)
 {

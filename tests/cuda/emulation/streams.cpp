@@ -6,13 +6,14 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
-std::mutex lock;
-std::condition_variable changed;
-std::set<CUstream_st *> streams;
-std::set<CUevent_st *> events;
-static CUstream_st null_stream;
+std::mutex &lock = *new std::mutex;
+std::condition_variable &changed = *new std::condition_variable;
+std::set<CUstream_st *> &streams = *new std::set<CUstream_st *>;
+std::set<CUevent_st *> &events = *new std::set<CUevent_st *>;
+static CUstream_st &null_stream = *new CUstream_st;
 
 bool late()
 {
@@ -268,7 +269,8 @@ cudaError_t cudaDeviceSynchronize(void)
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *data)
 {
-    return enqueue(stream, [=] { fn(data); }, "host function");
+    return enqueue(
+        stream, [=] { fn(data); }, "host function");
 }
 
 /* ---- events ---- */

@@ -14,7 +14,8 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 /* The whole file, mapped for good; NULL: it cannot be read. */
 static const char *map_file(const char *path, size_t *bytes)
@@ -72,7 +73,7 @@ static std::string base_name(std::string s)
 std::string kernel_name(const void *kernel, const char *text)
 {
     static std::mutex names_lock;
-    static std::map<const void *, std::string> names;
+    static auto &names = *new std::map<const void *, std::string>;
     static const char *file;
     static size_t bytes;
     std::lock_guard<std::mutex> hold(names_lock);
