@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SMALL_BYTES 65536 /* as worker/bind_node.c: small things that lie on the host stay there   \
-                           */
+#define SMALL_BYTES                                                                                \
+    65536 /* as worker/bind_node.c: small things that lie on the host stay there                   \
+           */
 
 enum { ON_HOST = 1, ON_DEVICE = 2 };
 

@@ -271,10 +271,11 @@ double trmi_gpu_node_us(const trm_cost_context *c, const trm_node *node, const t
 
 /* ---- talking ---- */
 
-#define ONE_SHOT_BYTES 262144.0 /* up to here every rank reads all others' contributions at once   \
-                                 */
-#define ONE_SHOT_US 3.7         /* and 0.4 us a rank: 6.5 us for eight (H200, published) */
-#define RING_SHARE 0.75         /* of the link */
+#define ONE_SHOT_BYTES                                                                             \
+    262144.0            /* up to here every rank reads all others' contributions at once           \
+                         */
+#define ONE_SHOT_US 3.7 /* and 0.4 us a rank: 6.5 us for eight (H200, published) */
+#define RING_SHARE 0.75 /* of the link */
 #define NETWORK_US 20.0
 #define NETWORK_GB_S 40.0 /* one 400 Gb/s adapter a device */
 
