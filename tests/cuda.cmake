@@ -35,7 +35,7 @@ set_target_properties(trireme_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
 set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)
 set(TRM_CUDA_EMULATION
   "TRM_CUDA_MODULE=$<TARGET_FILE:trireme_cuda_emulated>;TRM_CUDA_DRIVER=$<TARGET_FILE:trireme_cuda_emulated>"
-  "TRM_EMU_COVERAGE=${kernels_ran}" TRM_PROBE=quick)
+  "TRM_EMU_COVERAGE=${kernels_ran}" "TRM_CACHE=${CMAKE_CURRENT_BINARY_DIR}/cuda-cache" TRM_PROBE=quick)
 
 file(GLOB cuda_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/test_*.c)
 foreach(source ${cuda_tests})
@@ -49,6 +49,10 @@ foreach(source ${cuda_tests})
   set_tests_properties(cuda/${name} PROPERTIES LABELS "unit;cuda" TIMEOUT 300 ENVIRONMENT "${TRM_CUDA_EMULATION}"
     FIXTURES_REQUIRED kernels_ran)
   list(APPEND kernel_tests cuda/${name})
+  # threads of a block, and blocks, in another order: what a missing barrier changes
+  add_test(NAME cuda/${name}-shuffled COMMAND cuda_${name})
+  set_tests_properties(cuda/${name}-shuffled PROPERTIES LABELS "unit;cuda;long" TIMEOUT 300
+    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_EMU_ORDER=rand:1")
 endforeach()
 # every kernel of ours has run in one of them
 add_test(NAME cuda/coverage-begin COMMAND ${CMAKE_COMMAND} -E rm -f ${kernels_ran})
@@ -57,12 +61,24 @@ add_test(NAME cuda/coverage COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/coverage.py $
 set_tests_properties(cuda/coverage PROPERTIES LABELS "unit;cuda" DEPENDS "${kernel_tests}" FIXTURES_REQUIRED kernels_ran)
 
 # The program on the emulated device: conformance, whole networks, layouts, the command line.
+# late: work runs only when somebody waits for it, so that a missing wait shows; guard: host code that touches device memory
+# crashes
 if(EXISTS ${onnx_data}/node)
-  add_test(NAME cuda/conformance COMMAND conformance --data ${onnx_data}/node --data ${onnx_data}/simple
-    --data ${onnx_data}/pytorch-converted --data ${onnx_data}/pytorch-operator --jobs 2 --device cuda --rounds 4
-    --expect ${CMAKE_CURRENT_LIST_DIR}/conformance/unsupported.txt --min 996)
-  set_tests_properties(cuda/conformance PROPERTIES LABELS "conformance;cuda" TIMEOUT 900 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+  foreach(variant "" late guard)
+    string(TOUPPER "${variant}" VARIANT)
+    set(name cuda/conformance)
+    set(environment "${TRM_CUDA_EMULATION}")
+    if(variant)
+      string(APPEND name "-${variant}")
+      list(APPEND environment "TRM_EMU_${VARIANT}=1")
+    endif()
+    add_test(NAME ${name} COMMAND conformance --data ${onnx_data}/node --data ${onnx_data}/simple
+      --data ${onnx_data}/pytorch-converted --data ${onnx_data}/pytorch-operator --jobs 2 --device cuda --rounds 4
+      --expect ${CMAKE_CURRENT_LIST_DIR}/conformance/unsupported.txt --min 996)
+    set_tests_properties(${name} PROPERTIES LABELS "conformance;cuda" TIMEOUT 900 ENVIRONMENT "${environment}")
+  endforeach()
 endif()
+file(GLOB network_models CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/data/networks/*/model.onnx)
 set(network_folders "")
 set(network_folders_half "")
 foreach(model ${network_models})
@@ -75,6 +91,9 @@ endforeach()
 add_test(NAME cuda/networks COMMAND networks --device cuda ${network_folders})
 add_test(NAME cuda/networks-bf16 COMMAND networks --device cuda --dtype bf16 --tolerance 0.03 ${network_folders_half})
 add_test(NAME cuda/networks-f16 COMMAND networks --device cuda --dtype f16 --tolerance 0.005 ${network_folders_half})
+add_test(NAME cuda/networks-late COMMAND networks --device cuda ${network_folders})
+set_tests_properties(cuda/networks-late PROPERTIES LABELS "networks;cuda" TIMEOUT 300
+  ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_EMU_LATE=1;TRM_EMU_LEAKS=1")
 set_tests_properties(cuda/networks cuda/networks-bf16 cuda/networks-f16 PROPERTIES LABELS "networks;cuda" TIMEOUT 300
   ENVIRONMENT "${TRM_CUDA_EMULATION}")
 foreach(layout tensor=2 pipeline=2 tensor=2,pipeline=2)

@@ -225,7 +225,11 @@ static trm_status cuda_event_done(trm_device *d, trm_event *e, bool *done_out)
 
     (void)d;
     *done_out = error == cudaSuccess;
-    return error == cudaErrorNotReady ? TRM_OK : trmi_cuda_check(error, "a step");
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError(); /* the runtime keeps it, and the next launch would find it */
+        return TRM_OK;
+    }
+    return trmi_cuda_check(error, "a step");
 }
 
 /* ---- captured graphs ---- */

@@ -96,26 +96,6 @@ typedef struct trmi_col2im {
 trm_status trmi_cuda_col2im_launch(const trmi_col2im *c, const void *x, void *y,
                                    cudaStream_t stream);
 
-/* ---- pictures (image_normalise.cu) ---- */
-
-#if defined(TRM_EMULATE) /* the unit test calls it: no operator does */
-#define TRMI_CUDA_TESTED __attribute__((visibility("default")))
-#else
-#define TRMI_CUDA_TESTED
-#endif
-/* out[n, c, h, w] = (x[n, h, w, s(c)] / 255 - mean[c]) * inv_std[c], s(c) = c, or 2 - c with
- * swap_channels (BGR pictures). x: u8 [n, h, w, 3], 4-byte aligned; out: F32, F16 or BF16 in layout
- * PLAIN or CHANNELS_LAST, 16-byte aligned; pixels = h * w. mean and inv_std: host. */
-typedef struct trmi_normalise {
-    trm_dtype dtype;
-    trm_layout layout;
-    size_t images, pixels;
-    float mean[3], inv_std[3];
-    bool swap_channels;
-} trmi_normalise;
-TRMI_CUDA_TESTED trm_status trmi_cuda_image_normalise(const trmi_normalise *p, const uint8_t *x,
-                                                      void *out, cudaStream_t stream);
-
 /* ---- for prepare functions ---- */
 
 /* A Resize node's plan and its tables, on the host, as one block. */

@@ -25,7 +25,10 @@ static trm_status notes_init(trm_cuda *cuda)
     st = cuda->base.ops->alloc(&cuda->base, TRM_MEMORY_DEVICE, TRMI_NOTES_MAX * TRMI_NOTE_BYTES,
                                &n->memory);
     if (st == TRM_OK)
-        st = TRMI_CUDA(cudaMemset(n->memory, 0, TRMI_NOTES_MAX * TRMI_NOTE_BYTES));
+        st = TRMI_CUDA(
+            cudaMemsetAsync(n->memory, 0, TRMI_NOTES_MAX * TRMI_NOTE_BYTES, cuda->stream));
+    if (st == TRM_OK) /* kernels run on other streams */
+        st = TRMI_CUDA(cudaStreamSynchronize(cuda->stream));
     if (st != TRM_OK) {
         if (n->memory != NULL)
             cuda->base.ops->free(&cuda->base, TRM_MEMORY_DEVICE, n->memory);

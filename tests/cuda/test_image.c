@@ -1,10 +1,8 @@
-/* Resize, GridSample, AffineGrid, RoiAlign, Col2Im and the normalisation of pictures on the CUDA
+/* Resize, GridSample, AffineGrid, RoiAlign and Col2Im on the CUDA
  * backend. Resize sums as the CPU does, product by product: equal to the bit. */
 #include "tests/cuda/cuda_kit.h"
 
 #include "kernels/cuda/image.h"
-
-#include <dlfcn.h>
 
 static const trm_dtype floats[] = {TRM_DTYPE_F32, TRM_DTYPE_F16, TRM_DTYPE_BF16, TRM_DTYPE_F64};
 static const trm_dtype all_dtypes[] = {TRM_DTYPE_F32, TRM_DTYPE_F16, TRM_DTYPE_BF16, TRM_DTYPE_F64,
@@ -513,73 +511,6 @@ START_TEST(refused)
 }
 END_TEST
 
-/* ---- pictures: no operator, so the launcher is called; on a real device it is not exported ----
- */
-typedef trm_status (*picture_launcher)(const trmi_normalise *p, const uint8_t *x, void *out,
-                                       cudaStream_t stream);
-
-static void normalise_check(picture_launcher fn, const trmi_normalise *p)
-{
-    trm_tensor x =
-        kit_random(KIT_T(TRM_DTYPE_U8, (int64_t)p->images, (int64_t)p->pixels, 3), 0, 256);
-    trm_tensor y = kit_data(KIT_T(p->dtype, (int64_t)p->images, 3, (int64_t)p->pixels));
-    size_t bytes = trm_tensor_numel(&x), out_bytes = bytes * trm_dtype_bytes(p->dtype);
-    double step = p->dtype == TRM_DTYPE_F32 ? 1e-6 : p->dtype == TRM_DTYPE_F16 ? 0x1p-10 : 0x1p-7;
-    void *in = kit_device_memory(kit_gpu, bytes), *out = kit_device_memory(kit_gpu, out_bytes);
-
-    KIT_OK(kit_gpu->ops->copy_in(kit_gpu, NULL, in, x.data, bytes));
-    kit_wait(kit_gpu);
-    KIT_OK(fn(p, in, out, NULL));
-    KIT_OK(kit_gpu->ops->copy_out(kit_gpu, NULL, y.data, out, out_bytes));
-    kit_wait(kit_gpu);
-    for (size_t i = 0; i < bytes; i++) {
-        size_t c = i % 3, pixel = i / 3 % p->pixels, image = i / 3 / p->pixels;
-        size_t from = (image * p->pixels + pixel) * 3 + (p->swap_channels ? 2 - c : c);
-        size_t at = p->layout == TRM_LAYOUT_CHANNELS_LAST ? i : (image * 3 + c) * p->pixels + pixel;
-        double want =
-            (trm_tensor_get_f64(&x, from) / 255 - (double)p->mean[c]) * (double)p->inv_std[c];
-        double got = trm_tensor_get_f64(&y, at);
-
-        ck_assert_msg(fabs(got - want) <= step * (fabs(want) + 1), "[%zu]: got %g, want %g", i, got,
-                      want);
-    }
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, in);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, out);
-}
-
-START_TEST(normalise)
-{
-    static const size_t pixels[] = {1, 3, 4, 30, 64, 1025};
-    static const trm_dtype dtypes[] = {TRM_DTYPE_F32, TRM_DTYPE_F16, TRM_DTYPE_BF16};
-    const char *path = getenv("TRM_CUDA_MODULE");
-    void *handle = path == NULL ? NULL : dlopen(path, RTLD_NOW | RTLD_NOLOAD);
-    void *symbol = handle == NULL ? NULL : dlsym(handle, "trmi_cuda_image_normalise");
-    picture_launcher fn;
-
-    if (symbol == NULL)
-        return;
-    memcpy(&fn, &symbol, sizeof(fn));
-    for (size_t i = 0; i < sizeof(pixels) / sizeof(pixels[0]); i++) {
-        for (int v = 0; v < 12; v++) {
-            trmi_normalise p = {.dtype = dtypes[v % 3],
-                                .layout =
-                                    v / 3 % 2 == 0 ? TRM_LAYOUT_PLAIN : TRM_LAYOUT_CHANNELS_LAST,
-                                .images = 1 + (size_t)(v % 2),
-                                .pixels = pixels[i],
-                                .mean = {0.485f, 0.456f, 0.406f},
-                                .inv_std = {1 / 0.229f, 1 / 0.224f, 1 / 0.225f},
-                                .swap_channels = v >= 6};
-
-            normalise_check(fn, &p);
-        }
-    }
-    ck_assert_int_eq(fn(&(trmi_normalise){.dtype = TRM_DTYPE_F32}, NULL, NULL, NULL), TRM_OK);
-    ck_assert_int_eq(
-        fn(&(trmi_normalise){.dtype = TRM_DTYPE_I8, .images = 1, .pixels = 1}, NULL, NULL, NULL),
-        TRM_ERR_UNSUPPORTED);
-}
-END_TEST
-
 int main(void)
 {
     TCase *t = tcase_create("image");
@@ -592,6 +523,5 @@ int main(void)
     tcase_add_test(t, roi_align_broken);
     tcase_add_loop_test(t, col2im, 0, COL2IM_ROWS);
     tcase_add_test(t, refused);
-    tcase_add_test(t, normalise);
     return kit_main("cuda image", t);
 }
