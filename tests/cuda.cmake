@@ -35,7 +35,7 @@ set_target_properties(trireme_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
 set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)
 set(TRM_CUDA_EMULATION
   "TRM_CUDA_MODULE=$<TARGET_FILE:trireme_cuda_emulated>;TRM_CUDA_DRIVER=$<TARGET_FILE:trireme_cuda_emulated>"
-  "TRM_EMU_COVERAGE=${kernels_ran}" "TRM_CACHE=${CMAKE_CURRENT_BINARY_DIR}/cuda-cache")
+  "TRM_EMU_COVERAGE=${kernels_ran}" "TRM_CACHE=${CMAKE_CURRENT_BINARY_DIR}/cuda-cache" TRM_PROBE=quick)
 
 file(GLOB cuda_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/test_*.c)
 foreach(source ${cuda_tests})

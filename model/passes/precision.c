@@ -66,6 +66,11 @@ static bool passes_on(const trm_node *n)
     }
 }
 
+bool trm_pass_precision_lowers(const trm_node *n)
+{
+    return is_host(n->op) || passes_on(n);
+}
+
 static trm_status add_cast(mixed *m, int from, int to, trm_dtype dtype)
 {
     int node;
