@@ -171,6 +171,8 @@ typedef struct trm_device_ops {
     /* optional: names what is enqueued until the matching mark_end, for profilers; they nest */
     void (*mark_begin)(trm_device *d, const char *name);
     void (*mark_end)(trm_device *d);
+    /* optional: how much device memory nobody has taken */
+    trm_status (*memory_free)(trm_device *d, size_t *bytes_out);
     void (*destroy)(trm_device *d);
 } trm_device_ops;
 

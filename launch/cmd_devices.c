@@ -1,6 +1,7 @@
 /* trireme devices: what can compute here, and how fast. */
 #include "launch/commands.h"
 #include "kernels/cuda_module.h"
+#include "kernels/device_open.h"
 #include "launch/options.h"
 #include "parallel/rates.h"
 
@@ -47,6 +48,35 @@ static trm_status print_cuda(void)
     return TRM_OK;
 }
 
+/* Rates of every CUDA device that opens; those that do not have been told. */
+static trm_status measure_cuda(void)
+{
+    trm_cuda_probe_result *p = trm_calloc(1, sizeof(*p));
+    trm_status st = TRM_OK;
+
+    if (p == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "probe");
+    trm_cuda_probe(p);
+    for (int i = 0; i < p->count && st == TRM_OK; i++) {
+        trm_device_pair pair = {NULL, NULL, ""};
+        trm_rates *rates = NULL;
+        char name[24];
+
+        snprintf(name, sizeof(name), "cuda:%d", i);
+        if (p->found[i].capability < 80 || trm_device_open(name, 0, 1, &pair) != TRM_OK)
+            continue;
+        st = trm_rates_of_device(pair.device, true, &rates);
+        if (st == TRM_OK) {
+            printf("%s ", name);
+            trm_rates_print(rates, stdout);
+        }
+        trm_rates_destroy(rates);
+        trm_device_close(&pair);
+    }
+    trm_free(p);
+    return st;
+}
+
 trm_status trm_cmd_devices(int argc, char **argv)
 {
     trm_common_options common = TRM_COMMON_DEFAULTS;
@@ -85,6 +115,10 @@ trm_status trm_cmd_devices(int argc, char **argv)
     if (st == TRM_OK) {
         trm_rates_print(rates, stdout);
         trm_rates_destroy(rates);
+    }
+    if (st == TRM_OK && measure) {
+        fflush(stdout);
+        st = measure_cuda();
     }
     trm_device_destroy(device);
     return st;

@@ -4,6 +4,8 @@
 #include "model/package.h"
 #include "model/passes/passes.h"
 #include "model/shape/shape.h"
+#include "parallel/host_part.h"
+#include "parallel/shapes.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -71,6 +73,42 @@ static void print_operators(const char *title, const trm_graph *g)
     printf("\n");
 }
 
+/* What runs on the device and what beside it, with free dims as `plan` takes them. A dtype that a
+ * kernel refuses shows only when a model is loaded. */
+static trm_status print_places(trm_graph *g)
+{
+    trm_host_part part;
+    trm_arena *arena = NULL;
+    trm_tensor *inputs, *descs;
+    char text[400];
+    int kernels = 0;
+    trm_status st;
+
+    TRM_CHECK(trm_arena_create(0, &arena));
+    inputs = trm_arena_alloc(arena, (size_t)g->input_count + 1, sizeof(trm_tensor));
+    descs = trm_arena_alloc(arena, (size_t)g->value_count + 1, sizeof(trm_tensor));
+    if (inputs == NULL || descs == NULL) {
+        st = trm_fail(TRM_ERR_NO_MEMORY, "inspect");
+        goto done;
+    }
+    trm_shapes_inputs(g, 1, 128, inputs);
+    TRM_TRY(st, trm_shapes_bind(g, inputs, arena, descs), done);
+    TRM_TRY(st, trm_host_part_find(g, descs, arena, &part), done);
+    for (int n = 0; n < g->node_count; n++)
+        kernels += part.on_host[n] ? 0 : 1;
+    printf("%-12s %d nodes\n", "on cuda", kernels);
+    printf("%-12s %d nodes", "on the CPU", part.nodes);
+    if (part.nodes > 0)
+        printf(": %s; %d copies, %.1f MB a step", trm_host_part_text(&part, text, sizeof(text)),
+               part.copies, (double)part.copied_bytes / 1e6);
+    if (part.followers > 0)
+        printf("; %d small nodes follow them", part.followers);
+    printf("\n");
+done:
+    trm_arena_destroy(arena);
+    return st;
+}
+
 static size_t constant_bytes(const trm_graph *g)
 {
     size_t total = 0;
@@ -84,13 +122,16 @@ static size_t constant_bytes(const trm_graph *g)
 trm_status trm_cmd_inspect(int argc, char **argv)
 {
     trm_common_options common = TRM_COMMON_DEFAULTS;
+    const char *device = "cpu";
     bool raw = false;
     const trm_option options[] = {
         {"raw", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "as imported, without passes", &raw},
+        {"device", TRM_OPTION_STRING, "D", 0, 0, "cpu|cuda",
+         "cuda: what has a kernel there, and what runs on the CPU beside it", &device},
         TRM_LOG_OPTION(common),
     };
     trm_arguments args = {.command = "inspect",
-                          .usage = "MODEL",
+                          .usage = "MODEL [--device cuda]",
                           .options = options,
                           .option_count = sizeof(options) / sizeof(options[0]),
                           .positional_min = 1,
@@ -116,6 +157,8 @@ trm_status trm_cmd_inspect(int argc, char **argv)
         print_values("outputs", g, g->outputs, g->output_count);
         if (!raw)
             print_operators("fused", g);
+        if (!raw && strcmp(device, "cuda") == 0)
+            st = print_places(g);
         if (p->label_count > 0)
             printf("%-12s %d\n", "labels", p->label_count);
         if (p->has_preprocess)

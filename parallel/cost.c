@@ -8,6 +8,8 @@ double trm_cost_node_us(const trm_cost_context *c, const trm_node *node, const t
 
     if ((trm_op_get(node->op)->flags & TRM_OPF_COLLECTIVE) != 0 && node->op != TRM_OP_TrmShard)
         return 0;
+    if (c->rates->gpu.is)
+        return trmi_gpu_node_us(c, node, in, out, fused);
     if (!trmi_work_of(node, in, out, &w))
         return 0;
     if (fused) {
@@ -51,6 +53,8 @@ double trm_cost_collective_us(const trm_cost_context *c, trm_collective kind, in
     double n = ranks, whole = (double)bytes, us;
     int used = ranks * (c->threads < 1 ? 1 : c->threads);
 
+    if (c->rates->gpu.is)
+        return trmi_gpu_collective_us(c, kind, ranks, bytes);
     if (kind == TRM_COLLECTIVE_MESSAGE)
         return line(message, whole);
     if (kind == TRM_COLLECTIVE_SHARD || ranks <= 1) {
@@ -82,10 +86,19 @@ double trm_cost_collective_us(const trm_cost_context *c, trm_collective kind, in
     return us;
 }
 
+double trm_cost_copies_us(const trm_cost_context *c, int copies, size_t bytes)
+{
+    const trmi_gpu *g = &c->rates->gpu;
+
+    return g->is ? copies * g->copy_us + (double)bytes / (g->copy_gb_s * 1e3) : 0;
+}
+
 double trm_cost_step_us(const trm_cost_context *c, int nodes, int replica_ranks)
 {
     /* handing over inputs and outputs; a follower sleeps on a futex until the plan arrives */
     double us = 5 + c->rates->dispatch_us * 0.1 * nodes;
 
+    if (c->rates->gpu.is) /* launching a captured step and seeing its end */
+        us += 10;
     return replica_ranks > 1 ? us + 30 + 2 * (replica_ranks - 1) : us;
 }

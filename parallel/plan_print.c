@@ -76,6 +76,33 @@ static void print_stages(const trm_plan *plan, const trm_graph *local, FILE *f)
     }
 }
 
+static void print_gpu_ledger(const trm_plan *plan, FILE *f)
+{
+    fprintf(f, "\n  %-12s %12s %12s %12s %14s %12s %12s\n", "stage, shard", "weights",
+            "activations", "workspace", "communicators", "total", "(on host)");
+    for (int i = 0; i < plan->ledger_count; i++) {
+        const trm_ledger *l = &plan->ledger[i];
+        char place[32], b[6][TRMI_BYTES_TEXT];
+
+        (void)snprintf(place, sizeof(place), "%d, %d", i / plan->parallel.tensor,
+                       i % plan->parallel.tensor);
+        fprintf(f, "  %-12s %12s %12s %12s %14s %12s %12s\n", place,
+                trmi_bytes_text(l->weights, b[0]), trmi_bytes_text(l->activations, b[1]),
+                trmi_bytes_text(l->workspace, b[2]), trmi_bytes_text(l->communicators, b[3]),
+                trmi_bytes_text(trm_ledger_total(l), b[4]), trmi_bytes_text(l->host, b[5]));
+    }
+}
+
+static void print_host_part(const trm_host_part *part, FILE *f)
+{
+    char text[200], bytes[TRMI_BYTES_TEXT];
+
+    if (part->nodes > 0)
+        fprintf(f, "on the CPU: %d nodes (%s), copies %s a step\n", part->nodes,
+                trm_host_part_text(part, text, sizeof(text)),
+                trmi_bytes_text(part->copied_bytes, bytes));
+}
+
 static void print_ledger(const trm_plan *plan, FILE *f)
 {
     fprintf(f, "\n  %-12s %12s %12s %12s %12s %14s %12s\n", "stage, shard", "weights", "(mapped)",
@@ -101,6 +128,7 @@ static trm_status print_placement(const trm_plan *plan, trm_graph *g,
     trm_cost_context c = {.rates = options->rates,
                           .threads = options->threads,
                           .busy_ranks = plan->parallel.tensor,
+                          .staged = trmi_is_staged(options),
                           .dtype = options->dtype};
     trm_placement placement = {.strategy = plan->strategy, .exact = plan->exact};
     trm_placement_costs costs = {0};
@@ -128,18 +156,31 @@ trm_status trm_plan_print(const trm_plan *plan, trm_graph *g, const trm_plan_opt
 {
     char text[64];
     trm_graph *local = NULL;
+    trm_arena *arena = NULL;
+    trm_host_part part;
+    trm_status st;
 
-    TRM_CHECK(trmi_plan_lower(plan, g, 0, &local));
+    TRM_CHECK(trm_arena_create(0, &arena));
+    TRM_TRY(st, trmi_plan_host_part(plan, g, options, arena, &part), done);
+    TRM_TRY(st, trmi_plan_lower(plan, g, 0, &local), done);
     print_candidates(plan, f);
     fprintf(f, "\nchosen   %s: %s\n", trm_parallel_text(&plan->parallel, text, sizeof(text)),
             plan->reason);
     if (plan->parallel.pipeline > 1)
         fprintf(f, "         %d micro-batches in flight\n", plan->micro_batches);
     fprintf(f, "rates    %s\n", trm_rates_source(options->rates));
+    print_host_part(&part, f);
     print_stages(plan, local, f);
-    print_ledger(plan, f);
+    if (trm_rates_is_gpu(options->rates))
+        print_gpu_ledger(plan, f);
+    else
+        print_ledger(plan, f);
+    if (verbose)
+        st = print_placement(plan, g, options, f);
+done:
     trm_graph_destroy(local);
-    return verbose ? print_placement(plan, g, options, f) : TRM_OK;
+    trm_arena_destroy(arena);
+    return st;
 }
 
 /* ---- JSON ---- */
@@ -161,7 +202,30 @@ static void layout_json(const trm_parallel *p, FILE *f)
     fprintf(f, "{\"data\": %d, \"tensor\": %d, \"pipeline\": %d}", p->data, p->tensor, p->pipeline);
 }
 
-void trm_plan_print_json(const trm_plan *plan, const trm_graph *g, const trm_plan_options *options,
+/* What has no kernel on the accelerator: nodes by operator, copies. */
+static void host_part_json(const trm_plan *plan, trm_graph *g, const trm_plan_options *options,
+                           FILE *f)
+{
+    trm_host_part part = {0};
+    trm_arena *arena = NULL;
+    bool first = true;
+
+    if (trm_arena_create(0, &arena) != TRM_OK ||
+        trmi_plan_host_part(plan, g, options, arena, &part) != TRM_OK)
+        memset(&part, 0, sizeof(part));
+    fprintf(f, ", \"on_cpu\": {\"nodes\": %d, \"operators\": {", part.nodes);
+    for (int i = 0; i < TRM_OP_COUNT; i++) {
+        if (part.counts[i] > 0) {
+            fprintf(f, "%s\"%s\": %d", first ? "" : ", ", trm_op_get((trm_op)i)->name,
+                    part.counts[i]);
+            first = false;
+        }
+    }
+    fprintf(f, "}, \"copies\": %d, \"copied_bytes\": %zu}", part.copies, part.copied_bytes);
+    trm_arena_destroy(arena);
+}
+
+void trm_plan_print_json(const trm_plan *plan, trm_graph *g, const trm_plan_options *options,
                          FILE *f)
 {
     fprintf(f, "{\"model\": ");
@@ -173,6 +237,8 @@ void trm_plan_print_json(const trm_plan *plan, const trm_graph *g, const trm_pla
     layout_json(&plan->parallel, f);
     fprintf(f, ", \"reason\": ");
     quoted(f, plan->reason);
+    if (trm_rates_is_gpu(options->rates))
+        host_part_json(plan, g, options, f);
     fprintf(f, ", \"step_us\": %.3f, \"micro_batches\": %d, \"candidates\": [", plan->step_us,
             plan->micro_batches);
     for (int i = 0; i < plan->candidate_count; i++) {
@@ -200,9 +266,10 @@ void trm_plan_print_json(const trm_plan *plan, const trm_graph *g, const trm_pla
 
         fprintf(f,
                 "%s{\"stage\": %d, \"shard\": %d, \"weights\": %zu, \"mapped\": %zu, "
-                "\"activations\": %zu, \"staging\": %zu, \"communicators\": %zu}",
+                "\"activations\": %zu, \"staging\": %zu, \"communicators\": %zu, "
+                "\"workspace\": %zu, \"host\": %zu}",
                 i > 0 ? ", " : "", i / plan->parallel.tensor, i % plan->parallel.tensor, l->weights,
-                l->mapped, l->activations, l->staging, l->communicators);
+                l->mapped, l->activations, l->staging, l->communicators, l->workspace, l->host);
     }
     fprintf(f, "]}\n");
 }

@@ -139,7 +139,7 @@ static void say_why(trm_plan *plan, const trm_plan_options *o, int fastest, int 
 /* ---- nothing fits ---- */
 
 /* The smallest replica that would fit; false: none up to the largest. */
-static trm_status smallest_fit(trmi_planner *p, trm_candidate *found_out, bool *found)
+trm_status trmi_smallest_fit(trmi_planner *p, trm_candidate *found_out, bool *found)
 {
     *found = false;
     for (int ranks = 2; ranks <= TRMI_REPLICA_MAX && !*found; ranks *= 2) {
@@ -181,7 +181,7 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
     trm_parallel_text(&c[least].parallel, text, sizeof(text));
     if (c[least].memory == 0) /* it is not memory */
         return trm_fail(TRM_ERR_INVALID_ARG, "parallel %s: %s", text, c[least].reason);
-    TRM_CHECK(smallest_fit(p, &fit, &found));
+    TRM_CHECK(trmi_smallest_fit(p, &fit, &found));
     TRM_CHECK(trmi_division_get(p, 1, 0, 1, TRM_LINK_HOST, &d));
     trmi_biggest_weights(d->local, d->weight_bytes, biggest, sizeof(biggest));
     if (found) {
@@ -191,6 +191,8 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
                        fit.parallel.tensor, fit.parallel.pipeline,
                        trmi_bytes_text(fit.memory, bytes));
     }
+    if (p->options->too_big_out != NULL)
+        *p->options->too_big_out = true;
     return trm_fail(TRM_ERR_INVALID_ARG, /* what was asked for, not what ran out */
                     "the model does not fit: %s needs %s a rank, the limit is %s; the biggest "
                     "weights are %s; %s",
@@ -210,10 +212,23 @@ static bool batch_is_free(const trm_graph *g)
     return true;
 }
 
-static trm_status open_planner(trmi_planner *p, trm_graph *g, const trm_plan_options *o)
+/* What a rank may fill: of a host's memory, where ranks share it; of an accelerator's. */
+static size_t memory_of_rank(const trm_plan_options *o)
 {
-    int on_host = trmi_ranks_of_host(o, o->ranks, NULL);
+    int on_host = trmi_ranks_of_host(o, o->ranks, NULL), sharers = 1;
+    size_t bytes = trm_rates_memory_bytes(o->rates);
 
+    if (o->memory_bytes > 0)
+        return o->memory_bytes;
+    if (trm_rates_is_gpu(o->rates))
+        sharers = o->devices > 0 ? (on_host + o->devices - 1) / o->devices : 1;
+    else if (o->cores > 0) /* cores are counted: it is one host */
+        sharers = on_host;
+    return trm_rates_usable_bytes(o->rates, bytes / (size_t)sharers);
+}
+
+trm_status trmi_planner_open(trmi_planner *p, trm_graph *g, const trm_plan_options *o)
+{
     *p = (trmi_planner){.g = g, .options = o, .free_batch = batch_is_free(g)};
     TRM_CHECK(trm_arena_create(0, &p->arena));
     p->inputs = trm_arena_alloc(p->arena, (size_t)g->input_count + 1, sizeof(trm_tensor));
@@ -230,11 +245,14 @@ static trm_status open_planner(trmi_planner *p, trm_graph *g, const trm_plan_opt
     }
     p->batch = g->input_count > 0 && p->inputs[0].rank > 0 ? p->inputs[0].dims[0] : 1;
     p->batch = p->batch > 0 ? p->batch : 1;
-    /* ranks of one host share its memory (cores are counted); devices have their own */
-    p->limit = o->memory_bytes > 0
-                   ? o->memory_bytes
-                   : trm_rates_memory_bytes(o->rates) / (size_t)(o->cores > 0 ? on_host : 1);
+    p->limit = memory_of_rank(o);
     return trm_shapes_bind(g, p->inputs, p->arena, p->descs);
+}
+
+void trmi_planner_close(trmi_planner *p)
+{
+    trmi_divisions_destroy(p->divisions);
+    trm_arena_destroy(p->arena);
 }
 
 static trm_status fill_plan(trmi_planner *p, trm_plan *plan)
@@ -314,7 +332,7 @@ trm_status trm_plan_make(trm_graph *g, const trm_plan_options *options, trm_plan
         st = no_memory();
         goto done;
     }
-    TRM_TRY(st, open_planner(&p, g, options), done);
+    TRM_TRY(st, trmi_planner_open(&p, g, options), done);
     TRM_TRY(st, try_ranks(&p, plan, ranks, &fastest), done);
     if (plan->chosen < 0 && is_free(&options->parallel))
         TRM_TRY(st, try_fewer(&p, plan, &ranks, &fastest), done);
@@ -327,8 +345,7 @@ trm_status trm_plan_make(trm_graph *g, const trm_plan_options *options, trm_plan
     *plan_out = plan;
     plan = NULL;
 done:
-    trmi_divisions_destroy(p.divisions);
-    trm_arena_destroy(p.arena);
+    trmi_planner_close(&p);
     trm_plan_destroy(plan);
     return st;
 }

@@ -37,23 +37,29 @@ typedef struct trm_plan_options {
     int64_t other_dims;       /* value of other free dims; 0: 128 */
     const trm_tensor *inputs; /* concrete inputs instead of batch/other_dims; NULL */
     int threads;              /* of each rank */
-    int cores; /* of each host: ranks x threads beyond it slow each other down; 0: no limit */
+    int cores;   /* of each host: ranks x threads beyond it slow each other down; 0: no limit */
+    int devices; /* accelerators of each host, which its ranks share; 0: each rank has its own */
+    bool staged; /* their collectives go over host memory; so they do where ranks share one */
     trm_dtype dtype;
-    size_t memory_bytes; /* limit per rank; 0: the device's */
+    size_t
+        memory_bytes; /* limit per rank; 0: the device's, less what trm_rates_usable_bytes says */
     const trm_rates *rates;
+    bool *too_big_out; /* set where the model does not fit; NULL */
 } trm_plan_options;
 
 /* What a rank holds, before anything is allocated. */
 typedef struct trm_ledger {
     size_t weights;     /* its share, as packed by kernels */
     size_t mapped;      /* of those, pages of the model file shared with other processes */
-    size_t activations; /* arena and workspace of one step */
+    size_t activations; /* arena of one step */
     size_t staging;     /* loading buffer */
     size_t communicators;
+    size_t workspace; /* on an accelerator: of kernels, and inputs and outputs of two steps */
+    size_t host;      /* beside an accelerator, in its host's memory: pinned buffers, messages */
 } trm_ledger;
-static inline size_t trm_ledger_total(const trm_ledger *l)
+static inline size_t trm_ledger_total(const trm_ledger *l) /* of the device's memory */
 {
-    return l->weights + l->activations + l->staging + l->communicators;
+    return l->weights + l->activations + l->staging + l->communicators + l->workspace;
 }
 
 typedef struct trm_candidate {
@@ -94,6 +100,12 @@ void trm_plan_destroy(trm_plan *plan);
 /* The graph of one place: lowered, cut, finished (trm_pass_finish). `g` outlives it. */
 TRM_MUST_USE trm_status trm_plan_graph(const trm_plan *plan, trm_graph *g, int stage, int shard,
                                        trm_graph **local_out);
+/* Where loading or a first step has found less memory than the plan counted with (others use the
+ * card): the biggest items of the rank's ledger, what of `free_bytes` there was, and a layout that
+ * would fit. `options`: those of the plan; rates may be NULL, then no layout is looked for. Returns
+ * text. */
+char *trm_plan_explain_memory(const trm_plan *plan, trm_graph *g, const trm_plan_options *options,
+                              int ledger, size_t free_bytes, char *text, size_t bytes);
 /* On the wire (msgpack-free, little endian, versioned). decode checks every count. */
 TRM_MUST_USE trm_status trm_plan_encode(const trm_plan *plan, void **bytes_out, size_t *count_out);
 TRM_MUST_USE trm_status trm_plan_decode(const void *bytes, size_t count, trm_plan **plan_out);
@@ -104,7 +116,7 @@ uint64_t trm_plan_graph_hash(const trm_graph *g);
 TRM_MUST_USE trm_status trm_plan_print(const trm_plan *plan, trm_graph *g,
                                        const trm_plan_options *options, bool verbose, FILE *file);
 /* The same as one JSON object on one line. */
-void trm_plan_print_json(const trm_plan *plan, const trm_graph *g, const trm_plan_options *options,
+void trm_plan_print_json(const trm_plan *plan, trm_graph *g, const trm_plan_options *options,
                          FILE *file);
 
 #ifdef __cplusplus

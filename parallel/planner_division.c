@@ -161,6 +161,7 @@ trm_status trmi_division_costs(const trmi_planner *p, trmi_division *d, int busy
                           .threads = p->options->threads,
                           .busy_ranks = busy_ranks,
                           .link = link,
+                          .staged = trmi_is_staged(p->options),
                           .dtype = p->options->dtype,
                           .step_bytes = bytes_of_step(d) / (size_t)stages};
     size_t nodes = (size_t)d->local->node_count + 1, most = (size_t)most_arguments(d->finished);
@@ -189,6 +190,9 @@ trm_status trmi_division_costs(const trmi_planner *p, trmi_division *d, int busy
     for (int n = 0; n < d->finished->node_count; n++) {
         const trm_node *node = &d->finished->nodes[n];
         double us = node_us(&c, d, node, in, out);
+
+        if (d->host.copies_of != NULL)
+            us += trm_cost_copies_us(&c, d->host.copies_of[n], d->host.copied[n]);
 
         k->node_us[d->host_of[n]] += us;
         k->dispatch_us[d->host_of[n]] += dispatch;
@@ -221,6 +225,7 @@ static trm_status search(const trmi_planner *p, trmi_division *d, int busy_ranks
                           .threads = p->options->threads,
                           .busy_ranks = busy_ranks,
                           .link = link,
+                          .staged = trmi_is_staged(p->options),
                           .dtype = p->options->dtype,
                           .step_bytes = constant_bytes(p->g) / (size_t)d->tensor};
     trm_placement_options options = {.weight_bytes_max = d->weight_max};
@@ -286,6 +291,8 @@ static trm_status allocate(trmi_division *d)
 
 static trm_status make(const trmi_planner *p, trmi_division *d, int busy_ranks, trm_link_kind link)
 {
+    trmi_holder holder = trmi_holder_of(p->options);
+
     if (d->tensor > 1) {
         trm_status st = search(p, d, busy_ranks, link);
 
@@ -303,12 +310,14 @@ static trm_status make(const trmi_planner *p, trmi_division *d, int busy_ranks, 
     TRM_CHECK(trm_shapes_bind(d->local, p->inputs, d->arena, d->descs));
     TRM_CHECK(trm_shapes_bind(d->finished, p->inputs, d->arena, d->finished_descs));
     TRM_CHECK(find_hosts(d));
-    trmi_ledger_weights(d->local, p->options->dtype, d->weights);
+    if (trm_rates_is_gpu(p->options->rates))
+        TRM_CHECK(trm_host_part_find(d->finished, d->finished_descs, d->arena, &d->host));
+    trmi_ledger_weights(d->local, &holder, d->weights);
     for (int v = 0; v < d->local->value_count; v++)
         d->weight_bytes[v] = d->weights[v].bytes;
     measure_values(d);
-    return trmi_ledger_activations(d->finished, d->finished_descs, NULL, 0, d->finished->node_count,
-                                   &d->activation_bytes);
+    return trmi_ledger_activations(d->finished, d->finished_descs, &holder, NULL, 0,
+                                   d->finished->node_count, &d->activation_bytes);
 }
 
 trm_status trmi_division_get(trmi_planner *p, int tensor, size_t weight_max, int busy_ranks,

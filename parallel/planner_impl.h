@@ -2,6 +2,7 @@
 #ifndef TRM_PARALLEL_PLANNER_IMPL_H
 #define TRM_PARALLEL_PLANNER_IMPL_H
 
+#include "parallel/host_part.h"
 #include "parallel/planner.h"
 
 #ifdef __cplusplus
@@ -24,12 +25,19 @@ typedef struct trmi_weights {
     size_t mapped;  /* of those, read where they lie in the mapped file */
     size_t staging; /* gathered for a moment, to be packed: no stretch of its source */
 } trmi_weights;
+/* Of an accelerator, or of the host's memory. */
+typedef struct trmi_holder {
+    bool gpu;
+    trm_dtype dtype; /* of dense operators */
+} trmi_holder;
 /* weights_out: [value_count]; zero where nothing reads it. */
-void trmi_ledger_weights(const trm_graph *local, trm_dtype dtype, trmi_weights *weights_out);
+void trmi_ledger_weights(const trm_graph *local, const trmi_holder *holder,
+                         trmi_weights *weights_out);
 /* Arena of one step of nodes with host_of[node] in [begin, end) of a finished graph with concrete
  * descs; host_of NULL: nodes themselves. */
 trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *descs,
-                                   const int *host_of, int begin, int end, size_t *bytes_out);
+                                   const trmi_holder *holder, const int *host_of, int begin,
+                                   int end, size_t *bytes_out);
 
 /* ---- planner_division.c: the graph divided among a tensor group ---- */
 typedef struct trmi_costs {
@@ -56,6 +64,7 @@ typedef struct trmi_division {
     bool exact;
     trm_graph *local, *finished;
     trm_tensor *descs, *finished_descs;
+    trm_host_part host;    /* with an accelerator: what of `finished` runs beside it */
     int *host_of;          /* [finished->node_count] its node in `local` */
     int *run_here;         /* [local->node_count] nodes of `finished` that it became: 0 or 1 */
     trmi_weights *weights; /* [local->value_count] */
@@ -78,8 +87,22 @@ typedef struct trmi_planner {
     trmi_division *divisions;
 } trmi_planner;
 
+/* ---- planner.c ---- */
+/* The smallest replica that would fit; found_out false: none of up to 64 ranks. */
+trm_status trmi_smallest_fit(trmi_planner *p, trm_candidate *fit_out, bool *found_out);
+trm_status trmi_planner_open(trmi_planner *p, trm_graph *g, const trm_plan_options *options);
+void trmi_planner_close(trmi_planner *p);
+
 /* Ranks [0, ranks) on the host that has most of them, and how many hosts they are on. */
 int trmi_ranks_of_host(const trm_plan_options *options, int ranks, int *hosts_out);
+/* Collectives go over host memory. */
+bool trmi_is_staged(const trm_plan_options *options);
+/* Ranks of a host that compute at full speed at the same time; 1e9: all. */
+double trmi_host_room(const trm_plan_options *options);
+trmi_holder trmi_holder_of(const trm_plan_options *options);
+/* What runs on the host in the plan's graph of shard 0; zeros on a CPU. */
+trm_status trmi_plan_host_part(const trm_plan *plan, trm_graph *g, const trm_plan_options *options,
+                               trm_arena *arena, trm_host_part *part_out);
 /* Ranks of the host that can compute at the same time. */
 int trmi_busy_ranks(const trm_plan_options *options, int ranks);
 

@@ -4,6 +4,7 @@
 #include "parallel/planner_impl.h"
 
 #include "base/arena_plan.h"
+#include "model/passes/passes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -65,8 +66,49 @@ static size_t packed_elems(const trm_node *n, int i, const trm_tensor *t)
     }
 }
 
-void trmi_ledger_weights(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
+/* On an accelerator weights of dense operators are kept in the dtype they are computed in, others
+ * are copied as they are; where both happen there are two copies. An allocation takes whole 512
+ * bytes. */
+static void weights_on_device(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
 {
+    bool half = dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16;
+
+    memset(w, 0, (size_t)g->value_count * sizeof(*w));
+    for (int n = 0; n < g->node_count; n++) {
+        const trm_node *node = &g->nodes[n];
+
+        for (int i = 0; i < node->input_count; i++) {
+            int v = node->inputs[i];
+            const trm_value *value = v == TRM_NO_VALUE ? NULL : &g->values[v];
+            bool dense;
+
+            if (value == NULL || !trm_graph_is_constant(g, v))
+                continue;
+            dense = half && packed_elems(node, i, &value->desc) > 0 &&
+                    value->desc.dtype == TRM_DTYPE_F32;
+            /* 1: as it is, 2: in 16 bits; until all readers are seen */
+            w[v].mapped |= dense ? 2 : 1;
+            if (value->lazy != NULL)
+                w[v].staging = value->bytes;
+        }
+    }
+    for (int v = 0; v < g->value_count; v++) {
+        size_t bytes = g->values[v].bytes;
+
+        w[v].bytes = ((w[v].mapped & 1) != 0 ? trm_align_up(bytes, 512) : 0) +
+                     ((w[v].mapped & 2) != 0 ? trm_align_up(bytes / 2, 512) : 0);
+        w[v].mapped = 0;
+    }
+}
+
+void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, trmi_weights *w)
+{
+    trm_dtype dtype = holder->dtype;
+
+    if (holder->gpu) {
+        weights_on_device(g, dtype, w);
+        return;
+    }
     memset(w, 0, (size_t)g->value_count * sizeof(*w));
     for (int n = 0; n < g->node_count; n++) {
         const trm_node *node = &g->nodes[n];
@@ -126,12 +168,12 @@ static bool can_block(const trm_tensor *t)
     return t->rank >= 3 && t->dims[1] > 4 && trm_dtype_is_float(t->dtype);
 }
 
-static size_t storage_bytes(const trm_tensor *t, bool blocked)
+static size_t storage_bytes(const trm_tensor *t, bool padding)
 {
     trm_tensor padded = *t;
     size_t bytes = 0;
 
-    if (blocked)
+    if (padding)
         padded.dims[1] = (t->dims[1] + 15) / 16 * 16;
     padded.layout = TRM_LAYOUT_PLAIN;
     if (trm_tensor_bytes(&padded, &bytes) != TRM_OK)
@@ -142,6 +184,7 @@ static size_t storage_bytes(const trm_tensor *t, bool blocked)
 struct lives {
     const trm_graph *g;
     const trm_tensor *descs;
+    const trmi_holder *holder;
     const int *host_of;
     int begin, end;
     int *last;     /* [value_count] last node of the stretch that reads it; node_count: something
@@ -152,6 +195,20 @@ struct lives {
     trm_lifetime *blocks;
     int count;
 };
+
+/* Channels last is not padded; in mixed precision what dense operators make and what passes it on
+ * is 16 bits. */
+static size_t value_bytes(const struct lives *l, int v, bool blocked)
+{
+    const trm_value *value = &l->g->values[v];
+    size_t bytes = storage_bytes(&l->descs[v], blocked && !l->holder->gpu);
+    bool half = l->holder->dtype == TRM_DTYPE_BF16 || l->holder->dtype == TRM_DTYPE_F16;
+
+    if (l->holder->gpu && half && value->producer >= 0 && l->descs[v].dtype == TRM_DTYPE_F32 &&
+        trm_pass_precision_lowers(&l->g->nodes[value->producer]))
+        bytes = trm_align_up(bytes / 2, TRM_ALIGN);
+    return bytes;
+}
 
 static bool inside(const struct lives *l, int n)
 {
@@ -206,15 +263,14 @@ static void want_layout(struct lives *l, int n, int v, bool blocked)
         return;
     if (l->other_of[v] < 0) {
         l->other_of[v] = l->count++;
-        l->blocks[l->other_of[v]] =
-            (trm_lifetime){.birth = n, .bytes = storage_bytes(&l->descs[v], blocked)};
+        l->blocks[l->other_of[v]] = (trm_lifetime){.birth = n, .bytes = value_bytes(l, v, blocked)};
     }
     l->blocks[l->other_of[v]].death = n;
 }
 
 static void place_output(struct lives *l, int n, int v)
 {
-    size_t bytes = storage_bytes(&l->descs[v], l->blocked[v]);
+    size_t bytes = value_bytes(l, v, l->blocked[v]);
     int b = taken_over(l, n, bytes), death = l->last[v] > n ? l->last[v] : n;
 
     if (b < 0) {
@@ -250,11 +306,16 @@ static void place_node(struct lives *l, int n)
 }
 
 trm_status trmi_ledger_activations(const trm_graph *finished, const trm_tensor *descs,
-                                   const int *host_of, int begin, int end, size_t *bytes_out)
+                                   const trmi_holder *holder, const int *host_of, int begin,
+                                   int end, size_t *bytes_out)
 {
     size_t values = (size_t)finished->value_count + 1;
-    struct lives l = {
-        .g = finished, .descs = descs, .host_of = host_of, .begin = begin, .end = end};
+    struct lives l = {.g = finished,
+                      .descs = descs,
+                      .holder = holder,
+                      .host_of = host_of,
+                      .begin = begin,
+                      .end = end};
     trm_status st = TRM_OK;
 
     l.last = trm_calloc(values, 3 * sizeof(int));

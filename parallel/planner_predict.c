@@ -6,6 +6,7 @@
  * way divided by the steps in flight, or the work of all ranks of a host divided by its cores,
  * whichever is longest. */
 #include "parallel/planner_impl.h"
+#include "parallel/rates_impl.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -32,10 +33,28 @@ int trmi_ranks_of_host(const trm_plan_options *options, int ranks, int *hosts_ou
     return most;
 }
 
+bool trmi_is_staged(const trm_plan_options *options)
+{
+    return options->staged || (options->devices > 0 && trmi_ranks_of_host(options, options->ranks,
+                                                                          NULL) > options->devices);
+}
+
+double trmi_host_room(const trm_plan_options *o)
+{
+    if (trm_rates_is_gpu(o->rates))
+        return o->devices > 0 ? o->devices : 1e9;
+    return o->cores > 0 ? (double)o->cores / o->threads : 1e9;
+}
+
+trmi_holder trmi_holder_of(const trm_plan_options *options)
+{
+    return (trmi_holder){.gpu = trm_rates_is_gpu(options->rates), .dtype = options->dtype};
+}
+
 int trmi_busy_ranks(const trm_plan_options *options, int ranks)
 {
     int here = trmi_ranks_of_host(options, ranks, NULL);
-    int room = options->cores <= 0 ? here : options->cores / options->threads;
+    int room = trmi_host_room(options) < here ? (int)trmi_host_room(options) : here;
 
     return here < room ? here : room > 1 ? room : 1;
 }
@@ -75,7 +94,15 @@ static struct messages messages_of(const trmi_planner *p, const trm_parallel *l,
                                    .threads = p->options->threads,
                                    .busy_ranks = busy,
                                    .link = apart(p, l, 1) ? TRM_LINK_NETWORK : TRM_LINK_HOST,
+                                   .staged = trmi_is_staged(p->options),
                                    .dtype = p->options->dtype}};
+}
+
+/* To the device and back, and on the device of every rank that reads the inputs. */
+static double copies_us(const trmi_planner *p, const trmi_division *d, const struct messages *m)
+{
+    return trm_cost_copies_us(&m->c, p->g->input_count, d->input_bytes) +
+           trm_cost_copies_us(&m->c, p->g->output_count, d->output_bytes);
 }
 
 /* What goes to the shards of the first stage, and comes back from the last, beyond what stages hand
@@ -85,11 +112,15 @@ static double around_us(const trmi_planner *p, const trmi_division *d, const trm
 {
     double us = trm_cost_step_us(&m->c, 0, l->tensor * l->pipeline);
 
-    (void)p;
-    us += (l->tensor - 1) * message_us(m, d->input_bytes);
+    trm_cost_context host = m->c; /* inputs and results go over the hosts' memory alone */
+
+    if (trm_rates_is_gpu(p->options->rates))
+        host.rates = p->options->rates->gpu.host;
+    us +=
+        (l->tensor - 1) * trm_cost_collective_us(&host, TRM_COLLECTIVE_MESSAGE, 2, d->input_bytes);
     if (l->pipeline > 1)
-        us += message_us(m, d->output_bytes);
-    return us;
+        us += trm_cost_collective_us(&host, TRM_COLLECTIVE_MESSAGE, 2, d->output_bytes);
+    return us + copies_us(p, d, m);
 }
 
 /* ---- memory ---- */
@@ -111,12 +142,51 @@ static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, in
     return bytes;
 }
 
+/* On an accelerator: cuBLASLt's and cuDNN's largest workspace, the buffers of a device group.
+ * Assumed (NCCL takes 150 to 250 MiB for eight ranks). */
+#define WORKSPACE_BYTES ((size_t)32 << 20)
+#define GROUP_BYTES ((size_t)200 << 20)
+#define PINNED_BYTES ((size_t)16 << 20) /* two buffers that weights go through */
+
+static size_t workspace_bytes(const trmi_planner *p) /* kernels do with less where there is less */
+{
+    return p->limit / 16 < WORKSPACE_BYTES ? p->limit / 16 : WORKSPACE_BYTES;
+}
+
+static size_t group_bytes(const trmi_planner *p, const trmi_division *d)
+{
+    return d->tensor > 1 && !trmi_is_staged(p->options) ? GROUP_BYTES : 0;
+}
+
+/* What is on the host of a CPU's rank is beside an accelerator's; inputs and outputs of two steps
+ * are on both. */
+static void to_accelerator(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                           int stage, trm_ledger *l)
+{
+    size_t in = stage > 0 ? s->crossing_bytes[stage - 1] : d->input_bytes;
+    size_t out = stage + 1 < s->count ? s->crossing_bytes[stage] : d->output_bytes;
+
+    l->host = l->staging + l->communicators + PINNED_BYTES + 2 * (in + out);
+    l->staging = 0;
+    l->communicators = group_bytes(p, d);
+    l->workspace = workspace_bytes(p) + 2 * (in + out);
+}
+
+/* On the device beside weights, activations and messages between stages. */
+static size_t beside_bytes(const trmi_planner *p, const trmi_division *d, size_t staging)
+{
+    if (trm_rates_is_gpu(p->options->rates))
+        return workspace_bytes(p) + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
+    return staging + (d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
+}
+
 /* Of a stage: the constants that its nodes read in `g`, and its part of the activations. */
-static trm_status stage_ledger(const trmi_division *d, const trm_graph *g,
+static trm_status stage_ledger(const trmi_planner *p, const trmi_division *d, const trm_graph *g,
                                const trmi_weights *weights, const trm_stages *s, int micro,
                                int stage, trm_ledger *ledger_out)
 {
     trm_ledger l = {.communicators = communicator_bytes(d, s, micro, stage)};
+    trmi_holder holder = trmi_holder_of(p->options);
     bool *seen = trm_calloc((size_t)g->value_count + 1, sizeof(bool));
     trm_status st;
 
@@ -135,8 +205,10 @@ static trm_status stage_ledger(const trmi_division *d, const trm_graph *g,
         }
     }
     trm_free(seen);
-    st = trmi_ledger_activations(d->finished, d->finished_descs, d->host_of, s->cuts[stage],
-                                 s->cuts[stage + 1], &l.activations);
+    st = trmi_ledger_activations(d->finished, d->finished_descs, &holder, d->host_of,
+                                 s->cuts[stage], s->cuts[stage + 1], &l.activations);
+    if (holder.gpu)
+        to_accelerator(p, d, s, stage, &l);
     *ledger_out = l;
     return st;
 }
@@ -146,6 +218,7 @@ trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, con
 {
     trm_graph *g = NULL;
     trmi_weights *weights = NULL;
+    trmi_holder holder = trmi_holder_of(p->options);
     trm_status st;
 
     TRM_CHECK(trmi_division_lower(p->g, d->sharding, d->strategy, shard, &g));
@@ -156,24 +229,24 @@ trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, con
                                         shard, g->node_count, d->tensor - 1, d->local->node_count);
         goto done;
     }
-    trmi_ledger_weights(g, p->options->dtype, weights);
+    trmi_ledger_weights(g, &holder, weights);
     st = TRM_OK;
     for (int i = 0; i < s->count && st == TRM_OK; i++)
-        st = stage_ledger(d, g, weights, s, micro, i, &ledger[i * d->tensor + shard]);
+        st = stage_ledger(p, d, g, weights, s, micro, i, &ledger[i * d->tensor + shard]);
 done:
     trm_free(weights);
     trm_graph_destroy(g);
     return st;
 }
 
-static trm_status fullest_rank(const trmi_division *d, const trm_stages *s, int micro,
-                               size_t *bytes_out)
+static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                               int micro, size_t *bytes_out)
 {
     *bytes_out = 0;
     for (int i = 0; i < s->count; i++) {
         trm_ledger l;
 
-        TRM_CHECK(stage_ledger(d, d->local, d->weights, s, micro, i, &l));
+        TRM_CHECK(stage_ledger(p, d, d->local, d->weights, s, micro, i, &l));
         if (trm_ledger_total(&l) > *bytes_out)
             *bytes_out = trm_ledger_total(&l);
     }
@@ -192,7 +265,9 @@ static trm_status cut(const trmi_planner *p, trmi_division *d, const trm_paralle
                              .value_bytes = d->value_bytes,
                              .message_us = message_us,
                              .ctx = &m,
-                             .messages = ring_messages(micro),
+                             .messages = trm_rates_is_gpu(p->options->rates)
+                                             ? 2 /* the others wait in the host's memory */
+                                             : ring_messages(micro),
                              .memory_bytes = memory};
     double *us = trm_malloc(nodes, sizeof(double));
     trmi_costs *k;
@@ -209,8 +284,7 @@ static trm_status cut(const trmi_planner *p, trmi_division *d, const trm_paralle
     for (int v = 0; v < d->local->value_count; v++)
         staging = d->weights[v].staging > staging ? d->weights[v].staging : staging;
     costs.node_us = us;
-    costs.activation_bytes =
-        d->activation_bytes + staging + (l->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
+    costs.activation_bytes = d->activation_bytes + beside_bytes(p, d, staging);
     st = trm_stages_cut(d->local, &costs, l->pipeline, stages_out);
 done:
     trm_free(us);
@@ -235,7 +309,7 @@ static trm_status cut_tightly(const trmi_planner *p, trmi_division *d, const trm
         }
         TRM_CHECK(st);
         high = middle;
-        TRM_CHECK(fullest_rank(d, &s, micro, &bytes));
+        TRM_CHECK(fullest_rank(p, d, &s, micro, &bytes));
         if (bytes < *bytes_inout) {
             *bytes_inout = bytes;
             *stages_inout = s;
@@ -251,14 +325,14 @@ static trm_status cut_to_fit(const trmi_planner *p, trmi_division *d, const trm_
     trm_status st;
 
     TRM_CHECK(cut(p, d, l, micro, 0, stages_out));
-    TRM_CHECK(fullest_rank(d, stages_out, micro, bytes_out));
+    TRM_CHECK(fullest_rank(p, d, stages_out, micro, bytes_out));
     if (*bytes_out <= p->limit || l->pipeline == 1)
         return TRM_OK;
     st = cut(p, d, l, micro, p->limit, stages_out);
     if (st == TRM_ERR_NO_MEMORY)
         return cut_tightly(p, d, l, micro, stages_out, bytes_out);
     TRM_CHECK(st);
-    return fullest_rank(d, stages_out, micro, bytes_out);
+    return fullest_rank(p, d, stages_out, micro, bytes_out);
 }
 
 /* ---- time ---- */
@@ -273,8 +347,8 @@ static trm_status predict_time(const trmi_planner *p, trmi_division *d, trm_cand
     int alone = trmi_busy_ranks(p->options, group);
     trm_link_kind link = apart(p, l, 0) ? TRM_LINK_NETWORK : TRM_LINK_HOST;
     struct messages m = messages_of(p, l, alone);
-    double cores = p->options->cores > 0 ? (double)p->options->cores / p->options->threads : 1e9;
-    double messages = 0, around = around_us(p, d, l, &m), sum = around, slowest = 0, period, work;
+    double cores = trmi_host_room(p->options), messages = 0, around = around_us(p, d, l, &m),
+           sum = around, slowest = 0, period, work;
     trmi_costs *k;
 
     for (int i = 0; i + 1 < s->count; i++)
@@ -290,6 +364,12 @@ static trm_status predict_time(const trmi_planner *p, trmi_division *d, trm_cand
     }
     if (s->count == 1)
         slowest = sum;
+    if (s->count == 1 && l->tensor == 1) { /* an accelerator copies beside its computing */
+        double copies = copies_us(p, d, &m);
+
+        slowest = fmax(sum - copies, copies);
+        sum = slowest;
+    }
     work = sum * l->tensor * l->data / hosts / cores;
     period = fmax(fmax(slowest, sum / c->micro_batches), work);
     c->records_s = (double)p->batch * l->data * 1e6 / period;
@@ -341,8 +421,12 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
     }
     TRM_CHECK(try_division(p, d, c, stages_out, division_out));
     if (c->memory > p->limit && l->tensor > 1) {
-        size_t other = d->activation_bytes + 2 * d->slot_bytes;
+        bool gpu = trm_rates_is_gpu(p->options->rates);
+        size_t other = d->activation_bytes + (gpu ? beside_bytes(p, d, 0) : 2 * d->slot_bytes);
         size_t room = p->limit > other ? p->limit - other : 1;
+
+        if (gpu && trm_dtype_bytes(p->options->dtype) == 2)
+            room *= 2; /* the search counts weights as the file has them */
 
         TRM_CHECK(trmi_division_get(p, l->tensor, room * (size_t)l->pipeline, busy, link, &d));
         if (d->failed == TRM_OK)

@@ -1,11 +1,10 @@
-/* The rates object: where it comes from, and time from work. */
+/* The rates object: built in, and of this machine's CPU. */
 #define _GNU_SOURCE
 #include "parallel/rates_impl.h"
 
 #include "base/log.h"
 #include "base/team.h"
 
-#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +19,7 @@
 
 /* A plain server core of these years (AVX-512 or two AVX2 units): what measured machines were
  * within a factor of two of. */
-static void plain_cpu(trm_rates *r, int cpus)
+void trmi_rates_plain_cpu(trm_rates *r, int cpus)
 {
     r->cpus = r->threads = cpus;
     r->gflops[0] = 90;
@@ -51,15 +50,17 @@ trm_status trmi_rates_builtin(trm_rates **rates_out)
     }
     snprintf(r->source, sizeof(r->source), "built in");
     r->memory_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    plain_cpu(r, cpus < 1 ? 1 : (int)cpus);
+    trmi_rates_plain_cpu(r, cpus < 1 ? 1 : (int)cpus);
     *rates_out = r;
     return TRM_OK;
 }
 
 void trm_rates_destroy(trm_rates *r)
 {
-    if (r != NULL)
+    if (r != NULL) {
+        trm_rates_destroy(r->gpu.host);
         trm_free(r->samples);
+    }
     trm_free(r);
 }
 
@@ -73,56 +74,16 @@ size_t trm_rates_memory_bytes(const trm_rates *r)
     return r->memory_bytes;
 }
 
-/* ---- descriptions ---- */
-
-static bool number(const char *text, const char *unit, double min, double max, double *value_out)
+bool trm_rates_is_gpu(const trm_rates *r)
 {
-    char *end;
-    double v = strtod(text, &end);
-
-    if (end == text || strcmp(end, unit) != 0 || !(v >= min) || !(v <= max))
-        return false;
-    *value_out = v;
-    return true;
+    return r->gpu.is;
 }
 
-trm_status trm_rates_describe(const char *device, trm_rates **rates_out)
+size_t trm_rates_usable_bytes(const trm_rates *r, size_t bytes)
 {
-    trm_rates *r = NULL;
-    double v = 0;
-    bool cpu =
-        strncmp(device, "cpu:", 4) == 0 && number(device + 4, "", 1, 4096, &v) && v == floor(v);
-    bool cuda = !cpu && strncmp(device, "cuda:", 5) == 0 &&
-                (number(device + 5, "GiB", 1, 4096, &v) || number(device + 5, "", 1, 4096, &v));
+    size_t reserve = bytes / 10 < TRMI_GPU_RESERVE ? bytes / 10 : TRMI_GPU_RESERVE;
 
-    if (!cpu && !cuda)
-        return trm_fail(TRM_ERR_INVALID_ARG,
-                        "device '%s': want cpu:CORES (cpu:16) or cuda:MEMORY (cuda:80GiB)", device);
-    TRM_CHECK(trmi_rates_builtin(&r));
-    if (cpu) {
-        plain_cpu(r, (int)v);
-    } else {
-        /* one accelerator of this memory: fp32 and bf16 dense rates and bandwidth of data sheets
-         * (A100 80 GB: 19.5, 312 Tflop/s, 2.0 TB/s; H200 141 GB: 67, 990, 4.8), of which dense work
-         * reaches about 60 %; launches of 3 us; NVLink collectives */
-        bool hopper = v > 90;
-
-        r->cpus = r->threads = 1;
-        r->memory_bytes = (size_t)(v * 1073741824.0);
-        r->gflops[0] = 0.6 * (hopper ? 67e3 : v > 45 ? 19.5e3 : 15e3);
-        r->gflops[1] = 0.6 * (hopper ? 990e3 : v > 45 ? 312e3 : 120e3);
-        r->gb_s = r->gb_s_all = 0.8 * (hopper ? 4800 : v > 45 ? 2000 : 600);
-        r->fixed_us = 3;
-        r->dispatch_us = 0.3;
-        r->bf16[0] = r->bf16[1] = 0;
-        r->link[TRM_LINK_HOST][0] = (trmi_line){10.0, 1e6 / 200e9};
-        r->link[TRM_LINK_HOST][1] = (trmi_line){8.0, 1e6 / 200e9};
-        r->link[TRM_LINK_NETWORK][0] = (trmi_line){20.0, 1e6 / 40e9};
-        r->link[TRM_LINK_NETWORK][1] = (trmi_line){15.0, 1e6 / 40e9};
-    }
-    snprintf(r->source, sizeof(r->source), "data sheet (%s)", device);
-    *rates_out = r;
-    return TRM_OK;
+    return r->gpu.is ? bytes - reserve : bytes;
 }
 
 /* ---- of this machine ---- */
@@ -198,11 +159,19 @@ static bool will_do(const trm_rates *r)
     return r->undisturbed >= TRMI_QUIET || r->probes >= PROBES_MAX || allowed < r->threads;
 }
 
-static trm_status measure(const trm_rates *old, const char *path, trm_rates **rates_out)
+void trmi_rates_dated(trm_rates *r)
 {
     time_t now = time(NULL);
-    trm_rates *r;
     struct tm day;
+
+    if (gmtime_r(&now, &day) != NULL)
+        strftime(r->date, sizeof(r->date), "%Y-%m-%d", &day);
+    snprintf(r->source, sizeof(r->source), "measured %s", r->date);
+}
+
+static trm_status measure(const trm_rates *old, const char *path, trm_rates **rates_out)
+{
+    trm_rates *r;
     trm_status st;
 
     TRM_CHECK(trmi_rates_builtin(&r));
@@ -215,9 +184,7 @@ static trm_status measure(const trm_rates *old, const char *path, trm_rates **ra
     r->probes = 1;
     if (old->sample_count > 0)
         trmi_rates_merge(r, old);
-    if (gmtime_r(&now, &day) != NULL)
-        strftime(r->date, sizeof(r->date), "%Y-%m-%d", &day);
-    snprintf(r->source, sizeof(r->source), "measured %s", r->date);
+    trmi_rates_dated(r);
     if (r->undisturbed < TRMI_QUIET)
         TRM_LOG(TRM_LOG_INFO, "rates", "measured on a busy machine: had %.0f %% of a CPU",
                 100 * r->undisturbed);

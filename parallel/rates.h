@@ -25,12 +25,24 @@ typedef struct trm_rates trm_rates;
  * measures anew. A torn or foreign cache file is ignored. `device` may be NULL: then only cached or
  * built-in rates (a conservative CPU table) are given, and trm_rates_source says which. */
 TRM_MUST_USE trm_status trm_rates_cpu(trm_device *device, bool refresh, trm_rates **rates_out);
-/* From a description, "cuda:80GiB", "cuda:141GiB", "cpu:16" (cores): datasheet numbers, for
- * planning on machines that are not here. INVALID_ARG lists the forms. */
+/* From a description: "cpu:16" (cores), "cuda:80GiB" (the usual card of this memory), "cuda:h200"
+ * (a card by name): data-sheet numbers, for planning on machines that are not here. The source says
+ * which card was taken. INVALID_ARG lists the forms and names. */
 TRM_MUST_USE trm_status trm_rates_describe(const char *device, trm_rates **rates_out);
+/* Rates of a device. A CPU: as trm_rates_cpu. Another: from the cache, else its card's data sheet
+ * refined by a probe of at most 2 s (TRM_PROBE=quick: of small sizes) and stored; `refresh`
+ * measures anew. */
+TRM_MUST_USE trm_status trm_rates_of_device(trm_device *device, bool refresh,
+                                            trm_rates **rates_out);
+/* The same, but nothing is measured: from the cache, else the data sheet or built in. */
+TRM_MUST_USE trm_status trm_rates_known(trm_device *device, trm_rates **rates_out);
 void trm_rates_destroy(trm_rates *r);
 const char *trm_rates_source(const trm_rates *r);  /* "measured 2026-11-21", "cache", "built in" */
 size_t trm_rates_memory_bytes(const trm_rates *r); /* of the device */
+/* What of `bytes` of device memory a rank's ledger may fill: less what the context and the
+ * libraries take on an accelerator (600 MiB; a tenth where that is less). */
+size_t trm_rates_usable_bytes(const trm_rates *r, size_t bytes);
+bool trm_rates_is_gpu(const trm_rates *r);            /* a device with memory of its own */
 void trm_rates_print(const trm_rates *r, FILE *file); /* a table for people */
 
 /* Where the ranks of a group lie, as far as the cost of talking goes. */
@@ -42,7 +54,9 @@ typedef struct trm_cost_context {
     int busy_ranks;     /* ranks computing on this host at the same time: they share its memory
                            bandwidth and caches; 1: alone */
     trm_link_kind link; /* of a collective's group */
-    trm_dtype dtype;    /* F32 or BF16: of dense products */
+    bool staged; /* collectives between accelerators go over host memory: ranks share one, or it has
+                    no links */
+    trm_dtype dtype;   /* F32, BF16 or F16: of dense products */
     size_t step_bytes; /* weights and activations that a rank's step goes through: what fits a cache
                           is read faster. 0: much more than any cache */
 } trm_cost_context;
@@ -66,6 +80,8 @@ double trm_cost_collective_us(const trm_cost_context *c, trm_collective kind, in
                               size_t bytes);
 /* Fixed cost of a step: dispatch per node, waking followers. */
 double trm_cost_step_us(const trm_cost_context *c, int nodes, int replica_ranks);
+/* Bytes that go to an accelerator and come back, in `copies` copies; 0 on a CPU. */
+double trm_cost_copies_us(const trm_cost_context *c, int copies, size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -92,6 +92,31 @@ static trm_status read_sample(const char *path, const char *line, trm_rates *r)
     return TRM_OK;
 }
 
+/* What a probe of an accelerator changes; the rest is its data sheet's. */
+static trm_status read_gpu(const char *path, const char *line, trm_rates *r)
+{
+    double v[10];
+    int count = sscanf(line, "gpu %lf %lf %lf %lf %lf %lf %lf %lf %lf %lf", &v[0], &v[1], &v[2],
+                       &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &v[9]);
+
+    if (!r->gpu.is || count != 10)
+        return bad(path, "a torn line of an accelerator");
+    for (int i = 0; i < 10; i++)
+        if (!finite_in(v[i], 1e-12, 1e12))
+            return bad(path, "an accelerator's rate is out of range");
+    for (int i = 0; i < 2; i++) {
+        r->gpu.gflops[i] = v[i];
+        r->gpu.dense[i] = v[2 + i];
+        r->gpu.conv[i] = v[4 + i];
+    }
+    r->gpu.gb_s = v[6];
+    r->gpu.gap_us = v[7];
+    r->gpu.copy_gb_s = v[8];
+    r->gpu.copy_us = v[9];
+    r->probes = 1;
+    return TRM_OK;
+}
+
 static trm_status read_line(const char *path, const char *line, trm_rates *r)
 {
     trmi_line l;
@@ -117,6 +142,8 @@ static trm_status read_line(const char *path, const char *line, trm_rates *r)
                 return bad(path, "a read out of range");
         return TRM_OK;
     }
+    if (strncmp(line, "gpu ", 4) == 0)
+        return read_gpu(path, line, r);
     if (sscanf(line, "date %15s", r->date) == 1 || strncmp(line, "machine ", 8) == 0)
         return TRM_OK;
     if (sscanf(line, "team %d %lf %lf", &r->threads, &r->bf16[0], &r->bf16[1]) == 3)
@@ -148,7 +175,7 @@ static trm_status parse(const char *path, char *text, size_t bytes, trm_rates *r
     for (line = strtok_r(text + sizeof(FORMAT), "\n", &next); line != NULL;
          line = strtok_r(NULL, "\n", &next))
         TRM_CHECK(read_line(path, line, r));
-    return r->sample_count > 0 ? TRM_OK : bad(path, "no samples");
+    return r->sample_count > 0 || (r->gpu.is && r->probes > 0) ? TRM_OK : bad(path, "no samples");
 }
 
 trm_status trmi_rates_load(const char *path, trm_rates *r)
@@ -191,6 +218,10 @@ static void print(FILE *f, const trm_rates *r)
     for (int k = 0; k < TRM_LINK_KINDS; k++)
         for (int i = 0; i < 2; i++)
             fprintf(f, "link %d %d %.9g %.9g\n", k, i, r->link[k][i].alpha, r->link[k][i].beta);
+    if (r->gpu.is)
+        fprintf(f, "gpu %.9g %.9g %.9g %.9g %.9g %.9g %.9g %.9g %.9g %.9g\n", r->gpu.gflops[0],
+                r->gpu.gflops[1], r->gpu.dense[0], r->gpu.dense[1], r->gpu.conv[0], r->gpu.conv[1],
+                r->gpu.gb_s, r->gpu.gap_us, r->gpu.copy_gb_s, r->gpu.copy_us);
     for (int i = 0; i < r->sample_count; i++) {
         const trmi_sample *s = &r->samples[i];
 

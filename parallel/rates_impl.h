@@ -9,6 +9,7 @@
 #define TRM_PARALLEL_RATES_IMPL_H
 
 #include "parallel/rates.h"
+#include "parallel/rates_devices.h"
 
 #define TRMI_FEATURES 6
 #define TRMI_SAMPLES_MAX 400
@@ -73,8 +74,26 @@ typedef struct trmi_line { /* alpha + beta * bytes, microseconds */
     double alpha, beta;
 } trmi_line;
 
+/* An accelerator (rates_gpu.c). Peaks come from a data sheet or a probe; what of them is reached is
+ * assumed or from a probe. */
+typedef struct trmi_gpu {
+    bool is; /* costs are an accelerator's */
+    int multiprocessors;
+    double gflops[2], int8_gops; /* peaks: fp32, 16 bits; int8 */
+    double gb_s;                 /* of its memory, reached */
+    double dense[2], conv[2];    /* share of the peak that large products and convolutions reach */
+    double gap_us;               /* from one kernel to the next inside a captured graph */
+    double copy_gb_s, copy_us;   /* to or from pinned host memory, each copy */
+    trmi_card_link link;         /* to the other devices of the host */
+    double link_gb_s;            /* a direction */
+    trm_rates *host;             /* of the CPU beside it: operators without a kernel run there */
+} trmi_gpu;
+#define TRMI_GPU_RESERVE                                                                           \
+    ((size_t)600 << 20) /* a CUDA context with the code of cuBLASLt, cuDNN and                     \
+                           NCCL; a tenth of small memories */
+
 struct trm_rates {
-    char source[48];
+    char source[96];
     char machine[160]; /* CPU, number, instruction set, program version: the key of the cache */
     char date[16];     /* of the measurement */
     size_t memory_bytes;
@@ -98,9 +117,28 @@ struct trm_rates {
                                           messages */
     int sample_count;
     trmi_sample *samples;
+    trmi_gpu gpu;
 };
 
+/* ---- accelerators: rates_gpu.c ---- */
+/* Built-in rates made those of a card by its data sheet. */
+TRM_MUST_USE trm_status trmi_gpu_from_card(trm_rates *r, const trmi_card *card);
+/* Microseconds of work whose fp32 bytes count `scale` times (0.5: they are 16 bits). */
+double trmi_gpu_us(const trm_rates *r, const trmi_work *w, trm_dtype dtype, double scale);
+/* A node; as trm_cost_node_us. Without a kernel: the time of the CPU; copies are not counted. */
+double trmi_gpu_node_us(const trm_cost_context *c, const trm_node *node, const trm_tensor *in,
+                        const trm_tensor *out, bool fused);
+double trmi_gpu_collective_us(const trm_cost_context *c, trm_collective kind, int ranks,
+                              size_t bytes);
+/* One copy between the device and its host. */
+double trmi_gpu_copy_us(const trm_rates *r, double bytes);
+/* rates_gpu_probe.c: measures through the device's operations for about `budget_ms`; what cannot be
+ * measured stays as it is. */
+TRM_MUST_USE trm_status trmi_gpu_probe(trm_device *device, int budget_ms, trm_rates *r);
+
 TRM_MUST_USE trm_status trmi_rates_builtin(trm_rates **rates_out); /* a plain CPU */
+void trmi_rates_plain_cpu(trm_rates *r, int cpus);
+void trmi_rates_dated(trm_rates *r); /* measured today */
 /* Fills samples, team size, bf16, links; measures for about budget_ms, on a busy machine at most
  * twice that. Changes the size of the team and leaves it as it was. */
 TRM_MUST_USE trm_status trmi_rates_probe(int budget_ms, trm_rates *r);

@@ -66,11 +66,46 @@ static double speed(const trm_rates *r, const row *w, int threads, int busy)
     return (w->by_bytes ? w->work.bytes : w->work.flops) / us / 1e3;
 }
 
+/* Of an accelerator: fp32, bf16. */
+static void print_gpu(const trm_rates *r, FILE *file)
+{
+    trm_cost_context c = {.rates = r, .threads = 1, .busy_ranks = 1};
+
+    fprintf(file, "rates %s\n  %-38s %10s %12s\n", r->source, "", "fp32", "bf16");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const row *w = &rows[i];
+        double much = w->by_bytes ? w->work.bytes : w->work.flops;
+
+        fprintf(file, "  %-38s %10.1f", w->name,
+                much / trmi_gpu_us(r, &w->work, TRM_DTYPE_F32, 1) / 1e3);
+        if (w->by_bytes)
+            fprintf(file, " %12s GB/s\n", "");
+        else
+            fprintf(file, " %12.1f Gflop/s\n",
+                    much / trmi_gpu_us(r, &w->work, TRM_DTYPE_BF16, 0.5) / 1e3);
+    }
+    fprintf(file, "  %-38s %10.1f %12.1f Tflop/s\n", "large products",
+            r->gpu.gflops[0] * r->gpu.dense[0] / 1e3, r->gpu.gflops[1] * r->gpu.dense[1] / 1e3);
+    fprintf(file, "  its memory                             %.0f GB/s\n", r->gpu.gb_s);
+    fprintf(file, "  from a kernel to the next              %.1f us\n", r->gpu.gap_us);
+    fprintf(file, "  copy between device and host           %.1f us + %.1f us a MiB\n",
+            r->gpu.copy_us, 1048.576 / r->gpu.copy_gb_s);
+    fprintf(file, "  all-reduce of 8 devices (%s)%*s %.1f us, of 64 MiB %.0f us\n",
+            r->gpu.link == TRMI_CARD_NVLINK ? "NVLink" : "PCIe",
+            r->gpu.link == TRMI_CARD_NVLINK ? 6 : 8, "",
+            trm_cost_collective_us(&c, TRM_COLLECTIVE_ALLREDUCE, 8, 16384),
+            trm_cost_collective_us(&c, TRM_COLLECTIVE_ALLREDUCE, 8, (size_t)64 << 20));
+}
+
 void trm_rates_print(const trm_rates *r, FILE *file)
 {
     const trmi_line *sum = &r->link[TRM_LINK_HOST][0], *message = &r->link[TRM_LINK_HOST][1];
     char team[24];
 
+    if (r->gpu.is) {
+        print_gpu(r, file);
+        return;
+    }
     snprintf(team, sizeof(team), "%d threads", r->threads);
     fprintf(file, "rates %s\n", r->source);
     fprintf(file, "  %-38s %10s", "", "1 thread");

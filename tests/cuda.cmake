@@ -36,7 +36,7 @@ set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)
 set(TRM_CUDA_EMULATION
   "TRM_CUDA_MODULE=$<TARGET_FILE:trireme_cuda_emulated>;TRM_CUDA_DRIVER=$<TARGET_FILE:trireme_cuda_emulated>"
   "TRM_NCCL_LIBRARY=$<TARGET_FILE:trireme_cuda_emulated>" "TRM_EMU_COVERAGE=${kernels_ran}"
-  "TRM_CACHE=${CMAKE_CURRENT_BINARY_DIR}/cuda-cache")
+  "TRM_CACHE=${CMAKE_CURRENT_BINARY_DIR}/cuda-cache" TRM_PROBE=quick)
 
 file(GLOB cuda_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/test_*.c)
 foreach(source ${cuda_tests})

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool needs_plan(const trm_tensor_model_options *o)
+/* Whether there is something to choose, or a limit to keep. */
+static bool is_asked_for(const trm_tensor_model_options *o)
 {
     const trm_parallel *p = &o->parallel;
 
@@ -15,6 +16,19 @@ static bool needs_plan(const trm_tensor_model_options *o)
     if (o->job->size == 1) /* whatever is free can only be 1 */
         return p->data > 1 || p->tensor > 1 || p->pipeline > 1;
     return p->tensor != 1 || p->pipeline != 1;
+}
+
+/* On a device with memory of its own there is always a limit: what does not fit is told before
+ * anything is loaded. Rank 0 decides for all: their devices may differ. */
+static trm_status needs_plan(const trm_tensor_model *m, const trm_tensor_model_options *o,
+                             bool *needs_out)
+{
+    unsigned char needs = is_asked_for(o) || (!m->device->host_memory && m->graph->node_count > 0);
+
+    if (o->job->size > 1)
+        TRM_CHECK(trm_job_bcast(o->job, &needs, 1, 0, TRMI_OPEN_TIMEOUT_MS));
+    *needs_out = needs != 0;
+    return TRM_OK;
 }
 
 /* Replicas of one rank each: nothing to plan. */
@@ -28,27 +42,108 @@ static trm_status without_plan(trm_tensor_model *m, const trm_tensor_model_optio
     return TRM_OK;
 }
 
+/* Devices that the ranks of rank 0's host have between them; 0: memory is the host's. */
+static trm_status count_devices(const trm_tensor_model *m, const trm_tensor_model_options *o,
+                                int *count_out)
+{
+    trm_device_info info;
+    char(*seen)[sizeof(info.identity)] = trm_calloc((size_t)o->job->size, sizeof(info.identity));
+    trm_status st = TRM_OK;
+    int count = 0;
+
+    if (seen == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "devices of %d ranks", o->job->size);
+    for (int r = 0; r < o->job->size && st == TRM_OK; r++) {
+        bool known = false;
+
+        if (o->hosts != NULL && o->hosts[r] != o->hosts[0])
+            continue;
+        m->device->ops->info(m->device, &info);
+        if (o->job->size > 1)
+            st = trm_job_bcast(o->job, info.identity, sizeof(info.identity), r,
+                               TRMI_OPEN_TIMEOUT_MS);
+        for (int i = 0; i < count && info.identity[0] != '\0'; i++)
+            known = known || strncmp(seen[i], info.identity, sizeof(info.identity)) == 0;
+        if (!known)
+            memcpy(seen[count++], info.identity, sizeof(info.identity));
+    }
+    trm_free(seen);
+    *count_out = count;
+    return st;
+}
+
+/* What every rank knows of it. */
+static trm_plan_options plan_options(const trm_tensor_model *m, const trm_tensor_model_options *o,
+                                     int devices)
+{
+    bool gpu = !m->device->host_memory;
+
+    return (trm_plan_options){.parallel = o->parallel,
+                              .ranks = o->job->size,
+                              .objective = o->objective,
+                              .batch = o->batch > 0 ? o->batch : 1,
+                              .threads = o->threads,
+                              .cores = o->cores,
+                              .devices = gpu ? devices : 0,
+                              .staged = gpu && m->device->ops->group == NULL,
+                              .dtype = o->dtype == TRM_DTYPE_NONE ? TRM_DTYPE_F32 : o->dtype,
+                              .memory_bytes = o->memory_bytes};
+}
+
 static trm_status make_plan(trm_tensor_model *m, const trm_tensor_model_options *o)
 {
-    trm_plan_options po = {.parallel = o->parallel,
-                           .ranks = o->job->size,
-                           .hosts = o->hosts,
-                           .objective = o->objective,
-                           .batch = o->batch > 0 ? o->batch : 1,
-                           .threads = o->threads,
-                           .cores = o->cores,
-                           .dtype = o->dtype == TRM_DTYPE_NONE ? TRM_DTYPE_F32 : o->dtype,
-                           .memory_bytes = o->memory_bytes};
+    bool gpu = !m->device->host_memory, asked = is_asked_for(o), too_big = false;
+    trm_plan_options po = m->planned;
     trm_rates *rates = NULL;
     trm_status st;
 
+    po.hosts = o->hosts;
+    po.too_big_out = &too_big;
+    if (!asked) { /* replicas of one rank: only whether they fit */
+        TRM_CHECK(without_plan(m, o));
+        po.parallel = m->parallel;
+        po.ranks = m->parallel.data;
+    }
     if (o->inputs != NULL)
         TRM_CHECK(o->inputs(o->ctx, m->graph, &po.inputs));
-    TRM_CHECK(trm_rates_cpu(m->device, false, &rates));
+    /* measuring takes seconds: not to start one rank, whose layout no measurement changes */
+    if (gpu && (!asked || o->job->size == 1))
+        TRM_CHECK(trm_rates_known(m->device, &rates));
+    else
+        TRM_CHECK(trm_rates_of_device(m->device, false, &rates));
     po.rates = rates;
     st = trm_plan_make(m->graph, &po, &m->plan);
     trm_rates_destroy(rates);
+    if (st != TRM_OK && !asked && !too_big && st != TRM_ERR_NO_MEMORY) {
+        TRM_LOG(TRM_LOG_DEBUG, "plan", "not planned: %s", trm_message());
+        return TRM_OK; /* it was not asked for */
+    }
     return st;
+}
+
+void trmi_layout_explain(void *ctx)
+{
+    trm_tensor_model *m = ctx;
+    trm_plan_options o = m->planned;
+    char said[400], text[900];
+    trm_rates *rates = NULL;
+    size_t bytes = 0;
+
+    if (m->device->host_memory || m->plan == NULL)
+        return;
+    snprintf(said, sizeof(said), "%s", trm_message());
+    if (m->device->ops->memory_free != NULL &&
+        m->device->ops->memory_free(m->device, &bytes) != TRM_OK)
+        bytes = 0;
+    bytes += bytes > 0 ? m->device->packed_bytes : 0; /* what this rank holds is its own */
+    if (trm_rates_known(m->device, &rates) != TRM_OK)
+        rates = NULL;
+    o.rates = rates;
+    trm_plan_explain_memory(m->plan, m->graph, &o,
+                            m->place.stage * m->parallel.tensor + m->place.shard, bytes, text,
+                            sizeof(text));
+    trm_rates_destroy(rates);
+    (void)trm_fail(TRM_ERR_NO_MEMORY, "%s; %s", said, text);
 }
 
 /* Rank 0's plan reaches all, who check that it is for the model that they have opened. */
@@ -60,7 +155,7 @@ static trm_status share_plan(trm_tensor_model *m, const trm_tensor_model_options
     void *p = NULL;
     trm_status st = TRM_OK;
 
-    if (job->rank == 0)
+    if (job->rank == 0 && m->plan != NULL)
         st = trm_plan_encode(m->plan, &p, &bytes);
     count = st == TRM_OK ? bytes : 0;
     if (job->size > 1) {
@@ -91,10 +186,11 @@ static void log_ledger(const trm_tensor_model *m)
     l = &m->plan->ledger[at];
     TRM_LOG(TRM_LOG_INFO, "plan",
             "replica %d, stage %d, shard %d: weights %.1f MB (%.1f mapped), activations %.1f, "
-            "staging %.1f, communicators %.1f, in all %.1f",
+            "staging %.1f, communicators %.1f, workspace %.1f, in all %.1f",
             m->place.replica, m->place.stage, m->place.shard, (double)l->weights / 1e6,
             (double)l->mapped / 1e6, (double)l->activations / 1e6, (double)l->staging / 1e6,
-            (double)l->communicators / 1e6, (double)trm_ledger_total(l) / 1e6);
+            (double)l->communicators / 1e6, (double)l->workspace / 1e6,
+            (double)trm_ledger_total(l) / 1e6);
 }
 
 /* All have opened what rank 0 has: a plan's graph hash knows neither weights nor YAML, and without
@@ -118,6 +214,8 @@ static trm_status same_model(const trm_tensor_model *m, trm_job *job)
 trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options *o,
                             trm_status prepared)
 {
+    bool needs = false;
+    int devices = 0;
     trm_status st;
 
     m->parallel = (trm_parallel){1, 1, 1};
@@ -126,14 +224,18 @@ trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options 
     TRM_CHECK(trm_job_agree(o->job, prepared, TRMI_OPEN_TIMEOUT_MS));
     if (o->job->size > 1)
         TRM_CHECK(same_model(m, o->job));
-    if (!needs_plan(o)) {
-        TRM_CHECK(without_plan(m, o));
-    } else {
+    TRM_CHECK(needs_plan(m, o, &needs));
+    if (needs) {
+        TRM_CHECK(count_devices(m, o, &devices));
+        m->planned = plan_options(m, o, devices);
         st = o->job->rank == 0 ? make_plan(m, o) : TRM_OK;
         TRM_CHECK(trm_job_agree(o->job, st, TRMI_OPEN_TIMEOUT_MS));
         TRM_CHECK(trm_job_agree(o->job, share_plan(m, o), TRMI_OPEN_TIMEOUT_MS));
-        m->parallel = m->plan->parallel;
     }
+    if (m->plan == NULL)
+        TRM_CHECK(without_plan(m, o));
+    else
+        m->parallel = m->plan->parallel;
     m->place = trm_parallel_place(&m->parallel, o->job->rank);
     log_ledger(m);
     return TRM_OK;

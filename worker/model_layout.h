@@ -13,6 +13,10 @@ trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options 
 /* Makes the communicators, and one place for packed weights that several replicas hold. As above.
  */
 trm_status trmi_layout_groups(trm_tensor_model *m, const trm_tensor_model_options *o);
+/* Device memory ran out although the plan fitted: trm_message then also has the biggest items of
+ * this rank's ledger and a layout that would fit. Nothing where there is no plan, or the memory is
+ * the host's. `m`: a trm_tensor_model. */
+void trmi_layout_explain(void *m);
 /* Names the constants of this rank's graph among the processes of the job; 0: not shared. */
 uint64_t trmi_layout_weight_space(const trm_tensor_model *m);
 

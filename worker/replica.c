@@ -249,6 +249,13 @@ static trm_status make_room(trm_replica *r)
 
 /* ---- life ---- */
 
+static bool has_packed_attention(trm_device *d)
+{
+    const trm_op_desc desc = {.op = TRM_OP_TrmAttentionPacked};
+
+    return d->ops->supports(d, &desc);
+}
+
 static trm_status make_local(trm_replica *r)
 {
     const trm_replica_options *o = &r->options;
@@ -265,6 +272,8 @@ static trm_status make_local(trm_replica *r)
     }
     if (o->local == NULL && (o->dtype == TRM_DTYPE_BF16 || o->dtype == TRM_DTYPE_F16))
         TRM_CHECK(trm_pass_precision(r->local, o->dtype));
+    if (o->local == NULL && has_packed_attention(o->device))
+        TRM_CHECK(trm_pass_pack_attention(r->local));
     eo.comm = r->tensor > 1 ? o->stage : NULL;
     eo.group = r->group;
     return trm_engine_create(r->local, o->device, &eo, &r->engine);

@@ -35,6 +35,10 @@ typedef struct trm_replica_options {
     trm_graph *local;     /* the finished graph of this place, borrowed; NULL: made from the plan */
     trm_dtype dtype;      /* F32, BF16, F16: as trm_tensor_model_options; not applied to `local` */
     trm_engine_options engine;
+    /* called where this rank's engine ran out of memory in a step; may say more in trm_message.
+     * NULL: nothing more is known */
+    void (*no_memory)(void *ctx);
+    void *ctx;
 } trm_replica_options;
 
 /* Collective over the replica. Loads this rank's share. */

@@ -49,6 +49,13 @@ static trm_status is_usable(const trm_replica *r)
     return TRM_OK;
 }
 
+static trm_status explained(const trm_replica *r, trm_status st)
+{
+    if (st == TRM_ERR_NO_MEMORY && r->options.no_memory != NULL)
+        r->options.no_memory(r->options.ctx);
+    return st;
+}
+
 /* Room for `bytes` in a buffer that grows. */
 static trm_status grow(void **memory, size_t *max, size_t bytes)
 {
@@ -186,8 +193,8 @@ trm_status trm_replica_submit(trm_replica *r, const trm_tensor *inputs)
     u->submitted = false;
     TRM_CHECK(half_sent(r, announce(r, u->number, inputs)));
     r->next_step++;
-    u->st = overlaps(r) ? trm_engine_submit(r->engine, r->in)
-                        : trm_engine_run(r->engine, r->in, r->out);
+    u->st = explained(r, overlaps(r) ? trm_engine_submit(r->engine, r->in)
+                                     : trm_engine_run(r->engine, r->in, r->out));
     if (is_the_end(u->st))
         return broken(r, u->st);
     if (u->st == TRM_OK && overlaps(r))
@@ -318,7 +325,7 @@ static trm_status follow_step(trm_replica *r)
         for (int i = 0; i < r->local->input_count; i++)
             r->in[i] = r->message.tensors[r->in_from[i]];
     }
-    st = trm_engine_run(r->engine, r->in, r->out);
+    st = explained(r, trm_engine_run(r->engine, r->in, r->out));
     if (is_the_end(st))
         return broken(r, st);
     if (st != TRM_OK)

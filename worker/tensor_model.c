@@ -69,12 +69,16 @@ static trm_status load(trm_tensor_model *m, const trm_tensor_model_options *o)
                               .replica = m->replica_comm,
                               .stage = m->stage_comm,
                               .dtype = o != NULL ? o->dtype : TRM_DTYPE_NONE,
+                              .no_memory = trmi_layout_explain,
+                              .ctx = m,
                               .engine = {.profile = o != NULL && o->profile}};
     trm_status st = TRM_OK;
 
     ro.engine.weight_space = trmi_layout_weight_space(m);
     if (m->place.replica < m->parallel.data)
         st = trm_replica_create(&ro, &m->replica);
+    if (st == TRM_ERR_NO_MEMORY)
+        trmi_layout_explain(m);
     return o == NULL || o->job == NULL ? st : trm_job_agree(o->job, st, TRMI_OPEN_TIMEOUT_MS);
 }
 

@@ -13,15 +13,16 @@ extern "C" {
 
 typedef struct trm_tensor_model {
     trm_package *package;
-    trm_graph *graph;        /* the package's: names, inputs and outputs of the whole model */
-    trm_device *device;      /* borrowed */
-    trm_replica *replica;    /* NULL: this rank is left over */
-    trm_parallel parallel;   /* what the job does */
-    trm_place place;         /* of this rank in it */
-    trm_plan *plan;          /* NULL: nothing was planned */
-    trm_comm *replica_comm;  /* NULL: one rank */
-    trm_comm *stage_comm;    /* NULL: one shard */
-    trm_weight_share *share; /* packed weights that replicas of this host have in common */
+    trm_graph *graph;         /* the package's: names, inputs and outputs of the whole model */
+    trm_device *device;       /* borrowed */
+    trm_replica *replica;     /* NULL: this rank is left over */
+    trm_parallel parallel;    /* what the job does */
+    trm_place place;          /* of this rank in it */
+    trm_plan *plan;           /* NULL: nothing was planned */
+    trm_plan_options planned; /* with it; pointers are NULL */
+    trm_comm *replica_comm;   /* NULL: one rank */
+    trm_comm *stage_comm;     /* NULL: one shard */
+    trm_weight_share *share;  /* packed weights that replicas of this host have in common */
 } trm_tensor_model;
 
 typedef struct trm_tensor_model_options {

@@ -212,6 +212,82 @@ fail:
     return st;
 }
 
+static trm_status packed_run(trm_kernel *base, trm_stream *s, const void *const *in,
+                             void *const *out, void *workspace)
+{
+    const attention_kernel *k = (const attention_kernel *)base;
+    size_t size = trm_dtype_bytes(k->a.q.dtype);
+    const unsigned char *rows = in[0];
+    trmi_attention a = k->a;
+
+    (void)workspace;
+    a.q.data = rows;
+    a.k.data = rows + k->key_at * size;
+    a.v.data = rows + k->value_at * size;
+    a.mask.data = a.mask.dtype == TRM_DTYPE_NONE ? NULL : in[1];
+    a.out = out[0];
+    return k->launch(&a, trmi_cuda_stream(base, s));
+}
+
+static const trm_kernel_ops packed_ops = {
+    .name = "attention packed", .run = packed_run, .destroy = trmi_cuda_kernel_free};
+
+/* q, k, v are stretches of the rows of one tensor; the rows of the result are dense. */
+static trm_status packed_fill(const trm_cuda *cuda, const trm_op_desc *desc, attention_kernel *k)
+{
+    const trm_tensor *x = &desc->inputs[0];
+    trm_tensor four[IN_MASK + 1] = {{.dtype = TRM_DTYPE_NONE}};
+    trm_op_desc masked = *desc;
+    trmi_attention *a = &k->a;
+    int64_t row = x->dims[2];
+    trmi_attention_view *views[3] = {&a->q, &a->k, &a->v};
+
+    TRM_CHECK(sized(desc, x->dims[0], &a->batch));
+    TRM_CHECK(sized(desc, trm_attr_int(desc->attrs, "heads", 0), &a->heads));
+    TRM_CHECK(sized(desc, x->dims[1], &a->q_len));
+    TRM_CHECK(sized(desc, trm_attr_int(desc->attrs, "dim", 0), &a->dim));
+    TRM_CHECK(sized(desc, trm_attr_int(desc->attrs, "v_dim", 0), &a->v_dim));
+    a->kv_heads = a->heads;
+    a->kv_len = a->q_len;
+    a->left = a->right = -1;
+    a->multiprocessors = cuda->multiprocessors;
+    a->scale = (double)trm_attr_float(desc->attrs, "scale", 1.0f);
+    for (int i = 0; i < 3; i++)
+        *views[i] = (trmi_attention_view){.dtype = x->dtype,
+                                          .batch = x->dims[1] * row,
+                                          .head = i < 2 ? a->dim : a->v_dim,
+                                          .row = row,
+                                          .column = 1};
+    k->key_at = (size_t)a->heads * (size_t)a->dim; /* in elements */
+    k->value_at = 2 * k->key_at;
+    a->y = flat_view(desc->outputs[OUT_Y].dtype, a->heads, a->q_len, a->v_dim);
+    if (desc->input_count > 1)
+        four[IN_MASK] = desc->inputs[1];
+    masked.inputs = four;
+    masked.input_count = IN_MASK + 1;
+    return mask_view(&masked, a);
+}
+
+trm_status trmi_cuda_prepare_attention_packed(trm_cuda *cuda, trm_op_desc *desc,
+                                              trm_kernel **kernel_out)
+{
+    attention_kernel *k = NULL;
+    trm_status st;
+
+    TRM_CHECK(trmi_cuda_begin(desc));
+    if (!trm_dtype_is_float(desc->inputs[0].dtype))
+        return trmi_cuda_bad_dtype(desc, 0, "a float");
+    TRM_CHECK(trmi_cuda_kernel_new(cuda, sizeof(*k), &packed_ops, &k));
+    TRM_TRY(st, packed_fill(cuda, desc, k), fail);
+    choose(k);
+    k->base.base.ops = &packed_ops;
+    *kernel_out = &k->base.base;
+    return TRM_OK;
+fail:
+    trmi_cuda_kernel_free(&k->base.base);
+    return st;
+}
+
 /* Heads and lengths of ONNX Attention from q, k, v and the caches. */
 static trm_status onnx_sizes(const trm_op_desc *desc, attention_kernel *k)
 {

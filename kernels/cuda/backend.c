@@ -93,6 +93,14 @@ static trm_status cuda_alloc(trm_device *d, trm_memory_kind kind, size_t bytes, 
     return TRM_OK;
 }
 
+static trm_status cuda_memory_free(trm_device *d, size_t *bytes_out)
+{
+    size_t all_bytes;
+
+    (void)d;
+    return TRMI_CUDA(cudaMemGetInfo(bytes_out, &all_bytes));
+}
+
 static void cuda_free(trm_device *d, trm_memory_kind kind, void *memory)
 {
     cudaError_t e;
@@ -353,6 +361,7 @@ static const trm_device_ops cuda_ops = {
     .notes_fetch = cuda_notes_fetch,
     .notes_check = cuda_notes_check,
     .mark_begin = cuda_mark_begin,
+    .memory_free = cuda_memory_free,
     .mark_end = cuda_mark_end,
     .destroy = cuda_destroy,
 };

@@ -33,6 +33,12 @@ TRM_MUST_USE trm_status trm_pass_posts(trm_graph *g);
  * where a chain begins or ends; norms, softmax and reductions stay in fp32; inputs and outputs of
  * the graph keep their dtypes. */
 TRM_MUST_USE trm_status trm_pass_precision(trm_graph *g, trm_dtype dtype);
+/* Whether the node can be part of such a chain: what it makes is then 16 bits. For estimates. */
+bool trm_pass_precision_lowers(const trm_node *n);
+
+/* Self-attention reads the rows of one product instead of transposed q, k and v: for a device that
+ * has TrmAttentionPacked, after trm_pass_finish and trm_pass_precision. */
+TRM_MUST_USE trm_status trm_pass_pack_attention(trm_graph *g);
 
 /* What every model goes through once after import: infer, fold, infer, fuse (all but post-ops),
  * infer. evaluator may be NULL (no folding). The planner looks at the graph in this state. */

@@ -1,7 +1,8 @@
-/* Mixed precision: convolutions and matrix products read and write 16 bits, and so does what passes
- * their results on (pools, activations, sums, data movement); everything else stays in fp32, behind
- * Cast nodes. Constant weights stay fp32 in the graph: their kernels pack them to 16 bits. Graph
- * inputs and outputs keep their dtypes; bodies of If, Loop and Scan stay as they are. */
+/* Mixed precision: convolutions, matrix products and attention read and write 16 bits, and so does
+ * what passes their results on (pools, activations, sums, norms, data movement); everything else
+ * stays in fp32, behind Cast nodes. Constant weights stay fp32 in the graph: their kernels pack
+ * them to 16 bits. Graph inputs and outputs keep their dtypes; bodies of If, Loop and Scan stay as
+ * they are. */
 #include "model/passes/passes.h"
 #include "model/passes/rewrite.h"
 #include "model/shape/shape.h"
@@ -17,12 +18,23 @@ typedef struct mixed {
 static bool is_host(trm_op op)
 {
     return op == TRM_OP_Conv || op == TRM_OP_ConvTranspose || op == TRM_OP_MatMul ||
-           op == TRM_OP_Gemm;
+           op == TRM_OP_Gemm || op == TRM_OP_TrmAttention;
+}
+
+/* Norms compute in fp32 whatever they read and write: between 16-bit products they need no casts,
+ * and lose nothing that the product after them would not. */
+static bool is_norm(const trm_node *n)
+{
+    return n->op == TRM_OP_LayerNormalization &&
+           (n->output_count < 2 || n->outputs[1] == TRM_NO_VALUE) &&
+           (n->output_count < 3 || n->outputs[2] == TRM_NO_VALUE);
 }
 
 /* Operators that pass 16-bit data on: all float inputs and the outputs are of one dtype. */
 static bool passes_on(const trm_node *n)
 {
+    if (is_norm(n))
+        return true;
     switch (n->op) {
     case TRM_OP_MaxPool:
         return n->output_count < 2 || n->outputs[1] == TRM_NO_VALUE;
@@ -52,6 +64,11 @@ static bool passes_on(const trm_node *n)
     default:
         return false;
     }
+}
+
+bool trm_pass_precision_lowers(const trm_node *n)
+{
+    return is_host(n->op) || passes_on(n);
 }
 
 static trm_status add_cast(mixed *m, int from, int to, trm_dtype dtype)
@@ -149,10 +166,13 @@ static bool became_low(const mixed *m, int v)
     return v != TRM_NO_VALUE && v < m->count && m->low[v] == v;
 }
 
-/* Kernels take fp32 constants as weights, biases and operands of post-ops. */
+/* Kernels take fp32 constants as weights, biases and operands of post-ops; masks hold numbers that
+ * 16 bits do not. */
 static bool stays_fp32(const trm_graph *g, const trm_node *n, int i)
 {
-    return is_host(n->op) && i > 0 && trm_graph_is_constant(g, n->inputs[i]);
+    if (n->op == TRM_OP_TrmAttention && i == 3)
+        return true;
+    return (is_host(n->op) || is_norm(n)) && i > 0 && trm_graph_is_constant(g, n->inputs[i]);
 }
 
 static trm_status lower_node(mixed *m, int node)
@@ -180,6 +200,8 @@ static trm_status visit(mixed *m, int node)
     bool any = false;
     int form;
 
+    if (n->op == TRM_OP_Shape || n->op == TRM_OP_Size)
+        return TRM_OK; /* of any dtype */
     for (int i = 0; i < n->input_count; i++)
         any = any || became_low(m, n->inputs[i]) ||
               (n->inputs[i] != TRM_NO_VALUE && is_f32(g, n->inputs[i]) &&

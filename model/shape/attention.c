@@ -83,6 +83,26 @@ trm_status trmi_rule_attention(trmi_io io)
     return TRM_OK;
 }
 
+trm_status trmi_rule_attention_packed(trmi_io io)
+{
+    int64_t heads = trm_attr_int(&io->node->attrs, "heads", 0);
+    int64_t dim = trm_attr_int(&io->node->attrs, "dim", 0);
+    int64_t v_dim = trm_attr_int(&io->node->attrs, "v_dim", 0);
+    trm_tensor y = io->in[0];
+
+    TRM_CHECK(trmi_shape_want_rank(io, 0, 3));
+    if (heads < 1 || dim < 1 || v_dim < 1 || heads > 65536 || dim > 65536 || v_dim > 65536)
+        return trmi_shape_bad(io, "heads %lld of sizes %lld and %lld", (long long)heads,
+                              (long long)dim, (long long)v_dim);
+    if (y.rank == 3) {
+        if (trmi_shape_differ(y.dims[2], heads * (2 * dim + v_dim)))
+            return trmi_shape_bad(io, "rows are not heads * (2 * dim + v_dim)");
+        y.dims[2] = heads * v_dim;
+    }
+    trmi_shape_out(io, 0, trmi_shape_dtype(io, 0), &y);
+    return TRM_OK;
+}
+
 trm_status trmi_rule_trm_attention(trmi_io io)
 {
     bool transposed = trm_attr_int(&io->node->attrs, "k_transposed", 0) != 0;

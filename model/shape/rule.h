@@ -127,6 +127,7 @@ TRMI_RULE(einsum);
 /* attention.c */
 TRMI_RULE(attention);
 TRMI_RULE(trm_attention);
+TRMI_RULE(attention_packed);
 TRMI_RULE(linear_attention);
 TRMI_RULE(rotary);
 /* view.c */

@@ -180,6 +180,7 @@ static const trm_shape_rule rules[TRM_OP_COUNT] = {
     [TRM_OP_Xor] = trmi_rule_compare,
     [TRM_OP_TrmSilu] = trmi_rule_same,
     [TRM_OP_TrmAttention] = trmi_rule_trm_attention,
+    [TRM_OP_TrmAttentionPacked] = trmi_rule_attention_packed,
     [TRM_OP_TrmGatherPart] = trmi_rule_gather_part,
     [TRM_OP_TrmImageTable] = trmi_rule_image_table,
     [TRM_OP_TrmAllReduce] = trmi_rule_same,

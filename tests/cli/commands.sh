@@ -54,6 +54,11 @@ check "plan" 0 '^\* data=2,tensor=2,pipeline=1 .*B$' plan --ranks 4 --parallel d
 check "plan, choice" 0 '^chosen   data=.*: .*(throughput|the best)' plan --ranks 4
 check "plan, ledger" 0 '^  1, 1  .* MB$' plan --ranks 4 --parallel tensor=2,pipeline=2
 check "plan, cuda" 0 '^chosen ' plan --ranks 8 --device cuda:80GiB
+check "plan, cuda, card" 0 '^rates    data sheet \(cuda:h200: H200 141 GB\)$' plan --ranks 4 --device cuda:h200 --dtype fp16
+check "plan, cuda, ledger" 0 '^  0, 0 .* MB .* MB$' plan --ranks 8 --device cuda:80GiB
+check "plan, cuda, as JSON" 0 '"on_cpu": .*"ledger": \[.*"workspace": [0-9]+, "host": [0-9]+' plan --ranks 8 --device cuda:80GiB --json
+check "plan, no such card" 2 "^trireme plan: device 'cuda:h20': want cpu:CORES .*h200, l40s, b200" plan --device cuda:h20
+check "inspect, cuda" 0 '^on the CPU +[0-9]+ nodes' "$trireme" inspect "$data/resnet18/model.onnx" --device cuda
 check "plan, hosts" 0 '^chosen ' plan --ranks 4 --hosts 2 --objective latency
 check "plan, verbose" 0 "Conv.*out channels" plan --ranks 2 --parallel tensor=2 --verbose
 check "plan as JSON" 0 '^\{"model": ".*"parallel": \{"data": 1, "tensor": 4, "pipeline": 1\}.*\]\}$' \

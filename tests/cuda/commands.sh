@@ -61,6 +61,12 @@ head -n 40 "$demo/labels.csv" >"$dir/labels.csv"
     >"$dir/out" 2>"$dir/err" || fail score
 grep -q '^accuracy 359/360$' "$dir/err" || grep -q '^accuracy 359/360$' "$dir/out" || fail "score on the device"
 
+# BERT's attention reads the rows of one product: no transposes are left
+"$trireme" bench "$source/tests/data/networks/bert" --device cuda --dtype bf16 --dim sequence=16 --rounds 1 --profile \
+    >"$dir/out" 2>"$dir/err" || fail "bench bert"
+grep -q 'attention packed' "$dir/err" || fail "attention is not packed"
+! grep -q 'Transpose' "$dir/err" || fail "transposes around a packed attention"
+
 # an index out of range in the data fails its record alone, as on the CPU
 awk 'BEGIN { for (i = 0; i < 6; i++) { id = i == 3 ? 100000 : i
     printf "{\"input_ids\":[%d,2,3],\"attention_mask\":[1,1,1],\"token_type_ids\":[0,0,0]}\n", id } }' >"$dir/in.jsonl"
@@ -77,10 +83,28 @@ TRM_EMU_FAULT=5:700 timeout 60 "$trireme" run "$demo" --image "$demo/images/000.
 grep -q 'the GPU failed (.*700' "$dir/err" || fail "a lost device is not reported"
 [ ! -s "$dir/out" ] || fail "a lost device answered"
 
-# too little device memory: what is big, what would fit
+# too little device memory: said before anything is loaded, what is big, what would fit
 rc=0
 TRM_EMU_MEMORY=300000 timeout 60 "$trireme" bench "$source/tests/data/networks/resnet50" --device cuda --rounds 1 >"$dir/out" \
     2>"$dir/err" || rc=$?
-[ $rc != 0 ] || fail "300 KB of device memory were enough"
-grep -qi 'memory' "$dir/err" || fail "no word of memory"
+[ $rc = 2 ] || fail "300 KB of device memory: exit code $rc, want 2"
+grep -q 'the model does not fit: .* the limit is 0.3 MB; the biggest weights are ' "$dir/err" || fail "no word of memory"
+# the plan fits a limit that the device has not: while loading, or in the first step
+for memory in 1000 100000 450000; do
+    rc=0
+    TRM_EMU_MEMORY=$memory timeout 60 "$trireme" bench "$source/tests/data/networks/resnet50" --device cuda --rounds 1 \
+        --memory 1GiB >"$dir/out" 2>"$dir/err" || rc=$?
+    [ $rc = 1 ] || fail "$memory bytes of device memory: exit code $rc, want 1"
+    grep -q 'the plan needs .* MB (.*weights .* the biggest weights are ' "$dir/err" || fail "$memory bytes: not explained"
+done
+
+# rates: measured, cached, used
+export TRM_CACHE="$dir/cache" TRM_PROBE=quick
+"$trireme" devices --measure >"$dir/out" 2>"$dir/err" || fail "devices --measure"
+grep -q '^cuda:0 rates measured 2' "$dir/out" || fail "no rates of the device"
+grep -q '^  from a kernel to the next ' "$dir/out" || fail "no gap"
+[ "$(find "$dir/cache" -name 'rates-*' | wc -l)" = 2 ] || fail "rates of the CPU and of the device are not cached"
+"$trireme" inspect "$source/tests/data/networks/resnet50" --device cuda >"$dir/out" 2>"$dir/err" || fail "inspect"
+grep -q '^on cuda .* nodes$' "$dir/out" || fail "inspect does not say what runs on the device"
+grep -q '^on the CPU .* nodes' "$dir/out" || fail "inspect does not say what runs beside it"
 echo "ok"

@@ -15,7 +15,7 @@ static const struct reason {
     {TRM_OP_If, "control flow: the executor runs the bodies"},
     {TRM_OP_Loop, "control flow: the executor runs the bodies"},
     {TRM_OP_Scan, "control flow: the executor runs the bodies"},
-    {TRM_OP_LinearAttention, "no kernel yet"},
+    {TRM_OP_TrmAttentionPacked, "made for devices that have it (CUDA)"},
 };
 
 static bool listed(trm_op op)
