@@ -189,7 +189,8 @@ static const row rows[] = {
     /* gather and scatter */
     {TRM_OP_Gather, "f32[30522,768] i64[n,s]", "", "f32[n,s,768]"},
     {TRM_OP_Gather, "i64<n,3,4> i64(-1)", "", "i64[]"},
-    {TRM_OP_TrmAttentionPacked, "f16[n,s,96] f32[n,1,1,s]", "heads:2 dim:16 v_dim:16", "f16[n,s,32]"},
+    {TRM_OP_TrmAttentionPacked, "f16[n,s,96] f32[n,1,1,s]", "heads:2 dim:16 v_dim:16",
+     "f16[n,s,32]"},
     {TRM_OP_TrmAttentionPacked, "f32[n,s,95]", "heads:2 dim:16 v_dim:16", "!rows are not"},
     {TRM_OP_TrmGatherPart, "f32[100,768] i64[n,s]", "", "f32[n,s,768]"},
     {TRM_OP_TrmImageTable, "u8[n,7,5,3] f32[3,256]", "", "f32[n,3,7,5]"},
