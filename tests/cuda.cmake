@@ -4,18 +4,12 @@ if(NOT TARGET trm_cuda_host)
   message(STATUS "tests/cuda: no CUDA headers: the kernels are not tested")
   return()
 endif()
-include(CheckLanguage)
-check_language(CXX)
 if(NOT CMAKE_CXX_COMPILER)
   message(STATUS "tests/cuda: no C++ compiler: the kernels are not tested")
   return()
 endif()
-enable_language(CXX)
 set(CMAKE_CXX_STANDARD 17)
 set(CMAKE_CXX_EXTENSIONS ON)
-if(TRM_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${TRM_CCACHE})
-endif()
 
 file(GLOB emulation CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulation/*.cpp)
 set_source_files_properties(${trm_cuda_cu} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
@@ -32,6 +26,12 @@ target_link_options(trireme_cuda_emulated PRIVATE LINKER:-Bsymbolic
   LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/cuda/emulation/exports.map)
 target_link_libraries(trireme_cuda_emulated PRIVATE Threads::Threads m)
 set_target_properties(trireme_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
+# the real module: every symbol of it is found, and without a real driver it says so
+if(TARGET trireme_cuda)
+  add_test(NAME cuda/module COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/module.sh $<TARGET_FILE:trireme>
+    $<TARGET_FILE:trireme_cuda> $<TARGET_FILE:trireme_cuda_emulated> ${CMAKE_SOURCE_DIR})
+  set_tests_properties(cuda/module PROPERTIES LABELS "unit;cuda" TIMEOUT 60)
+endif()
 set(kernels_ran ${CMAKE_CURRENT_BINARY_DIR}/kernels-ran.txt)
 set(TRM_CUDA_EMULATION
   "TRM_CUDA_MODULE=$<TARGET_FILE:trireme_cuda_emulated>;TRM_CUDA_DRIVER=$<TARGET_FILE:trireme_cuda_emulated>"

@@ -25,6 +25,15 @@ static bool is_sticky(cudaError_t e)
     }
 }
 
+/* The runtime finds nothing to work with, whatever the driver said. */
+static bool cannot_start(cudaError_t e)
+{
+    return e == cudaErrorInsufficientDriver || e == cudaErrorNoDevice ||
+           e == cudaErrorStubLibrary || e == cudaErrorInitializationError ||
+           e == cudaErrorSystemDriverMismatch || e == cudaErrorCompatNotSupportedOnDevice ||
+           e == cudaErrorNoKernelImageForDevice;
+}
+
 trm_status trmi_cuda_check(cudaError_t error, const char *what)
 {
     if (error == cudaSuccess)
@@ -35,6 +44,8 @@ trm_status trmi_cuda_check(cudaError_t error, const char *what)
                         "started anew to use it",
                         cudaGetErrorName(error), (int)error, cudaGetErrorString(error), what);
     (void)cudaGetLastError(); /* not sticky: the runtime forgets it */
+    if (cannot_start(error))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "CUDA does not start: %s", cudaGetErrorString(error));
     if (error == cudaErrorMemoryAllocation)
         return trm_fail(TRM_ERR_NO_MEMORY, "%s: out of device memory", what);
     return trm_fail(TRM_ERR_INTERNAL, "%s: %s (CUDA error %d: %s)", what, cudaGetErrorName(error),
