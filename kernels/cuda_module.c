@@ -5,10 +5,12 @@
 #include "base/log.h"
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MODULE_NAME "libtrireme_cuda.so"
@@ -39,6 +41,24 @@ static const char *find_module(char *path, size_t bytes)
     return MODULE_NAME;
 }
 
+/* The loader maps what the file's headers promise and dies where the file ends before: a copy that
+ * was cut short is found here. What is no ELF file it refuses by itself. */
+static bool is_whole(const char *path)
+{
+    FILE *f = fopen(path, "rbe");
+    Elf64_Ehdr head;
+    bool whole = true;
+    struct stat s;
+
+    if (f == NULL)
+        return true;
+    if (fread(&head, sizeof(head), 1, f) == 1 && memcmp(head.e_ident, ELFMAG, SELFMAG) == 0 &&
+        fstat(fileno(f), &s) == 0)
+        whole = head.e_shoff + (uint64_t)head.e_shnum * head.e_shentsize <= (uint64_t)s.st_size;
+    fclose(f);
+    return whole;
+}
+
 static trm_status open_module(void)
 {
     char path[PATH_MAX + 64];
@@ -50,6 +70,9 @@ static trm_status open_module(void)
     if (module != NULL)
         return TRM_OK;
     name = find_module(path, sizeof(path));
+    if (!is_whole(name))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "the CUDA backend cannot be loaded: %s is cut short",
+                        name);
     handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (handle == NULL)
         return trm_fail(TRM_ERR_UNSUPPORTED, "the CUDA backend cannot be loaded: %s", dlerror());

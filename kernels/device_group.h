@@ -53,6 +53,9 @@ typedef struct trm_device_group_ops {
     /* in: send[r] bytes for rank r one after another; out: receive[r] from rank r */
     trm_status (*alltoall)(trm_device_group *g, trm_stream *s, const void *in, const size_t *send,
                            void *out, const size_t *receive);
+    /* After a loss: whatever waits on the device for a peer ends, so that the device's streams can
+     * be waited for; the group is broken. Does not wait. */
+    void (*abandon)(trm_device_group *g);
     void (*destroy)(trm_device_group *g);
 } trm_device_group_ops;
 

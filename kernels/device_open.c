@@ -79,7 +79,9 @@ trm_status trm_device_open(const char *name, int local_rank, int threads, trm_de
                        &pair.device);
     if (st != TRM_OK && is_auto) {
         snprintf(pair.note, sizeof(pair.note), "%s", trm_message());
-        TRM_LOG(TRM_LOG_DEBUG, "device", "the CPU computes: %s", pair.note);
+        /* a machine without a driver is no news; one whose GPU cannot be used is */
+        TRM_LOG(strncmp(pair.note, "no CUDA", 7) == 0 ? TRM_LOG_DEBUG : TRM_LOG_WARN, "device",
+                "the CPU computes: %s", pair.note);
         pair.device = pair.host;
     } else if (st != TRM_OK) {
         trm_device_destroy(pair.host);

@@ -84,8 +84,10 @@ static void bring(walk *w, int node, int v, unsigned char to)
 static void place(walk *w, int node)
 {
     const trm_node *n = &w->g->nodes[node];
-    bool own = (trm_op_get(n->op)->flags & (TRM_OPF_CONTROL | TRM_OPF_COLLECTIVE)) != 0;
-    bool has = own || trm_cuda_has_operator(n->op), host = false;
+    bool own = (trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0;
+    bool has = own ||
+               ((trm_op_get(n->op)->flags & TRM_OPF_CONTROL) == 0 && trm_cuda_has_operator(n->op)),
+         host = false;
     int first = n->input_count > 0 ? n->inputs[0] : TRM_NO_VALUE;
     unsigned char to = ON_DEVICE;
 

@@ -45,6 +45,7 @@ trm_status trmi_flights_create(trm_engine *e)
     TRM_CHECK(ops->stream_create(e->device, &e->stream));
     TRM_CHECK(ops->stream_create(e->device, &e->up));
     TRM_CHECK(ops->stream_create(e->device, &e->down));
+    TRM_CHECK(ops->event_create(e->device, &e->settled));
     e->staged = trm_calloc((size_t)e->graph->input_count + 1, sizeof(trm_tensor));
     e->out_places = trm_calloc((size_t)e->graph->output_count + 1, sizeof(trmi_place));
     if (e->staged == NULL || e->out_places == NULL)
@@ -95,6 +96,8 @@ void trmi_flights_destroy(trm_engine *e)
     for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
         if (streams[i] != NULL)
             ops->stream_destroy(e->device, streams[i]);
+    if (e->settled != NULL)
+        ops->event_destroy(e->device, e->settled);
     trm_free(e->staged);
     trm_free(e->out_places);
 }
@@ -308,6 +311,12 @@ static trm_status wait_for(trm_engine *e, trm_event *event)
         if (now - start > SPIN_US)
             nanosleep(&nap, NULL);
     }
+}
+
+trm_status trmi_engine_wait(trm_engine *e)
+{
+    TRM_CHECK(e->device->ops->event_record(e->device, e->settled, e->stream));
+    return wait_for(e, e->settled);
 }
 
 trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs)

@@ -166,6 +166,7 @@ struct trm_engine {
     int dynamic_max;
     trmi_buffer workspace[TRMI_PLACES];
     /* a device with memory of its own: */
+    trm_event *settled;
     trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */
     trmi_flight flights[TRMI_FLIGHTS]; /* a ring */
     int flight_first, flight_count;
@@ -232,6 +233,9 @@ void trmi_stretches_destroy(trm_engine *e, trmi_segment *s);
 /* engine_device.c: inputs and outputs of a device with memory of its own. */
 trm_status trmi_flights_create(trm_engine *e);
 void trmi_flights_destroy(trm_engine *e);
+/* The host waits for all that was enqueued on the engine's stream: with a deadline, and not longer
+ * than the group is whole. */
+trm_status trmi_engine_wait(trm_engine *e);
 trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs);
 trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs);
 

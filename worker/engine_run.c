@@ -165,7 +165,7 @@ trm_status trmi_engine_settle(trm_engine *e)
 {
     if (!e->busy)
         return TRM_OK;
-    TRM_CHECK(e->device->ops->stream_wait(e->device, e->stream));
+    TRM_CHECK(trmi_engine_wait(e));
     e->busy = false;
     return TRM_OK;
 }

@@ -211,6 +211,23 @@ static trm_status same_model(const trm_tensor_model *m, trm_job *job)
     return trm_job_agree(job, st, TRMI_OPEN_TIMEOUT_MS);
 }
 
+/* All compute on the same kind of device: plans, and what records are made into, depend on it. */
+static trm_status same_kind(const trm_tensor_model *m, trm_job *job)
+{
+    char first[16];
+    const char *mine = m->device->ops->name;
+    trm_status st = TRM_OK;
+
+    snprintf(first, sizeof(first), "%s", mine);
+    TRM_CHECK(trm_job_bcast(job, first, sizeof(first), 0, TRMI_OPEN_TIMEOUT_MS));
+    if (strcmp(first, mine) != 0)
+        st = trm_fail(TRM_ERR_CONFIG,
+                      "computes on device '%s', rank 0 on '%s': all ranks want the same; choose "
+                      "with --device",
+                      mine, first);
+    return trm_job_agree(job, st, TRMI_OPEN_TIMEOUT_MS);
+}
+
 trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options *o,
                             trm_status prepared)
 {
@@ -222,8 +239,10 @@ trm_status trmi_layout_plan(trm_tensor_model *m, const trm_tensor_model_options 
     if (o == NULL || o->job == NULL)
         return prepared;
     TRM_CHECK(trm_job_agree(o->job, prepared, TRMI_OPEN_TIMEOUT_MS));
-    if (o->job->size > 1)
+    if (o->job->size > 1) {
+        TRM_CHECK(same_kind(m, o->job));
         TRM_CHECK(same_model(m, o->job));
+    }
     TRM_CHECK(needs_plan(m, o, &needs));
     if (needs) {
         TRM_CHECK(count_devices(m, o, &devices));

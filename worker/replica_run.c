@@ -3,6 +3,7 @@
  * What a rank waits for comes in the order of steps, from one rank each time: the step plan from
  * the leader, crossing tensors from the same shard of the stage before, results from shard 0 of a
  * stage. So nothing has to be matched, only checked. */
+#define _GNU_SOURCE
 #include "worker/replica_impl.h"
 
 #include "worker/engine_impl.h"
@@ -10,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A lost rank or a lost device ends the replica. */
 static bool is_the_end(trm_status st)
@@ -23,12 +25,23 @@ static bool overlaps(const trm_replica *r)
     return r->size == 1 && r->depth > 1;
 }
 
+static trm_status lost_device(trm_replica *r)
+{
+    char host[64] = "?";
+    trm_device_info info;
+
+    r->options.device->ops->info(r->options.device, &info);
+    if (gethostname(host, sizeof(host) - 1) != 0)
+        snprintf(host, sizeof(host), "?");
+    return trm_fail_context(TRM_ERR_COMM, "host %s, %s", host, info.name);
+}
+
 static trm_status broken(trm_replica *r, trm_status st)
 {
     if (is_the_end(st))
         r->broken = true;
     /* for everybody else this rank is lost */
-    return st == TRM_ERR_DEVICE ? trm_fail_context(TRM_ERR_COMM, "this rank's device") : st;
+    return st == TRM_ERR_DEVICE ? lost_device(r) : st;
 }
 
 /* Whatever ended a step's message half-way (no memory for it, say), others have had it and wait. */

@@ -283,12 +283,15 @@ trm_status launch(const trmi_attention *a, cudaStream_t stream)
     bytes = static_cast<size_t>(kKeys * (kWidth > kDepth ? kWidth : kDepth) + kKeys * kHigh +
                                 (o.resident ? (a->dim + 3) / 4 * 4 : kDepth) * kHigh) *
             sizeof(F);
-    if (bytes > 48 * 1024) {
+    static size_t allowed = 48 * 1024; /* never lowered: captured launches rely on it; one thread */
+
+    if (bytes > allowed) {
         const auto kernel = attention_simt<F, kRows, kWidth>;
 
         TRM_CHECK(TRMI_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(bytes))));
+        allowed = bytes;
     }
     return trmi_launched(
         TRM_LAUNCH((attention_simt<F, kRows, kWidth>),

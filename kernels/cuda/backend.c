@@ -109,8 +109,10 @@ static void cuda_free(trm_device *d, trm_memory_kind kind, void *memory)
     if (memory == NULL)
         return;
     e = kind == TRM_MEMORY_PINNED ? cudaFreeHost(memory) : cudaFree(memory);
-    if (e != cudaSuccess)
-        TRM_LOG(TRM_LOG_WARN, "cuda", "free: %s", cudaGetErrorString(e));
+    if (e != cudaSuccess) { /* of a lost device, again and again: it has been told */
+        TRM_LOG(TRM_LOG_DEBUG, "cuda", "free: %s", cudaGetErrorString(e));
+        (void)cudaGetLastError();
+    }
 }
 
 static trm_status cuda_copy_in(trm_device *d, trm_stream *s, void *to, const void *from,
@@ -412,7 +414,7 @@ static trm_status create(const trm_cuda_options *options, trm_device *host, trm_
     TRM_TRY(st, TRMI_CUDA(cudaSetDevice(cuda->ordinal)), fail);
     TRM_TRY(st, describe(cuda), fail);
     TRM_TRY(st, TRMI_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)), fail);
-    trmi_gpu_overlaps = cuda->capability >= 90;
+    trmi_gpu_overlaps = cuda->capability >= 90 && trmi_cuda_overlap_compiled();
     *device_out = &cuda->base;
     return TRM_OK;
 fail:

@@ -81,7 +81,7 @@ static inline cudaStream_t trmi_cuda_stream(const trm_kernel *k, const trm_strea
  * INTERNAL; the text has CUDA's name and words. */
 trm_status trmi_cuda_check(cudaError_t error, const char *what);
 #define TRMI_CUDA(call) trmi_cuda_check((call), #call)
-/* The same behind a launch: also takes the error that the runtime keeps. */
+/* The same behind a launch. */
 trm_status trmi_launched(cudaError_t error, const char *kernel);
 /* "Relu 'name': input 0 is u8: want ..." UNSUPPORTED */
 trm_status trmi_cuda_bad_dtype(const trm_op_desc *desc, int input, const char *want);
@@ -130,6 +130,9 @@ TRM_MUST_USE trm_status trmi_cuda_pack_plain(trm_cuda *cuda, const trm_op_desc *
 TRM_MUST_USE trm_status trmi_cuda_upload(trm_cuda *cuda, void *device_to, const void *host_from,
                                          size_t bytes);
 void trmi_cuda_staging_fini(trm_cuda *cuda);
+
+/* overlap.cu: launches may overlap with the end of the kernel before them. */
+bool trmi_cuda_overlap_compiled(void);
 
 /* table.c */
 trmi_cuda_prepare trmi_cuda_kernel_of(trm_op op); /* NULL: no kernel */

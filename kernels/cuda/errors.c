@@ -19,6 +19,12 @@ static bool is_sticky(cudaError_t e)
     case cudaErrorDevicesUnavailable:
     case cudaErrorContextIsDestroyed:
     case cudaErrorUnknown:
+    case cudaErrorMpsRpcFailure:
+    case cudaErrorExternalDevice:
+#if CUDART_VERSION >= 13000
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+#endif
         return true;
     default:
         return false;
@@ -54,9 +60,7 @@ trm_status trmi_cuda_check(cudaError_t error, const char *what)
 
 trm_status trmi_launched(cudaError_t error, const char *kernel)
 {
-    cudaError_t kept = cudaPeekAtLastError();
-
-    return trmi_cuda_check(error != cudaSuccess ? error : kept, kernel);
+    return trmi_cuda_check(error, kernel); /* the launch gives its own error */
 }
 
 trm_status trmi_cuda_bad_dtype(const trm_op_desc *desc, int input, const char *want)

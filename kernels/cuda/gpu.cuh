@@ -7,6 +7,7 @@
  *  - every kernel begins with TRM_KERNEL_BEGIN(): it waits for the kernels before it in the stream
  *    (programmatic dependent launch: the launch itself overlaps with their end) before the first
  *    access to global memory, and lets the next one be launched;
+ *  - __restrict__ means nothing here, for the same reason;
  *  - dynamic shared memory is declared with TRM_DYN_SMEM(float, name);
  *  - no inline PTX outside this file, no cooperative groups, no grid-wide barriers, no
  *    __CUDA_ARCH__. */
@@ -28,7 +29,8 @@ inline float trm_exp2(float x)
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-/* Set once when the device is created: the chip has programmatic dependent launch (sm_90 on). */
+/* Set once when the device is created: the chip has programmatic dependent launch (sm_90 on), and
+ * the code that runs on it was compiled with the wait in it. */
 extern "C" bool trmi_gpu_overlaps;
 
 template <class... P, class... A>
@@ -146,5 +148,12 @@ template <int kPending> __device__ __forceinline__ void trm_cp_async_wait()
 #endif
 
 #include "kernels/cuda/types.cuh"
+
+#if !defined(TRM_EMULATE)
+/* A kernel is alive while the one before it still writes what it will read (TRM_KERNEL_BEGIN): loads
+ * through const __restrict__ pointers could become ld.global.nc, which wants memory that is read-only
+ * for the kernel's whole life, and could move above the wait. */
+#define __restrict__
+#endif
 
 #endif

@@ -8,6 +8,8 @@
 #include "kernels/cuda/group.h"
 #include "kernels/cuda/group_sum.h"
 
+#include <pthread.h>
+
 #if __has_include(<nccl.h>)
 #define TRMI_HAVE_NCCL 1
 #include <nccl.h>
@@ -42,6 +44,8 @@ TRM_MUST_USE trm_status trmi_cuda_peers_meet(trm_cuda *cuda, trmi_group_peers *p
                                              const trmi_group_card *all);
 /* COMM: a peer did not come to a sum. */
 TRM_MUST_USE trm_status trmi_cuda_peers_check(const trmi_group_peers *peers);
+/* Kernels that wait for peers give up. Takes NULL. */
+void trmi_cuda_peers_stop(trmi_group_peers *peers);
 /* well: nothing has failed: peers that still read from this rank are waited for, a moment. Takes
  * NULL. */
 void trmi_cuda_peers_destroy(trmi_group_peers *peers, bool well);
@@ -71,6 +75,9 @@ struct trmi_group {
                               time: all go to one stream, or to streams that wait for each other */
     trmi_group_peers *peers;
     bool ready, broken;
+    pthread_t aborter; /* ncclCommAbort on a thread of its own: it waits for captured graphs, which
+                          are destroyed meanwhile */
+    bool aborting;
     char why[400]; /* it is broken */
 };
 

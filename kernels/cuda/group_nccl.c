@@ -77,6 +77,10 @@ static void end_communicator(struct trmi_group *g)
     int64_t deadline = trm_deadline_us(FINISH_TIMEOUT_MS);
     ncclResult_t r = ncclInProgress;
 
+    if (g->aborting) {
+        (void)pthread_join(g->aborter, NULL);
+        g->comm = NULL;
+    }
     if (g->comm == NULL)
         return;
     if (g->ready && !g->broken) {
@@ -92,6 +96,24 @@ static void end_communicator(struct trmi_group *g)
     else
         (void)g->nccl->CommAbort(g->comm);
     g->comm = NULL;
+}
+
+static void *abort_communicator(void *ctx)
+{
+    struct trmi_group *g = ctx;
+
+    (void)g->nccl->CommAbort(g->comm);
+    return NULL;
+}
+
+static void abandon(trm_device_group *base)
+{
+    struct trmi_group *g = self(base);
+
+    g->broken = true;
+    trmi_cuda_peers_stop(g->peers);
+    if (g->comm != NULL && !g->aborting)
+        g->aborting = pthread_create(&g->aborter, NULL, abort_communicator, g) == 0;
 }
 
 static void destroy(trm_device_group *base)
@@ -200,6 +222,7 @@ const trm_device_group_ops trmi_cuda_group_ops = {
     .allgather = trmi_cuda_group_allgather,
     .reduce_scatter = trmi_cuda_group_reduce_scatter,
     .alltoall = trmi_cuda_group_alltoall,
+    .abandon = abandon,
     .destroy = destroy,
 };
 

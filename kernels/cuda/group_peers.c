@@ -161,12 +161,18 @@ static void await_readers(const trmi_group_peers *p)
     trm_free(m);
 }
 
+void trmi_cuda_peers_stop(trmi_group_peers *p)
+{
+    if (p != NULL && p->words != NULL)
+        __atomic_store_n(&p->words->stop, 1, __ATOMIC_RELEASE);
+}
+
 void trmi_cuda_peers_destroy(trmi_group_peers *p, bool well)
 {
     if (p == NULL)
         return;
-    if (p->words != NULL && !well)
-        __atomic_store_n(&p->words->stop, 1, __ATOMIC_RELEASE);
+    if (!well)
+        trmi_cuda_peers_stop(p);
     (void)cudaDeviceSynchronize(); /* no kernel of ours waits any more */
     if (p->met && well)
         await_readers(p);

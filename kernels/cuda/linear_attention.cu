@@ -96,10 +96,14 @@ extern "C" trm_status trmi_cuda_linear_attention(const trmi_linear_attention *a,
     if (pairs > INT32_MAX || slices > UINT16_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "LinearAttention of %lld heads",
                         static_cast<long long>(pairs));
-    if (bytes > 48 * 1024)
+    static size_t allowed = 48 * 1024; /* never lowered: captured launches rely on it; one thread */
+
+    if (bytes > allowed) {
         TRM_CHECK(TRMI_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void *>(linear_attention),
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(bytes))));
+        allowed = bytes;
+    }
     return trmi_launched(
         TRM_LAUNCH(linear_attention,
                    dim3(static_cast<unsigned>(pairs), static_cast<unsigned>(slices)), kColumns,

@@ -172,8 +172,9 @@ START_TEST(integers)
 
     for (size_t d = 0; d < COUNT(ints); d++) {
         bool sign = trm_dtype_is_signed_int(ints[d]);
-        int64_t top = (int64_t)(UINT64_C(1) << (8 * trm_dtype_bytes(ints[d]) - 1));
-        const int64_t ends[] = {sign ? -top : 0, sign ? top - 1 : 2 * top - 1, 0, -1, 1, 70};
+        uint64_t top = UINT64_C(1) << (8 * trm_dtype_bytes(ints[d]) - 1);
+        const int64_t ends[] = {
+            sign ? (int64_t)(0 - top) : 0, (int64_t)(sign ? top - 1 : 2 * top - 1), 0, -1, 1, 70};
         trm_tensor a = kit_random(KIT_T(ints[d], 361), sign ? -9 : 0, 10);
         trm_tensor b = kit_random(KIT_T(ints[d], 361), sign ? -9 : 0, 10);
         trm_dtype to = r->compare ? TRM_DTYPE_BOOL : ints[d];
