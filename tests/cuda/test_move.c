@@ -377,8 +377,9 @@ static void check_shifted(trm_op op, trm_attrs *attrs, trm_tensor *in, int in_co
                 copies[i].data = NULL;
             KIT_OK(trm_tensor_bytes(&in[i], &bytes));
             memory[i] = kit_device_memory(d, bytes + 64);
-            from[i] = (char *)memory[i] + off;
-            KIT_OK(d->ops->copy_in(d, NULL, (char *)memory[i] + off, in[i].data, bytes));
+            /* whole elements: an index stays aligned */
+            from[i] = (char *)memory[i] + off / elem * trm_dtype_bytes(in[i].dtype);
+            KIT_OK(d->ops->copy_in(d, NULL, (void *)(uintptr_t)from[i], in[i].data, bytes));
         }
         KIT_OK(d->ops->prepare(d, &desc, &k));
         KIT_OK(trm_tensor_bytes(y, &bytes));

@@ -212,7 +212,8 @@ static bool give(Comm *c, const std::vector<Op> &ops)
             return fail(c, ncclInternalError, "more data than the emulation has room for"), false;
         mine.given[i] = ops[i].given;
         mine.given[i].at = at;
-        std::memcpy(c->area(c->rank) + at, ops[i].from, bytes);
+        if (bytes > 0)
+            std::memcpy(c->area(c->rank) + at, ops[i].from, bytes);
         at += (bytes + 15) / 16 * 16;
     }
     mine.count = int(ops.size());
