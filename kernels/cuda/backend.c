@@ -161,6 +161,7 @@ static trm_status cuda_stream_create(trm_device *d, trm_stream **stream_out)
     trm_stream *s = trm_calloc(1, sizeof(*s));
     trm_status st;
 
+    (void)d;
     if (s == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "stream");
     st = TRMI_CUDA(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
@@ -168,7 +169,6 @@ static trm_status cuda_stream_create(trm_device *d, trm_stream **stream_out)
         trm_free(s);
         return st;
     }
-    s->cuda = (trm_cuda *)d;
     *stream_out = s;
     return TRM_OK;
 }

@@ -44,12 +44,10 @@ struct trm_cuda {
     void *dnn;                  /* struct of dnn.c, likewise */
     void (*blaslt_fini)(trm_cuda *cuda);
     void (*dnn_fini)(trm_cuda *cuda);
-    cudaError_t lost; /* the sticky error that ended the device; cudaSuccess */
 };
 
 struct trm_stream {
     cudaStream_t stream;
-    trm_cuda *cuda;
 };
 
 /* Prepares a kernel or fails: UNSUPPORTED (dtype, attribute: say which; the executor then runs the
