@@ -75,6 +75,9 @@ if(TRM_CUDA_FOUND)
   target_compile_options(trireme_cuda PRIVATE
     $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror,-fvisibility=hidden>)
   target_link_libraries(trireme_cuda PRIVATE CUDA::cudart CUDA::cublasLt ${TRM_CUDNN_LIBRARY})
+  if(CMAKE_BUILD_TYPE STREQUAL "Release" AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
+    target_compile_options(trireme_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size>) # a third of the size
+  endif()
   # NCCL is opened at run time (group_load.c), and is then found beside the others
   # its own symbols first: the program exports names, too
   target_link_options(trireme_cuda PRIVATE LINKER:-Bsymbolic)

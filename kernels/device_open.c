@@ -46,7 +46,7 @@ static trm_status open_cuda(const char *name, int local_rank, trm_device *host,
 {
     trm_cuda_probe_result *probe = trm_calloc(1, sizeof(*probe));
     trm_cuda_options options = {.device = 0};
-    int devices[TRM_CUDA_DEVICES_MAX], count;
+    int devices[TRM_CUDA_DEVICES_MAX] = {0}, count;
     trm_status st = TRM_OK;
 
     if (probe == NULL)
@@ -56,7 +56,7 @@ static trm_status open_cuda(const char *name, int local_rank, trm_device *host,
         st = trm_fail(TRM_ERR_UNSUPPORTED, "%s", probe->why);
     } else if (name[4] == ':') {
         count = parse_list(name + 5, devices, TRM_CUDA_DEVICES_MAX);
-        options.device = devices[local_rank % count];
+        options.device = devices[count > 0 ? local_rank % count : 0];
     } else {
         options.device = local_rank % probe->count;
     }

@@ -424,6 +424,8 @@ trm_status trmi_cuda_dnn_plan(trm_cuda *cuda, const trmi_dnn_desc *desc, trmi_dn
         TRM_CHECK(dnn_init(cuda));
     s = cuda->dnn;
     for (p = s->plans; p != NULL; p = p->next) {
+        /* zeroed before they are filled: padding counts as equal */
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-exp42-c,cert-flp37-c) */
         if (memcmp(&p->desc, desc, sizeof(*desc)) != 0)
             continue;
         if (p->chosen.plan == NULL)
