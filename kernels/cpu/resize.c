@@ -321,7 +321,7 @@ static trm_status resize_new(const trm_op_desc *desc, const resize_spec *s, trmi
     r->dtype = x->dtype;
     r->nearest = s->mode == RESIZE_NEAREST;
     r->extrapolation = trm_attr_float(desc->attrs, "extrapolation_value", 0);
-    elem.data = r->extrapolation_elem;
+    elem.data = &r->extrapolation_elem;
     trm_tensor_set_f64(&elem, 0, (double)r->extrapolation);
     r->in_elems = r->out_elems = r->unit_bytes = 1;
     for (int i = 0; i < rank; i++) {

@@ -21,7 +21,7 @@ typedef struct trmi_resize {
     trm_dtype dtype;
     bool nearest;
     float extrapolation;
-    _Alignas(8) unsigned char extrapolation_elem[8]; /* as an element of dtype */
+    uint64_t extrapolation_elem; /* its first bytes are it as an element of dtype */
     int rank; /* of the storage, trailing untouched dims merged */
     size_t in_dims[TRMI_RESIZE_RANK], out_dims[TRMI_RESIZE_RANK];
     bool resized[TRMI_RESIZE_RANK];

@@ -42,7 +42,7 @@ static void fill_outside(const trmi_resize *r, unsigned char *out, size_t bytes)
     size_t elem = trm_dtype_bytes(r->dtype);
 
     for (size_t i = 0; i < bytes; i += elem)
-        memcpy(out + i, r->extrapolation_elem, elem);
+        memcpy(out + i, &r->extrapolation_elem, elem);
 }
 
 /* Rows of the last resized axis. Neighbouring output rows often have one source: copy the row
