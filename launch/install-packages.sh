@@ -8,7 +8,7 @@ build=(
     build-essential cmake ninja-build pkg-config ccache git ca-certificates
     libdnnl-dev libopenmpi-dev openmpi-bin openssh-client
     libzmq3-dev libmsgpack-dev libyaml-dev libjansson-dev zlib1g-dev
-    libpng-dev libjpeg62-turbo-dev
+    libpng-dev libjpeg62-turbo-dev libpcre2-dev libutf8proc-dev
 )
 # what the tests and the checks of tests/lint need on top
 tests=(check python3 libonnx-testdata clang libomp-dev clang-format clang-tidy shellcheck)
