@@ -268,7 +268,7 @@ static void get_candidate(struct reader *r, trm_candidate *c)
 
 static void get_input(struct reader *r, trm_tensor *t)
 {
-    t->dtype = (trm_dtype)get_range(r, 1, TRM_DTYPE_COUNT - 1, "an input has no dtype");
+    t->dtype = (trm_dtype)get_range(r, 1, TRM_DTYPE_PLAIN_COUNT - 1, "an input has no dtype");
     t->rank = get_range(r, 0, TRM_RANK_MAX, "an input has too many dims");
     for (int d = 0; d < t->rank; d++) {
         t->dims[d] = (int64_t)get_bits(r, 8);
