@@ -358,7 +358,8 @@ static trm_status read_item(trm_lm_score *s, struct item *it, const trm_wire_rec
     if (it->line == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "not JSON at byte %d: %s", error.position, error.text);
     TRM_CHECK(sort_out(it, s->model->language, &endpoint, &body));
-    d.seed = hash_of(it, r);
+    if (!d.seed_given)
+        d.seed = hash_of(it, r);
     st = trm_lm_request_read(s->model->language, endpoint, body, &d, &it->request);
     json_decref(body);
     if (st == TRM_OK && it->request->model == NULL) {
