@@ -24,12 +24,16 @@ typedef struct trmi_weights {
     size_t bytes;   /* packed, or as it is */
     size_t mapped;  /* of those, read where they lie in the mapped file */
     size_t staging; /* gathered for a moment, to be packed: no stretch of its source */
+    size_t packed;  /* of `bytes`: a kernel's own copy */
 } trmi_weights;
 /* Of an accelerator, or of the host's memory. */
 typedef struct trmi_holder {
     bool gpu;
     trm_dtype dtype; /* of dense operators */
 } trmi_holder;
+/* Of each node of a rank's graph, bytes of the KV cache that it wants for options->kv_tokens:
+ * kv_bytes_out [node_count]. False: this is no language model's graph. */
+bool trmi_ledger_kv(const trm_graph *local, const trm_plan_options *options, size_t *kv_bytes_out);
 /* weights_out: [value_count]; zero where nothing reads it. */
 void trmi_ledger_weights(const trm_graph *local, const trmi_holder *holder,
                          trmi_weights *weights_out);
@@ -69,7 +73,10 @@ typedef struct trmi_division {
     int *run_here;         /* [local->node_count] nodes of `finished` that it became: 0 or 1 */
     trmi_weights *weights; /* [local->value_count] */
     size_t *weight_bytes;  /* the same, bytes alone */
-    size_t *value_bytes;
+    size_t *value_bytes;   /* [local->value_count] crossing a cut */
+    bool language;         /* a language model */
+    size_t *kv_bytes;      /* [local->node_count] of the KV cache */
+    size_t all_kv_bytes;
     size_t input_bytes, output_bytes; /* of a step */
     size_t activation_bytes;          /* of all of it */
     size_t slot_bytes;                /* the largest contribution to a collective */

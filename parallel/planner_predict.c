@@ -180,10 +180,11 @@ static size_t beside_bytes(const trmi_planner *p, const trmi_division *d, size_t
     return staging + (d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
 }
 
-/* Of a stage: the constants that its nodes read in `g`, and its part of the activations. */
+/* Of a stage: the constants that its nodes read in `g`, what they want of a KV cache, and its part
+ * of the activations. */
 static trm_status stage_ledger(const trmi_planner *p, const trmi_division *d, const trm_graph *g,
-                               const trmi_weights *weights, const trm_stages *s, int micro,
-                               int stage, trm_ledger *ledger_out)
+                               const trmi_weights *weights, const size_t *kv, const trm_stages *s,
+                               int micro, int stage, trm_ledger *ledger_out)
 {
     trm_ledger l = {.communicators = communicator_bytes(d, s, micro, stage)};
     trmi_holder holder = trmi_holder_of(p->options);
@@ -193,6 +194,7 @@ static trm_status stage_ledger(const trmi_planner *p, const trmi_division *d, co
     if (seen == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count);
     for (int n = s->cuts[stage]; n < s->cuts[stage + 1]; n++) {
+        l.kv += kv[n];
         for (int i = 0; i < g->nodes[n].input_count; i++) {
             int v = g->nodes[n].inputs[i];
 
@@ -218,23 +220,28 @@ trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, con
 {
     trm_graph *g = NULL;
     trmi_weights *weights = NULL;
+    size_t *kv = NULL;
     trmi_holder holder = trmi_holder_of(p->options);
     trm_status st;
 
     TRM_CHECK(trmi_division_lower(p->g, d->sharding, d->strategy, shard, &g));
     weights = trm_calloc((size_t)g->value_count + 1, sizeof(*weights));
-    if (weights == NULL || g->node_count != d->local->node_count) {
-        st = weights == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count)
-                             : trm_fail(TRM_ERR_INTERNAL, "shard %d has %d nodes, shard %d has %d",
-                                        shard, g->node_count, d->tensor - 1, d->local->node_count);
+    kv = trm_calloc((size_t)g->node_count + 1, sizeof(*kv));
+    if (weights == NULL || kv == NULL || g->node_count != d->local->node_count) {
+        st = weights == NULL || kv == NULL
+                 ? trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count)
+                 : trm_fail(TRM_ERR_INTERNAL, "shard %d has %d nodes, shard %d has %d", shard,
+                            g->node_count, d->tensor - 1, d->local->node_count);
         goto done;
     }
     trmi_ledger_weights(g, &holder, weights);
+    (void)trmi_ledger_kv(g, p->options, kv);
     st = TRM_OK;
     for (int i = 0; i < s->count && st == TRM_OK; i++)
-        st = stage_ledger(p, d, g, weights, s, micro, i, &ledger[i * d->tensor + shard]);
+        st = stage_ledger(p, d, g, weights, kv, s, micro, i, &ledger[i * d->tensor + shard]);
 done:
     trm_free(weights);
+    trm_free(kv);
     trm_graph_destroy(g);
     return st;
 }
@@ -246,7 +253,7 @@ static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, co
     for (int i = 0; i < s->count; i++) {
         trm_ledger l;
 
-        TRM_CHECK(stage_ledger(p, d, d->local, d->weights, s, micro, i, &l));
+        TRM_CHECK(stage_ledger(p, d, d->local, d->weights, d->kv_bytes, s, micro, i, &l));
         if (trm_ledger_total(&l) > *bytes_out)
             *bytes_out = trm_ledger_total(&l);
     }
@@ -263,6 +270,7 @@ static trm_status cut(const trmi_planner *p, trmi_division *d, const trm_paralle
     size_t staging = 0, nodes = (size_t)d->local->node_count + 1;
     trm_stage_costs costs = {.weight_bytes = d->weight_bytes,
                              .value_bytes = d->value_bytes,
+                             .node_bytes = d->kv_bytes,
                              .message_us = message_us,
                              .ctx = &m,
                              .messages = trm_rates_is_gpu(p->options->rates)
@@ -422,7 +430,8 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
     TRM_CHECK(try_division(p, d, c, stages_out, division_out));
     if (c->memory > p->limit && l->tensor > 1) {
         bool gpu = trm_rates_is_gpu(p->options->rates);
-        size_t other = d->activation_bytes + (gpu ? beside_bytes(p, d, 0) : 2 * d->slot_bytes);
+        size_t other = d->activation_bytes + (gpu ? beside_bytes(p, d, 0) : 2 * d->slot_bytes) +
+                       d->all_kv_bytes / (size_t)l->pipeline;
         size_t room = p->limit > other ? p->limit - other : 1;
 
         if (gpu && trm_dtype_bytes(p->options->dtype) == 2)
