@@ -75,6 +75,78 @@ static inline bool trmi_lm_halves(trm_dtype t) /* scales are of 16 elements */
     return t == TRM_DTYPE_Q2_K || t == TRM_DTYPE_Q3_K || t == TRM_DTYPE_Q6_K;
 }
 
+static inline size_t trmi_lm_data_bytes(trm_dtype t) /* of a group of a panel */
+{
+    return (size_t)trmi_lm_bits(t) * 64;
+}
+
+/* What stands before the data of a chunk: scales. Inside, of group i of the chunk:
+ *   plain:   d at 32 * i, mins at 64 + 32 * i, fp16 [16];
+ *   K-quant: d at 0, dmin at 32, fp16 [16]; 8-bit scales at 64 + 16 * i and mins at 192 + 16 * i,
+ *            [16]; or, with halves, at 64 + 32 * i [16][2]: int8 scales, or (Q2_K) the scale in the
+ *            low and the min in the high nibble. */
+static inline size_t trmi_lm_head_bytes(trm_dtype t)
+{
+    return trmi_lm_super(t) ? 320 : trmi_lm_mins(t) ? 128 : 64;
+}
+
+/* Where group g of a panel is, in bytes from the panel's start; i: its place in the chunk. */
+typedef struct trmi_lm_place {
+    size_t head, data, i;
+} trmi_lm_place;
+
+static inline trmi_lm_place trmi_lm_place_of(trm_dtype t, size_t before, size_t g)
+{
+    const size_t head = trmi_lm_head_bytes(t), data = trmi_lm_data_bytes(t);
+    const size_t in_chunk = trmi_lm_super(t) ? 8 : 2, front = trmi_lm_super(t) ? 64 : 0;
+    size_t chunk = (g + before) / in_chunk, i = (g + before) % in_chunk;
+    size_t first = chunk == 0 ? 0 : chunk * in_chunk - before; /* the chunk's first group */
+    trmi_lm_place at;
+
+    at.head = front + chunk * head + first * data;
+    at.data = front + (chunk + 1) * head + g * data;
+    at.i = i;
+    return at;
+}
+
+/* Groups of the first superblock that come before the panel's first. */
+static inline size_t trmi_lm_before(trm_dtype t, const void *panel)
+{
+    return trmi_lm_super(t) ? *(const unsigned char *)panel : 0;
+}
+
+/* A group of a converted row: x = scale * q. scale is amax / 127, NaN if any element is infinite or
+ * NaN, 0 if all are below 2^-120. Sums are what offsets and mins need. */
+typedef struct trmi_lm_x {
+    int8_t q[TRMI_LM_GROUP];
+    int16_t sum[2];          /* of q, of each 16 */
+    float scale, scaled_sum; /* scale * (sum[0] + sum[1]) */
+} trmi_lm_x;
+
+/* What every instruction set computes, in this order, without contraction, so that all give the
+ * same bits (s, n: 8-bit scales and mins; dot: over u - offset, exact):
+ *   d * s is exact in fp32;
+ *   plain:          acc += (d * x.scale) * dot;       with mins: acc += m * x.scaled_sum
+ *   Q4_K, Q5_K:     acc += ((d * s) * x.scale) * dot; acc -= (m * n) * x.scaled_sum
+ *   halves:         acc += (d * x.scale) * (s0 * dot0 + s1 * dot1);
+ *   Q2_K, moreover: acc -= (m * x.scale) * (n0 * sum0 + n1 * sum1) */
+
+/* Of every type, the same for every instruction set: lm_linear_quant_pack.c. */
+#define TRMI_LM_QUANT_TYPES(X)                                                                     \
+    X(q4_0, Q4_0)                                                                                  \
+    X(q4_1, Q4_1) X(q5_0, Q5_0) X(q5_1, Q5_1) X(q8_0, Q8_0) X(q2_k, Q2_K) X(q3_k, Q3_K)            \
+        X(q4_k, Q4_K) X(q5_k, Q5_K) X(q6_k, Q6_K)
+#define TRMI_LM_QUANT_DECLARE(name, type)                                                          \
+    size_t trmi_lm_quant_panel_##name(size_t k);                                                   \
+    void trmi_lm_quant_pack_##name(const void *const *rows, size_t k, size_t k_offset, void *panel);
+TRMI_LM_QUANT_TYPES(TRMI_LM_QUANT_DECLARE)
+#undef TRMI_LM_QUANT_DECLARE
+
+size_t trmi_lm_quant_row_bytes(size_t k);
+/* One for each instruction set; all give the same bytes. */
+void trmi_lm_quant_convert(const float *x, size_t k, void *row);
+void trmi_lm_quant_convert_avx512vnni(const float *x, size_t k, void *row);
+
 #ifdef __cplusplus
 }
 #endif
