@@ -336,9 +336,14 @@ static trm_status make(const trmi_planner *p, trmi_division *d, int busy_ranks, 
     d->language = trmi_ledger_kv(d->local, p->options, d->kv_bytes);
     for (int n = 0; n < d->local->node_count; n++)
         d->all_kv_bytes += d->kv_bytes[n];
-    trmi_ledger_weights(d->local, &holder, d->weights);
-    for (int v = 0; v < d->local->value_count; v++)
-        d->weight_bytes[v] = d->weights[v].bytes;
+    trmi_ledger_weights(d->local, &holder, 0, d->local->node_count, d->weights);
+    for (int v = 0; v < d->local->value_count; v++) {
+        size_t packed = d->weights[v].packed, plain = d->weights[v].bytes - packed;
+
+        d->weight_bytes[v] = d->weights[v].mapped == 0 ? packed + plain
+                             : packed > plain          ? packed
+                                                       : plain;
+    }
     measure_values(d);
     return trmi_ledger_activations(d->finished, d->finished_descs, &holder, NULL, 0,
                                    d->finished->node_count, &d->activation_bytes);

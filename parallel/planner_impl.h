@@ -34,8 +34,8 @@ typedef struct trmi_holder {
 /* Of each node of a rank's graph, bytes of the KV cache that it wants for options->kv_tokens:
  * kv_bytes_out [node_count]. False: this is no language model's graph. */
 bool trmi_ledger_kv(const trm_graph *local, const trm_plan_options *options, size_t *kv_bytes_out);
-/* weights_out: [value_count]; zero where nothing reads it. */
-void trmi_ledger_weights(const trm_graph *local, const trmi_holder *holder,
+/* Of nodes [begin, end). weights_out: [value_count]; zero where none of them reads it. */
+void trmi_ledger_weights(const trm_graph *local, const trmi_holder *holder, int begin, int end,
                          trmi_weights *weights_out);
 /* Arena of one step of nodes with host_of[node] in [begin, end) of a finished graph with concrete
  * descs; host_of NULL: nodes themselves. */
@@ -71,8 +71,9 @@ typedef struct trmi_division {
     trm_host_part host;    /* with an accelerator: what of `finished` runs beside it */
     int *host_of;          /* [finished->node_count] its node in `local` */
     int *run_here;         /* [local->node_count] nodes of `finished` that it became: 0 or 1 */
-    trmi_weights *weights; /* [local->value_count] */
-    size_t *weight_bytes;  /* the same, bytes alone */
+    trmi_weights *weights; /* [local->value_count] of all nodes */
+    size_t *weight_bytes;  /* of a stage that reads them: of what is read packed in one place and as
+                              it is in another (a tied table) the larger */
     size_t *value_bytes;   /* [local->value_count] crossing a cut */
     bool language;         /* a language model */
     size_t *kv_bytes;      /* [local->node_count] of the KV cache */

@@ -88,12 +88,13 @@ static size_t packed_bytes(const trm_node *n, int i, const trm_value *value, trm
 /* On an accelerator weights of dense operators are kept in the dtype they are computed in, others
  * are copied as they are; where both happen there are two copies. An allocation takes whole 512
  * bytes. */
-static void weights_on_device(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
+static void weights_on_device(const trm_graph *g, trm_dtype dtype, int begin, int end,
+                              trmi_weights *w)
 {
     bool half = dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16;
 
     memset(w, 0, (size_t)g->value_count * sizeof(*w));
-    for (int n = 0; n < g->node_count; n++) {
+    for (int n = begin; n < end; n++) {
         const trm_node *node = &g->nodes[n];
 
         for (int i = 0; i < node->input_count; i++) {
@@ -120,16 +121,17 @@ static void weights_on_device(const trm_graph *g, trm_dtype dtype, trmi_weights 
     }
 }
 
-void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, trmi_weights *w)
+void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, int begin, int end,
+                         trmi_weights *w)
 {
     trm_dtype dtype = holder->dtype;
 
     if (holder->gpu) {
-        weights_on_device(g, dtype, w);
+        weights_on_device(g, dtype, begin, end, w);
         return;
     }
     memset(w, 0, (size_t)g->value_count * sizeof(*w));
-    for (int n = 0; n < g->node_count; n++) {
+    for (int n = begin; n < end; n++) {
         const trm_node *node = &g->nodes[n];
 
         for (int i = 0; i < node->input_count; i++) {
