@@ -2,6 +2,7 @@
 #include "model/graph.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
