@@ -1,0 +1,102 @@
+/* Gemma 1, 2 and 3: embeddings scaled by sqrt(hidden), norms that multiply by 1 + weight (GGUF's
+ * weights have the 1 already); 2 has norms on what attention and feed-forward add, soft caps, and a
+ * window in every other layer; 3 has norms of each head's query and key, and five layers with a
+ * window and frequencies of their own to one without. */
+#include "model/architectures/blocks.h"
+
+#include <math.h>
+
+static const char *const prefixes[] = {"model.", "",
+                                       "language_model.model.", /* with a vision tower */
+                                       "model.language_model.", NULL};
+
+#define COMMON                                                                                     \
+    [TRMI_EMBED] = "embed_tokens", [TRMI_HEAD] = "/lm_head", [TRMI_FINAL_NORM] = "norm",           \
+    [TRMI_ATTN_NORM] = "layers.*.input_layernorm", [TRMI_Q] = "layers.*.self_attn.q_proj",         \
+    [TRMI_K] = "layers.*.self_attn.k_proj", [TRMI_V] = "layers.*.self_attn.v_proj",                \
+    [TRMI_O] = "layers.*.self_attn.o_proj", [TRMI_GATE] = "layers.*.mlp.gate_proj",                \
+    [TRMI_UP] = "layers.*.mlp.up_proj", [TRMI_DOWN] = "layers.*.mlp.down_proj"
+
+#define COMMON_GGUF                                                                                \
+    [TRMI_EMBED] = "token_embd", [TRMI_HEAD] = "output", [TRMI_FINAL_NORM] = "output_norm",        \
+    [TRMI_ATTN_NORM] = "blk.*.attn_norm", [TRMI_Q] = "blk.*.attn_q", [TRMI_K] = "blk.*.attn_k",    \
+    [TRMI_V] = "blk.*.attn_v", [TRMI_O] = "blk.*.attn_output", [TRMI_FFN_NORM] = "blk.*.ffn_norm", \
+    [TRMI_GATE] = "blk.*.ffn_gate", [TRMI_UP] = "blk.*.ffn_up", [TRMI_DOWN] = "blk.*.ffn_down"
+
+static const trmi_names gemma = {
+    .prefixes = prefixes,
+    .of = {COMMON, [TRMI_FFN_NORM] = "layers.*.post_attention_layernorm"},
+};
+
+static const trmi_names gemma_gguf = {.prefixes = NULL, .of = {COMMON_GGUF}};
+
+static const trmi_names gemma2 = {
+    .prefixes = prefixes,
+    .of = {COMMON, [TRMI_Q_NORM] = "layers.*.self_attn.q_norm",
+           [TRMI_K_NORM] = "layers.*.self_attn.k_norm",
+           [TRMI_ATTN_POST_NORM] = "layers.*.post_attention_layernorm",
+           [TRMI_FFN_NORM] = "layers.*.pre_feedforward_layernorm",
+           [TRMI_FFN_POST_NORM] = "layers.*.post_feedforward_layernorm"},
+};
+
+static const trmi_names gemma2_gguf = {
+    .prefixes = NULL,
+    .of = {COMMON_GGUF, [TRMI_Q_NORM] = "blk.*.attn_q_norm", [TRMI_K_NORM] = "blk.*.attn_k_norm",
+           [TRMI_ATTN_POST_NORM] = "blk.*.post_attention_norm",
+           [TRMI_FFN_POST_NORM] = "blk.*.post_ffw_norm"},
+};
+
+trm_status trmi_gemma_build(trm_lm_build *b)
+{
+    trmi_lm_names(b, &gemma, &gemma_gguf);
+    return trmi_lm_decoder(b);
+}
+
+trm_status trmi_gemma2_build(trm_lm_build *b)
+{
+    trmi_lm_names(b, &gemma2, &gemma2_gguf);
+    return trmi_lm_decoder(b);
+}
+
+trm_status trmi_gemma3_build(trm_lm_build *b)
+{
+    return trmi_gemma2_build(b);
+}
+
+trm_status trmi_gemma_defaults(trm_lm_config *c)
+{
+    static const char tanh_gelu[] = "gelu_tanh";
+
+    c->embedding_scale = (float)sqrt((double)c->hidden);
+    c->norm_offset = c->gguf ? 0.0f : 1.0f;
+    /* The first checkpoints say "gelu" and were trained with its approximation. */
+    for (size_t i = 0; i < sizeof(tanh_gelu); i++)
+        c->activation[i] = tanh_gelu[i];
+    return TRM_OK;
+}
+
+/* The largest models scale scores by their width, not by the head's; GGUF does not say so. */
+static void gguf_scale(trm_lm_config *c, int64_t largest_layers)
+{
+    if (c->gguf && c->attention_scale == 0.0f && c->layers == largest_layers && c->heads > 0)
+        c->attention_scale = (float)(1.0 / sqrt((double)c->hidden / (double)c->heads));
+}
+
+trm_status trmi_gemma2_defaults(trm_lm_config *c)
+{
+    if (c->global_every == 0 && c->layer_windowed == NULL)
+        c->global_every = 2;
+    gguf_scale(c, 46); /* 27B */
+    return trmi_gemma_defaults(c);
+}
+
+trm_status trmi_gemma3_defaults(trm_lm_config *c)
+{
+    c->qk_norm = true;
+    if (c->global_every == 0 && c->layer_windowed == NULL)
+        c->global_every = 6;
+    if (c->rope_local_theta == 0.0)
+        c->rope_local_theta = 10000.0;
+    gguf_scale(c, 62); /* 27B */
+    return trmi_gemma_defaults(c);
+}
