@@ -96,11 +96,9 @@ static trm_status pool(trm_lm_build *b, int x, const char *kind, bool normalize,
     const trmi_attr attrs[3] = {{.name = "kind", .text = kind},
                                 {.name = normalize ? "normalize" : NULL, .integer = 1},
                                 {.name = NULL}};
-    int64_t sequences;
 
-    TRM_CHECK(trm_graph_symbol(b->g, "sequences", &sequences));
     TRM_CHECK(trmi_lm_node(b, TRM_OP_TrmPool, "pooled", inputs, 2, b->c->hidden, attrs, value_out));
-    b->g->values[*value_out].desc.dims[0] = sequences;
+    b->g->values[*value_out].desc.dims[0] = b->g->values[b->step].desc.dims[0];
     return TRM_OK;
 }
 

@@ -227,8 +227,8 @@ int64_t trmi_lm_unit(int64_t inputs, trm_dtype dtype, int64_t grain)
     if (grain <= 0 || grain > inputs)
         return 0;
     unit = lcm(grain, (int64_t)trm_dtype_block_elems(dtype));
-    if (inputs % 32 == 0)
-        unit = lcm(unit, 32);
+    /* whole vectors; kernels of float weights want pairs at the least */
+    unit = lcm(unit, inputs % 32 == 0 ? 32 : 2);
     if (inputs % unit != 0)
         return 0;
     leaves = trm_tree_leaves(inputs / unit);

@@ -19,9 +19,6 @@ typedef enum trmi_role {
     TRMI_EMBED_NORM,
     TRMI_HEAD,
     TRMI_FINAL_NORM,
-    TRMI_ROPE_FREQS, /* factors of frequencies that a GGUF file carries */
-    TRMI_ROPE_LONG,
-    TRMI_ROPE_SHORT,
     TRMI_ATTN_NORM, /* before attention; of post-norm models: after it */
     TRMI_Q,
     TRMI_K,
@@ -143,7 +140,6 @@ TRM_MUST_USE trm_status trmi_lm_head(trm_lm_build *b, int x);
 /* A whole pre-norm decoder: embedding, layers, head. */
 TRM_MUST_USE trm_status trmi_lm_decoder(trm_lm_build *b);
 
-bool trmi_lm_windowed(const trm_lm_config *c, int64_t layer);
 static inline int64_t trmi_lm_rotary(const trm_lm_config *c)
 {
     return c->rotary_dim > 0 ? c->rotary_dim : c->head_dim;
@@ -151,11 +147,9 @@ static inline int64_t trmi_lm_rotary(const trm_lm_config *c)
 
 /* Frequencies [rotary / 2] as transformers' modeling_rope_utils computes them, for a context of
  * `context` positions; and what cos and sin are multiplied by. local: of windowed layers with a
- * base of their own, which are not scaled. factors: of a GGUF file's table, or NULL. BAD_FILE:
- * parameters that make no sense. */
+ * base of their own, which are not scaled. BAD_FILE: parameters that make no sense. */
 TRM_MUST_USE trm_status trmi_rope_frequencies(const trm_lm_config *c, int64_t context, bool local,
-                                              const float *factors, float *frequencies,
-                                              float *scale_out);
+                                              float *frequencies, float *scale_out);
 /* The same as a constant of the graph, made once. */
 TRM_MUST_USE trm_status trmi_lm_rope_table(trm_lm_build *b, bool local, int *value_out,
                                            float *scale_out);

@@ -109,10 +109,10 @@ static trm_status add_inputs(trm_lm_build *b, bool encoder)
     int inputs[4], n = 0;
 
     TRM_CHECK(trm_graph_symbol(b->g, "tokens", &tokens));
-    TRM_CHECK(trm_graph_symbol(b->g, "rows", &rows));
+    TRM_CHECK(trm_graph_symbol(b->g, encoder ? "sequences" : "rows", &rows));
     TRM_CHECK(add_input(b, "tokens", TRM_DTYPE_I32, tokens, &b->tokens));
     TRM_CHECK(add_input(b, "positions", TRM_DTYPE_I32, tokens, &b->positions));
-    TRM_CHECK(add_input(b, "step", TRM_DTYPE_I64, 1, &b->step));
+    TRM_CHECK(add_input(b, "step", TRM_DTYPE_I64, encoder ? rows : 1, &b->step));
     inputs[n++] = b->tokens;
     inputs[n++] = b->positions;
     inputs[n++] = b->step;

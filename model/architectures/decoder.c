@@ -4,110 +4,38 @@
 #include <math.h>
 #include <string.h>
 
-bool trmi_lm_windowed(const trm_lm_config *c, int64_t layer)
-{
-    if (c->window <= 0)
-        return false;
-    if (c->layer_windowed != NULL)
-        return c->layer_windowed[layer] != 0;
-    return c->global_every <= 0 || (layer + 1) % c->global_every != 0;
-}
-
-/* A GGUF file's factors [n] as floats, from trm_malloc; NULL where it has none. */
-static trm_status factors_of(trm_lm_build *b, trmi_role role, int64_t n, float **factors_out)
-{
-    const trm_weight *w = trmi_lm_find(b, role, 0, ".weight");
-    float *f;
-
-    *factors_out = NULL;
-    if (w == NULL)
-        return TRM_OK;
-    TRM_CHECK(trmi_lm_shape(w, 1, &n));
-    if (w->desc.dtype != TRM_DTYPE_F32)
-        return trm_fail(TRM_ERR_BAD_FILE, "tensor '%s' is %s, want f32", w->name,
-                        trm_dtype_name(w->desc.dtype));
-    f = (float *)trm_malloc((size_t)n, sizeof(float));
-    if (f == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "factors of rope");
-    memcpy(f, w->desc.data, (size_t)n * sizeof(float));
-    *factors_out = f;
-    return TRM_OK;
-}
-
-/* LongRoPE's tables lie in tensors there: they become the configuration's. */
-static trm_status long_factors(trm_lm_build *b, int64_t n, trm_lm_config *c)
-{
-    float *part[2] = {NULL, NULL};
-    trm_status st;
-
-    TRM_TRY(st, factors_of(b, TRMI_ROPE_SHORT, n, &part[0]), done);
-    TRM_TRY(st, factors_of(b, TRMI_ROPE_LONG, n, &part[1]), done);
-    if (part[0] == NULL || part[1] == NULL)
-        goto done; /* trmi_rope_frequencies says what is missing */
-    c->rope_short = (double *)trm_arena_alloc(b->g->arena, (size_t)n, sizeof(double));
-    c->rope_long = (double *)trm_arena_alloc(b->g->arena, (size_t)n, sizeof(double));
-    if (c->rope_short == NULL || c->rope_long == NULL) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "factors of rope");
-        goto done;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        c->rope_short[i] = (double)part[0][i];
-        c->rope_long[i] = (double)part[1][i];
-    }
-    c->rope_factor_count = n;
-done:
-    trm_free(part[0]);
-    trm_free(part[1]);
-    return st;
-}
-
 trm_status trmi_lm_rope_table(trm_lm_build *b, bool local, int *value_out, float *scale_out)
 {
-    int64_t rotary = trmi_lm_rotary(b->c), layer = b->layer;
+    int64_t rotary = trmi_lm_rotary(b->c);
     trm_tensor desc = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {rotary / 2}};
-    trm_lm_config c = *b->c;
-    float *factors = NULL;
-    trm_status st;
+    trm_status st = TRM_OK;
 
-    if (b->rope[local] != TRM_NO_VALUE)
-        goto found;
-    if (rotary < 2 || rotary % 2 != 0 || rotary > c.head_dim)
-        return trm_fail(TRM_ERR_BAD_FILE,
-                        "rope: %lld of a head's %lld elements turn, want an even part",
-                        (long long)rotary, (long long)c.head_dim);
-    desc.data = trm_malloc((size_t)rotary / 2, sizeof(float));
-    if (desc.data == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "frequencies of rope");
-    b->layer = -1;
-    if (c.gguf && !local)
-        TRM_TRY(st, factors_of(b, TRMI_ROPE_FREQS, rotary / 2, &factors), fail);
-    if (c.gguf && c.rope_scaling == TRM_ROPE_LONGROPE && c.rope_short == NULL)
-        TRM_TRY(st, long_factors(b, rotary / 2, &c), fail);
-    TRM_TRY(st,
-            trmi_rope_frequencies(&c, b->options->context > 0 ? b->options->context : c.context,
-                                  local, factors, (float *)desc.data, &b->rope_scale[local]),
-            fail);
-    TRM_TRY(st,
-            trm_graph_add_constant(b->g, local ? "rope.local_frequencies" : "rope.frequencies",
-                                   &desc, &b->rope[local]),
-            fail);
-    b->layer = layer;
-    trm_free(factors);
-    trm_free(desc.data);
-found:
+    if (b->rope[local] == TRM_NO_VALUE) {
+        if (rotary < 2 || rotary % 2 != 0 || rotary > b->c->head_dim)
+            return trm_fail(TRM_ERR_BAD_FILE,
+                            "rope: %lld of a head's %lld elements turn, want an even part",
+                            (long long)rotary, (long long)b->c->head_dim);
+        desc.data = trm_malloc((size_t)rotary / 2, sizeof(float));
+        if (desc.data == NULL)
+            return trm_fail(TRM_ERR_NO_MEMORY, "frequencies of rope");
+        TRM_TRY(st,
+                trmi_rope_frequencies(b->c,
+                                      b->options->context > 0 ? b->options->context : b->c->context,
+                                      local, (float *)desc.data, &b->rope_scale[local]),
+                done);
+        st = trm_graph_add_constant(b->g, local ? "rope.local_frequencies" : "rope.frequencies",
+                                    &desc, &b->rope[local]);
+    }
     *value_out = b->rope[local];
     *scale_out = b->rope_scale[local];
-    return TRM_OK;
-fail:
-    b->layer = layer;
-    trm_free(factors);
+done:
     trm_free(desc.data);
     return st;
 }
 
 static trm_status rope(trm_lm_build *b, int x, int64_t width, const char *what, int *value_out)
 {
-    bool local = b->c->rope_local_theta > 0.0 && trmi_lm_windowed(b->c, b->layer);
+    bool local = b->c->rope_local_theta > 0.0 && trm_lm_layer_windowed(b->c, b->layer);
     trmi_attr attrs[4];
     int inputs[3] = {x, b->positions}, n = 0;
     float scale;
@@ -144,7 +72,7 @@ static trm_status attend(trm_lm_build *b, int q, int k, int v, int *value_out)
     attrs[n++] = (trmi_attr){.name = "group", .integer = c->heads / c->kv_heads};
     if (c->attention_softcap > 0.0f)
         attrs[n++] = (trmi_attr){.name = "softcap", .real = c->attention_softcap, .is_real = true};
-    if (trmi_lm_windowed(c, b->layer))
+    if (trm_lm_layer_windowed(c, b->layer))
         attrs[n++] = (trmi_attr){.name = "window", .integer = c->window};
     if (a != NULL && a->encoder)
         attrs[n++] = (trmi_attr){.name = "encoder", .integer = 1};
@@ -272,8 +200,7 @@ trm_status trmi_lm_head(trm_lm_build *b, int x)
 static trm_status layer(trm_lm_build *b, int x, int *value_out)
 {
     const trm_lm_config *c = b->c;
-    bool experts =
-        c->experts > 0 && (c->experts_every <= 1 || (b->layer + 1) % c->experts_every == 0);
+    bool experts = trm_lm_layer_has_experts(c, b->layer);
     int y;
 
     TRM_CHECK(trmi_lm_norm(b, x, TRMI_ATTN_NORM, c->hidden, c->hidden, "attention_norm", &y));

@@ -31,7 +31,6 @@ static const trmi_names gguf = {
     .of = {[TRMI_EMBED] = "token_embd",
            [TRMI_HEAD] = "output",
            [TRMI_FINAL_NORM] = "output_norm",
-           [TRMI_ROPE_FREQS] = "rope_freqs",
            [TRMI_ATTN_NORM] = "blk.*.attn_norm",
            [TRMI_Q] = "blk.*.attn_q",
            [TRMI_K] = "blk.*.attn_k",

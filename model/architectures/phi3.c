@@ -22,8 +22,6 @@ static const trmi_names gguf = {
     .of = {[TRMI_EMBED] = "token_embd",
            [TRMI_HEAD] = "output",
            [TRMI_FINAL_NORM] = "output_norm",
-           [TRMI_ROPE_LONG] = "rope_factors_long",
-           [TRMI_ROPE_SHORT] = "rope_factors_short",
            [TRMI_ATTN_NORM] = "blk.*.attn_norm",
            [TRMI_QKV] = "blk.*.attn_qkv",
            [TRMI_O] = "blk.*.attn_output",

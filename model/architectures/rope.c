@@ -124,6 +124,11 @@ static trm_status check(const trm_lm_config *c, double *factor_out)
     bool original = c->rope_scaling == TRM_ROPE_YARN || c->rope_scaling == TRM_ROPE_LONGROPE ||
                     c->rope_scaling == TRM_ROPE_LLAMA3;
 
+    /* LongRoPE with a given scale: a table of factors and no more (GGUF's of Llama 3.1) */
+    if (c->rope_scaling == TRM_ROPE_LONGROPE && c->rope_attention_factor > 0.0) {
+        *factor_out = 1.0;
+        return TRM_OK;
+    }
     if (original && c->rope_original_context < 2)
         return bad("the original context", (double)c->rope_original_context);
     if (factor == 0.0 && original && c->rope_scaling != TRM_ROPE_LLAMA3)
@@ -142,7 +147,7 @@ static trm_status check(const trm_lm_config *c, double *factor_out)
 }
 
 trm_status trmi_rope_frequencies(const trm_lm_config *c, int64_t context, bool local,
-                                 const float *factors, float *frequencies, float *scale_out)
+                                 float *frequencies, float *scale_out)
 {
     int64_t rotary = trmi_lm_rotary(c);
     double base = local ? c->rope_local_theta : c->rope_theta, factor = 1.0, longer;
@@ -173,10 +178,8 @@ trm_status trmi_rope_frequencies(const trm_lm_config *c, int64_t context, bool l
         plain(base, rotary, frequencies);
         llama3(c, rotary, frequencies);
     }
-    for (int64_t i = 0; factors != NULL && i < rotary / 2; i++)
-        frequencies[i] /= factors[i];
     for (int64_t i = 0; i < rotary / 2; i++)
         if (!isfinite(frequencies[i]))
             return bad("a frequency", (double)frequencies[i]);
-    return TRM_OK;
+    return positive((double)*scale_out) ? TRM_OK : bad("the scale", (double)*scale_out);
 }
