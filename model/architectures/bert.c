@@ -144,10 +144,3 @@ trm_status trmi_roberta_build(trm_lm_build *b)
     trmi_lm_names(b, &roberta, &gguf);
     return build(b);
 }
-
-trm_status trmi_bert_defaults(trm_lm_config *c)
-{
-    c->attention_bias = c->output_bias = c->mlp_bias = true;
-    c->rope_theta = 0.0;
-    return TRM_OK;
-}

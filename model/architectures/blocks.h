@@ -156,22 +156,14 @@ TRM_MUST_USE trm_status trmi_lm_rope_table(trm_lm_build *b, bool local, int *val
 
 /* Rows of the table (table.c). */
 trm_status trmi_llama_build(trm_lm_build *b);
-trm_status trmi_llama_defaults(trm_lm_config *c);
-trm_status trmi_qwen2_defaults(trm_lm_config *c);
-trm_status trmi_qwen3_defaults(trm_lm_config *c);
 trm_status trmi_mixtral_build(trm_lm_build *b);
 trm_status trmi_qwen3moe_build(trm_lm_build *b);
 trm_status trmi_gemma_build(trm_lm_build *b);
-trm_status trmi_gemma_defaults(trm_lm_config *c);
 trm_status trmi_gemma2_build(trm_lm_build *b);
-trm_status trmi_gemma2_defaults(trm_lm_config *c);
 trm_status trmi_gemma3_build(trm_lm_build *b);
-trm_status trmi_gemma3_defaults(trm_lm_config *c);
 trm_status trmi_phi3_build(trm_lm_build *b);
 trm_status trmi_gpt2_build(trm_lm_build *b);
-trm_status trmi_gpt2_defaults(trm_lm_config *c);
 trm_status trmi_bert_build(trm_lm_build *b);
-trm_status trmi_bert_defaults(trm_lm_config *c);
 trm_status trmi_roberta_build(trm_lm_build *b);
 
 #ifdef __cplusplus

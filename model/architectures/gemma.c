@@ -4,8 +4,6 @@
  * window and frequencies of their own to one without. */
 #include "model/architectures/blocks.h"
 
-#include <math.h>
-
 static const char *const prefixes[] = {"model.", "",
                                        "language_model.model.", /* with a vision tower */
                                        "model.language_model.", NULL};
@@ -61,42 +59,4 @@ trm_status trmi_gemma2_build(trm_lm_build *b)
 trm_status trmi_gemma3_build(trm_lm_build *b)
 {
     return trmi_gemma2_build(b);
-}
-
-trm_status trmi_gemma_defaults(trm_lm_config *c)
-{
-    static const char tanh_gelu[] = "gelu_tanh";
-
-    c->embedding_scale = (float)sqrt((double)c->hidden);
-    c->norm_offset = c->gguf ? 0.0f : 1.0f;
-    /* The first checkpoints say "gelu" and were trained with its approximation. */
-    for (size_t i = 0; i < sizeof(tanh_gelu); i++)
-        c->activation[i] = tanh_gelu[i];
-    return TRM_OK;
-}
-
-/* The largest models scale scores by their width, not by the head's; GGUF does not say so. */
-static void gguf_scale(trm_lm_config *c, int64_t largest_layers)
-{
-    if (c->gguf && c->attention_scale == 0.0f && c->layers == largest_layers && c->heads > 0)
-        c->attention_scale = (float)(1.0 / sqrt((double)c->hidden / (double)c->heads));
-}
-
-trm_status trmi_gemma2_defaults(trm_lm_config *c)
-{
-    if (c->global_every == 0 && c->layer_windowed == NULL)
-        c->global_every = 2;
-    gguf_scale(c, 46); /* 27B */
-    return trmi_gemma_defaults(c);
-}
-
-trm_status trmi_gemma3_defaults(trm_lm_config *c)
-{
-    c->qk_norm = true;
-    if (c->global_every == 0 && c->layer_windowed == NULL)
-        c->global_every = 6;
-    if (c->rope_local_theta == 0.0)
-        c->rope_local_theta = 10000.0;
-    gguf_scale(c, 62); /* 27B */
-    return trmi_gemma_defaults(c);
 }

@@ -40,10 +40,3 @@ trm_status trmi_gpt2_build(trm_lm_build *b)
     trmi_lm_names(b, &huggingface, &gguf);
     return trmi_lm_decoder(b);
 }
-
-trm_status trmi_gpt2_defaults(trm_lm_config *c)
-{
-    c->attention_bias = c->output_bias = c->mlp_bias = true;
-    c->rope_theta = 0.0; /* no rotary positions */
-    return TRM_OK;
-}

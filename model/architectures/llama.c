@@ -53,23 +53,3 @@ trm_status trmi_llama_build(trm_lm_build *b)
     trmi_lm_names(b, &huggingface, &gguf);
     return trmi_lm_decoder(b);
 }
-
-trm_status trmi_llama_defaults(trm_lm_config *c)
-{
-    c->rope_interleaved = c->gguf;
-    if (c->gguf && c->experts > 0)
-        c->experts_normalize = true; /* Mixtral: its configuration cannot say otherwise */
-    return TRM_OK;
-}
-
-trm_status trmi_qwen2_defaults(trm_lm_config *c)
-{
-    c->attention_bias = true;
-    return TRM_OK;
-}
-
-trm_status trmi_qwen3_defaults(trm_lm_config *c)
-{
-    c->qk_norm = true;
-    return TRM_OK;
-}

@@ -17,7 +17,8 @@ reference an .npz:
 
 Variants are other config files over the same weights (config.NAME.json, NAME.npz). Seeds are
 chosen such that no step of the greedy path is decided by less than 1e-3. Encoders have ids,
-lengths, and their outputs.
+lengths, and their outputs. rope.npz: rotary frequencies of models of full size, the scale behind
+them.
 """
 import json
 import os
@@ -380,7 +381,42 @@ def roberta_classes():
             extra={"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}})
 
 
-ALL = dict(llama=llama, llama_biases=llama_biases, mistral=mistral, qwen2=qwen2, qwen3=qwen3,
+# ---- frequencies of models of full size ----
+
+ROPES = {
+    "llama-3.1": dict(head_dim=128, max_position_embeddings=131072, rope=dict(
+        rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0,
+        high_freq_factor=4.0, original_max_position_embeddings=8192)),
+    "qwen2.5-yarn": dict(head_dim=128, max_position_embeddings=131072, rope=dict(
+        rope_type="yarn", rope_theta=1e6, factor=4.0, original_max_position_embeddings=32768)),
+    "linear": dict(head_dim=64, max_position_embeddings=8192, rope=dict(
+        rope_type="linear", rope_theta=10000.0, factor=3.0)),
+    "dynamic": dict(head_dim=80, max_position_embeddings=4096, length=10000, rope=dict(
+        rope_type="dynamic", rope_theta=10000.0, factor=2.0)),
+    "plain": dict(head_dim=256, max_position_embeddings=8192, rope=dict(
+        rope_type="default", rope_theta=1e6)),
+}
+
+
+def rope():
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    arrays = {}
+    for name, r in ROPES.items():
+        config = transformers.LlamaConfig(head_dim=r["head_dim"], rope_parameters=r["rope"],
+                                          max_position_embeddings=r["max_position_embeddings"])
+        if r["rope"]["rope_type"] == "default":
+            model = build("LlamaForCausalLM", transformers.LlamaConfig(**common(
+                head_dim=r["head_dim"], rope_parameters=r["rope"])))
+            f, scale = model.model.rotary_emb.inv_freq, 1.0
+        else:
+            f, scale = ROPE_INIT_FUNCTIONS[r["rope"]["rope_type"]](config, "cpu",
+                                                                   seq_len=r.get("length"))
+        arrays[name] = np.append(f.numpy(), np.float32(scale)).astype(np.float32)
+    np.savez(os.path.join(ROOT, "rope.npz"), **arrays)
+    print("rope", {k: v.shape for k, v in arrays.items()})
+
+
+ALL = dict(rope=rope, llama=llama, llama_biases=llama_biases, mistral=mistral, qwen2=qwen2, qwen3=qwen3,
            gemma=gemma, gemma2=gemma2, gemma3=gemma3, phi3=phi3, gpt2=gpt2, mixtral=mixtral,
            qwen3moe=qwen3moe, bert=bert, bert_classes=bert_classes, roberta=roberta,
            roberta_classes=roberta_classes)
