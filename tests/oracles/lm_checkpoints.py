@@ -4,7 +4,7 @@ tests/worker/test_lm_logits.c under tests/data/language/models.
 
     lm_checkpoints.py [NAME ...]
 
-Made with transformers 5.24.0, torch 2.15.0 and gguf 0.17; other versions write the same numbers up
+Made with transformers 5.24.0, torch 2.15.0 and gguf 0.19.0; other versions write the same numbers up
 to the last bits. Weights are rounded to the dtype in which they are stored, and everything is then
 computed in fp32 by the eager implementation, the whole sequence anew at each step and without a
 cache. A folder has a checkpoint as its users have it (config.json, safetensors), and for every
@@ -416,7 +416,202 @@ def rope():
     print("rope", {k: v.shape for k, v in arrays.items()})
 
 
-ALL = dict(rope=rope, llama=llama, llama_biases=llama_biases, mistral=mistral, qwen2=qwen2, qwen3=qwen3,
+# ---- GGUF ----
+
+
+def rows_in_pairs(w, heads):
+    """Rows of q or k as GGUF's llamas have them: element i of the first half of a head and of the
+    second become neighbours."""
+    return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def gguf_file(name, arch, model, tensors, kind, settings):
+    """Matrices in `kind`, vectors and what `tensors` gives as float32. Returns the file's folder."""
+    import gguf
+    path = os.path.join(ROOT, name)
+    w = gguf.GGUFWriter(path, arch)
+    c = model.config
+    w.add_block_count(c.num_hidden_layers)
+    w.add_context_length(c.max_position_embeddings)
+    w.add_embedding_length(c.hidden_size)
+    w.add_head_count(c.num_attention_heads)
+    for key, value in settings.items():
+        getattr(w, "add_" + key)(*value if isinstance(value, tuple) else (value,))
+    w.add_tokenizer_model("llama")
+    w.add_token_list([f"<{i}>" for i in range(c.vocab_size)])
+    w.add_token_scores([0.0] * c.vocab_size)
+    w.add_token_types([1] * c.vocab_size)
+    for tensor, data in tensors.items():
+        if data.ndim > 1 and kind != "F32":
+            qtype = gguf.GGMLQuantizationType[kind]
+            w.add_tensor(tensor, gguf.quants.quantize(data, qtype), raw_dtype=qtype)
+        else:
+            w.add_tensor(tensor, data.astype(np.float32))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return path
+
+
+def rounded(model, kind):
+    """The model's matrices as `kind` holds them."""
+    import gguf
+    qtype = gguf.GGMLQuantizationType[kind]
+    for p in model.parameters():
+        if p.dim() > 1:
+            p.copy_(torch.tensor(gguf.quants.dequantize(gguf.quants.quantize(p.numpy(), qtype),
+                                                        qtype)))
+
+
+LLAMA_GGUF = {
+    "model.embed_tokens": "token_embd", "lm_head": "output", "model.norm": "output_norm",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up", "mlp.gate": "ffn_gate_inp",
+}
+
+
+def renamed(model, names, change=None):
+    out = {}
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    for name, p in model.named_parameters():
+        if tied and name == "lm_head.weight":
+            continue
+        stem, _, suffix = name.rpartition(".")
+        data = p.numpy()
+        head, layer = "", stem.split(".")
+        if stem.startswith("model.layers.") or stem.startswith("transformer.h.") or \
+                stem.startswith("encoder.layer."):
+            head, stem = f"blk.{layer[2]}.", ".".join(layer[3:])
+        if change is not None:
+            data = change(stem, data)
+        out[f"{head}{names[stem]}.{suffix}"] = np.ascontiguousarray(data)
+    return out
+
+
+def llama_settings(config, **more):
+    s = dict(feed_forward_length=config.intermediate_size,
+             head_count_kv=config.num_key_value_heads,
+             layer_norm_rms_eps=config.rms_norm_eps)
+    s.update(more)
+    return s
+
+
+def llama_gguf(name, kind, scaling, seed):
+    """Llama 3.1's scaling is a tensor of factors there."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    config = transformers.LlamaConfig(**common(rope_parameters=scaling))
+    model = build("LlamaForCausalLM", config)
+    randomise(model, seed, torch.float32)
+    rounded(model, kind)
+    heads = {"self_attn.q_proj": 4, "self_attn.k_proj": 2}
+    tensors = renamed(model, LLAMA_GGUF,
+                      lambda n, d: rows_in_pairs(d, heads[n]) if n in heads else d)
+    if scaling["rope_type"] == "llama3":
+        plain = 1.0 / 10000.0 ** (np.arange(0, 16, 2, dtype=np.float32) / 16)
+        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+        tensors["rope_freqs.weight"] = plain / scaled.numpy()
+    path = gguf_file(name, "llama", model, tensors, kind, llama_settings(
+        config, rope_freq_base=10000.0, rope_dimension_count=16))
+    reference(model, path[: -len(".gguf")] + ".npz", 256)
+
+
+def gguf_llama():
+    llama_gguf("llama-f16.gguf", "F16", {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 32}, 3)
+
+
+def gguf_q8():
+    llama_gguf("llama-q8_0.gguf", "Q8_0", {"rope_type": "default", "rope_theta": 10000.0}, 4)
+
+
+def gguf_gemma3():
+    config = transformers.Gemma3TextConfig(**common(
+        hidden_size=96, head_dim=16, num_hidden_layers=7, num_key_value_heads=1, sliding_window=20,
+        intermediate_size=64, query_pre_attn_scalar=16,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}))
+    model = build("Gemma3ForCausalLM", config)
+    randomise(model, 5, torch.float16)
+    names = dict(LLAMA_GGUF, **{"post_attention_layernorm": "post_attention_norm",
+                                "pre_feedforward_layernorm": "ffn_norm",
+                                "post_feedforward_layernorm": "post_ffw_norm"})
+    tensors = renamed(model, names, lambda n, d: d + 1 if "norm" in n else d)
+    import gguf
+    path = gguf_file("gemma3-f16.gguf", "gemma3", model, tensors, "F16", llama_settings(
+        config, key_length=16, value_length=16, sliding_window=20, rope_freq_base=1e6,
+        rope_scaling_type=gguf.RopeScalingType.LINEAR, rope_scaling_factor=8.0))
+    reference(model, path[: -len(".gguf")] + ".npz", 256)
+
+
+def gguf_mixtral():
+    config = transformers.MixtralConfig(**common(num_local_experts=4, num_experts_per_tok=2,
+                                                 intermediate_size=64, rope_theta=1e6))
+    model = build("MixtralForCausalLM", config)
+    randomise(model, 6, torch.float16)
+    heads = {"self_attn.q_proj": 4, "self_attn.k_proj": 2}
+    plain, experts = {}, {}
+    for name, p in model.named_parameters():
+        (experts if "experts" in name else plain)[name] = p
+
+    class Plain:  # what renamed() looks at
+        named_parameters = staticmethod(plain.items)
+        config = model.config
+    tensors = renamed(Plain, LLAMA_GGUF,
+                      lambda n, d: rows_in_pairs(d, heads[n]) if n in heads else d)
+    for name, p in experts.items():
+        layer, data = name.split(".")[2], p.numpy()
+        if "gate_up" in name:
+            tensors[f"blk.{layer}.ffn_gate_exps.weight"] = np.ascontiguousarray(data[:, :64])
+            tensors[f"blk.{layer}.ffn_up_exps.weight"] = np.ascontiguousarray(data[:, 64:])
+        else:
+            tensors[f"blk.{layer}.ffn_down_exps.weight"] = data
+    path = gguf_file("mixtral-f16.gguf", "llama", model, tensors, "F16", llama_settings(
+        config, rope_freq_base=1e6, rope_dimension_count=16, expert_count=4, expert_used_count=2))
+    reference(model, path[: -len(".gguf")] + ".npz", 256)
+
+
+def gguf_phi3():
+    long, short = [1.2, 2.5, 6.0, 9.0], [1.0, 1.1, 1.3, 1.7]
+    config = transformers.Phi3Config(**common(
+        max_position_embeddings=256, original_max_position_embeddings=48,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 10000.0,
+                         "partial_rotary_factor": 0.5, "short_factor": short, "long_factor": long}))
+    model = build("Phi3ForCausalLM", config)
+    randomise(model, 7, torch.float16)
+    tensors = renamed(model, LLAMA_GGUF)
+    tensors["rope_factors_long.weight"] = np.array(long, np.float32)
+    tensors["rope_factors_short.weight"] = np.array(short, np.float32)
+    factor = (1 + np.log(256 / 48) / np.log(48)) ** 0.5
+    path = gguf_file("phi3-f16.gguf", "phi3", model, tensors, "F16", llama_settings(
+        config, rope_freq_base=10000.0, rope_dimension_count=8, rope_scaling_orig_ctx_len=48,
+        rope_scaling_attn_factors=float(factor)))
+    reference(model, path[: -len(".gguf")] + ".npz", 256)
+
+
+def gguf_gpt2():
+    config = transformers.GPT2Config(n_embd=64, n_head=4, n_layer=2, n_positions=128,
+                                     vocab_size=256, bos_token_id=1, eos_token_id=2)
+    model = build("GPT2LMHeadModel", config)
+    randomise(model, 8, torch.float16)
+    names = {"transformer.wte": "token_embd", "transformer.wpe": "position_embd",
+             "transformer.ln_f": "output_norm", "ln_1": "attn_norm", "ln_2": "ffn_norm",
+             "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up",
+             "mlp.c_proj": "ffn_down"}
+    tensors = renamed(model, names, lambda n, d: d.T if ".c_" in n and d.ndim == 2 else d)
+    path = gguf_file("gpt2-f16.gguf", "gpt2", model, tensors, "F16",
+                     dict(feed_forward_length=256, layer_norm_eps=config.layer_norm_epsilon))
+    reference(model, path[: -len(".gguf")] + ".npz", 256)
+
+
+ALL = dict(rope=rope, gguf_llama=gguf_llama, gguf_q8=gguf_q8, gguf_gemma3=gguf_gemma3,
+           gguf_mixtral=gguf_mixtral, gguf_phi3=gguf_phi3, gguf_gpt2=gguf_gpt2, llama=llama, llama_biases=llama_biases, mistral=mistral, qwen2=qwen2, qwen3=qwen3,
            gemma=gemma, gemma2=gemma2, gemma3=gemma3, phi3=phi3, gpt2=gpt2, mixtral=mixtral,
            qwen3moe=qwen3moe, bert=bert, bert_classes=bert_classes, roberta=roberta,
            roberta_classes=roberta_classes)

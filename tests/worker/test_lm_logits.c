@@ -45,6 +45,12 @@ static const row decoders[] = {
     {"mixtral", "config.json", "reference", 0, FP32},
     {"qwen3moe", "config.json", "reference", 0, FP32},
     {"qwen3moe", "config.plain.json", "plain", 0, FP32},
+    {"llama-f16.gguf", "", "llama-f16", 0, FP32}, /* rows of q and k in pairs, rope_freqs */
+    {"llama-q8_0.gguf", "", "llama-q8_0", 0, INT8},
+    {"gemma3-f16.gguf", "", "gemma3-f16", 0, FP32},
+    {"mixtral-f16.gguf", "", "mixtral-f16", 0, FP32},
+    {"phi3-f16.gguf", "", "phi3-f16", 0, FP32},
+    {"gpt2-f16.gguf", "", "gpt2-f16", 0, FP32},
 };
 #define DECODERS (sizeof(decoders) / sizeof(decoders[0]))
 
@@ -60,7 +66,10 @@ static reference open_reference(const row *r)
     reference f = {NULL, NULL};
     char path[512];
 
-    snprintf(path, sizeof(path), DATA "%s/%s.npz", r->path, r->reference);
+    if (is_gguf(r->path))
+        snprintf(path, sizeof(path), DATA "%s.npz", r->reference);
+    else
+        snprintf(path, sizeof(path), DATA "%s/%s.npz", r->path, r->reference);
     OK(trm_arena_create(0, &f.arena));
     OK(trm_npz_open(path, &f.file));
     return f;
