@@ -163,6 +163,7 @@ trm_status trmi_gemma2_build(trm_lm_build *b);
 trm_status trmi_gemma3_build(trm_lm_build *b);
 trm_status trmi_phi3_build(trm_lm_build *b);
 trm_status trmi_gpt2_build(trm_lm_build *b);
+trm_status trmi_starcoder2_build(trm_lm_build *b);
 trm_status trmi_bert_build(trm_lm_build *b);
 trm_status trmi_roberta_build(trm_lm_build *b);
 
