@@ -29,6 +29,7 @@ trm_status trmi_lm_weight_pack_input(trm_cpu *cpu, const trm_op_desc *desc, int 
     size_t row = w->k / trm_dtype_block_elems(type->dtype) * trm_dtype_block_bytes(type->dtype);
     size_t one = trmi_lm_weight_bytes(w), bytes;
     trm_status st = TRM_OK;
+    trmi_pack *pack;
     char form[128];
     bool found;
 
@@ -40,21 +41,23 @@ trm_status trmi_lm_weight_pack_input(trm_cpu *cpu, const trm_op_desc *desc, int 
                         trm_op_get(desc->op)->name, desc->name, stack, one);
     snprintf(form, sizeof(form), "lm %s %zu*[%zu, %zu]%s", type->form, stack, w->n, w->k,
              transposed ? " transposed" : "");
-    TRM_CHECK(trmi_cpu_pack(cpu, key, form, bytes > 0 ? bytes : 1, pack_out, &found));
-    if (found)
-        return TRM_OK;
-    for (size_t s = 0; s < stack && st == TRM_OK; s++) {
-        unsigned char *to = (unsigned char *)(*pack_out)->memory + s * one;
+    TRM_CHECK(trmi_cpu_pack(cpu, key, form, bytes > 0 ? bytes : 1, &pack, &found));
+    for (size_t s = 0; s < stack && st == TRM_OK && !found; s++) {
+        unsigned char *to = (unsigned char *)pack->memory + s * one;
 
         if (transposed)
             st = trmi_lm_weight_pack_transposed(w, from + s * w->n * row, to);
         else
             trmi_lm_weight_pack(w, from + s * w->n * row, row, 0, to);
     }
-    trmi_cpu_pack_settle(cpu, *pack_out, st == TRM_OK);
-    if (st != TRM_OK)
-        trmi_cpu_pack_release(cpu, *pack_out);
-    return st;
+    if (!found)
+        trmi_cpu_pack_settle(cpu, pack, st == TRM_OK);
+    if (st != TRM_OK) {
+        trmi_cpu_pack_release(cpu, pack);
+        return st;
+    }
+    *pack_out = pack;
+    return TRM_OK;
 }
 
 static trm_status linear_run(trm_kernel *base, trm_stream *s, const void *const *in,
