@@ -177,10 +177,6 @@ static trm_status check_rope(const char *name, const trm_lm_config *c)
 
 trm_status trmi_lm_config_finish(const char *name, trm_lm_config *c)
 {
-    const trm_architecture *a = trm_architecture_named(c->architecture);
-
-    if (a != NULL && a->defaults != NULL)
-        TRM_CHECK(a->defaults(c));
     TRM_CHECK(check_sizes(name, c));
     if (c->heads % c->kv_heads != 0)
         return trm_fail(TRM_ERR_BAD_FILE,
