@@ -223,7 +223,7 @@ static const struct {
 
 START_TEST(units_of_sums)
 {
-    int64_t unit = trmi_lm_unit(units[_i].inputs, units[_i].dtype, units[_i].grain);
+    int64_t unit = trmi_arch_unit(units[_i].inputs, units[_i].dtype, units[_i].grain);
 
     ck_assert_int_eq(unit, units[_i].unit);
     if (unit > 0)
