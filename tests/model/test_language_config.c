@@ -1,6 +1,5 @@
 /* Configurations: config.json against what transformers makes of it, GGUF's metadata, and values
  * that make no sense. */
-#include "tests/model/architecture_stub.h"
 #include "tests/model/format_tests.h"
 
 #include <math.h>
@@ -243,8 +242,6 @@ static const struct bad {
      "model_type 'foo'; supported are"},
     {"a number for a class", "{\"architectures\":[1]}", NULL, TRM_ERR_BAD_FILE,
      "\"architectures\""},
-    {"a class without defaults", "{\"architectures\":[\"SomethingElseForCausalLM\"]}", NULL,
-     TRM_ERR_UNSUPPORTED, "defaults"},
     {"a key twice", "{" LLAMA "\"a\":1,\"a\":2}", NULL, TRM_ERR_BAD_FILE, "duplicate"},
     {"no layers", "{" LLAMA "\"num_hidden_layers\":0}", NULL, TRM_ERR_BAD_FILE,
      "\"num_hidden_layers\" is 0"},

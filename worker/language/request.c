@@ -109,7 +109,7 @@ static trm_status read_skip_special(struct reading *g, const char *name, const j
 
 static trm_status read_top_k(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, -1, INT32_MAX, &n));
     g->r->sampling.top_k = n < 0 ? 0 : (int32_t)n;
@@ -126,7 +126,7 @@ static trm_status read_seed(struct reading *g, const char *name, const json_t *v
 
 static trm_status read_max_tokens(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, g->r->endpoint == TRM_LM_COMPLETIONS ? 0 : 1, INT32_MAX, &n));
     g->r->sampling.max_tokens = (int32_t)n;
@@ -136,7 +136,7 @@ static trm_status read_max_tokens(struct reading *g, const char *name, const jso
 
 static trm_status read_min_tokens(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, 0, INT32_MAX, &n));
     g->r->sampling.min_tokens = (int32_t)n;
@@ -145,7 +145,7 @@ static trm_status read_min_tokens(struct reading *g, const char *name, const jso
 
 static trm_status read_n(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, 1, 128, &n));
     g->r->choices = (int)n;
@@ -154,7 +154,7 @@ static trm_status read_n(struct reading *g, const char *name, const json_t *v)
 
 static trm_status read_best_of(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, 1, 128, &n));
     if (n != json_integer_value(json_object_get(g->body, "n")) && n != 1)
@@ -165,7 +165,7 @@ static trm_status read_best_of(struct reading *g, const char *name, const json_t
 /* completions: a number of alternatives; chat: whether. */
 static trm_status read_logprobs(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
     bool wanted = false;
 
     if (g->r->endpoint == TRM_LM_CHAT) {
@@ -182,7 +182,7 @@ static trm_status read_logprobs(struct reading *g, const char *name, const json_
 
 static trm_status read_top_logprobs(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
     if (!json_is_true(json_object_get(g->body, "logprobs")))
@@ -193,7 +193,7 @@ static trm_status read_top_logprobs(struct reading *g, const char *name, const j
 
 static trm_status read_prompt_logprobs(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
     g->r->prompt_logprobs = true;
@@ -232,7 +232,7 @@ static trm_status read_stop_ids(struct reading *g, const char *name, const json_
     if (!json_is_array(v))
         return wrong(name, "a list of token ids");
     for (size_t i = 0; i < json_array_size(v); i++) {
-        int64_t id;
+        int64_t id = 0;
 
         TRM_CHECK(get_int(name, json_array_get(v, i), 0, g->l->config.vocabulary - 1, &id));
         if (s->end_count == TRM_SAMPLING_END_MAX)
@@ -301,7 +301,7 @@ static trm_status read_encoding(struct reading *g, const char *name, const json_
 
 static trm_status read_dimensions(struct reading *g, const char *name, const json_t *v)
 {
-    int64_t n;
+    int64_t n = 0;
 
     TRM_CHECK(get_int(name, v, 1, INT32_MAX, &n));
     if (n != g->l->config.hidden)
@@ -448,7 +448,7 @@ static trm_status add_ids(struct reading *g, trm_lm_prompt *p, const char *name,
     if (p->ids == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "a prompt of %zu tokens", n);
     for (size_t i = 0; i < n; i++) {
-        int64_t id;
+        int64_t id = 0;
 
         TRM_CHECK(get_int(name, json_array_get(list, i), 0, g->l->config.vocabulary - 1, &id));
         p->ids[i] = (int32_t)id;
