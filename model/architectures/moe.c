@@ -2,8 +2,6 @@
  * a tensor for each expert, GGUF one [experts, ..] for all of them. */
 #include "model/architectures/blocks.h"
 
-#include "model/graph.h"
-
 #include <stdio.h>
 #include <string.h>
 
