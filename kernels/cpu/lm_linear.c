@@ -83,7 +83,7 @@ void trmi_lm_weight_pack(const trmi_lm_weight *w, const void *rows, size_t row_b
 {
     pack_job job = {.w = w, .rows = rows, .row_bytes = row_bytes, .k_offset = k_offset, .to = to};
 
-    trm_team_for(w->panels, 1, pack_panels, &job);
+    trm_team_for(w->panels, 1 + GRAIN_BYTES / (w->panel_bytes + 1), pack_panels, &job);
 }
 
 static void pack_columns(void *ctx, size_t begin, size_t end)

@@ -60,7 +60,7 @@ const trmi_lm_type *trmi_lm_type_at(int index);
 typedef struct trmi_lm_weight {
     const trmi_lm_type *type;
     size_t n, k, panels, panel_bytes;
-    const unsigned char *data; /* [panels][panel_bytes] */
+    const unsigned char *data; /* [panels][panel_bytes], 64-byte aligned */
 } trmi_lm_weight;
 /* [n, k] at `data`, which trmi_lm_weight_pack has filled or will fill. */
 trmi_lm_weight trmi_lm_weight_of(const trmi_lm_type *type, size_t n, size_t k, const void *data);
@@ -75,6 +75,13 @@ void trmi_lm_weight_pack(const trmi_lm_weight *w, const void *rows, size_t row_b
 /* The same from [k, n], of element dtypes. */
 TRM_MUST_USE trm_status trmi_lm_weight_pack_transposed(const trmi_lm_weight *w, const void *from,
                                                        void *to);
+
+/* Constant input `input` of a node, `stack` weights of [n, k] (transposed: [k, n]) one behind
+ * another, each packed as its own; through the device's cache of packed weights. The caller holds
+ * the pack (trmi_cpu_pack_release); weight s starts at s * trmi_lm_weight_bytes. */
+TRM_MUST_USE trm_status trmi_lm_weight_pack_input(trm_cpu *cpu, const trm_op_desc *desc, int input,
+                                                  const trmi_lm_weight *w, size_t stack,
+                                                  bool transposed, trmi_pack **pack_out);
 
 /* How K is cut: `count` leaves of `leaf` elements, leaf `first` on of a tree of `leaves`, folded to
  * `parts` values. */

@@ -25,17 +25,37 @@ size_t trmi_lm_float_row_f32(size_t k)
     return k * sizeof(float);
 }
 
+/* element i of a row that may be absent */
+static inline uint32_t element32(const void *row, size_t i)
+{
+    uint32_t v = 0;
+
+    if (row != NULL)
+        memcpy(&v, (const unsigned char *)row + i * sizeof(v), sizeof(v));
+    return v;
+}
+
+static inline uint16_t element16(const void *row, size_t i)
+{
+    uint16_t v = 0;
+
+    if (row != NULL)
+        memcpy(&v, (const unsigned char *)row + i * sizeof(v), sizeof(v));
+    return v;
+}
+
+/* K of a piece: what is written of it stays in the first-level cache while rows pass */
+#define PIECE ((size_t)128)
+
 void trmi_lm_float_pack_f32(const void *const *rows, size_t k, size_t k_offset, void *panel)
 {
     uint32_t *to = panel;
 
     (void)k_offset;
-    for (size_t j = 0; j < P; j++)
-        for (size_t i = 0; i < k; i++)
-            if (rows[j] != NULL)
-                memcpy(&to[i * P + j], (const unsigned char *)rows[j] + i * 4, 4);
-            else
-                to[i * P + j] = 0;
+    for (size_t from = 0; from < k; from += PIECE)
+        for (size_t j = 0; j < P; j++)
+            for (size_t i = from; i < k && i < from + PIECE; i++)
+                to[i * P + j] = element32(rows[j], i);
 }
 
 void trmi_lm_float_pack_f16(const void *const *rows, size_t k, size_t k_offset, void *panel)
@@ -43,13 +63,11 @@ void trmi_lm_float_pack_f16(const void *const *rows, size_t k, size_t k_offset, 
     uint16_t *to = panel;
 
     (void)k_offset;
-    memset((unsigned char *)panel + k * P * 2, 0, trmi_lm_float_panel_f16(k) - k * P * 2);
-    for (size_t j = 0; j < P; j++)
-        for (size_t i = 0; i < k; i++)
-            if (rows[j] != NULL)
-                memcpy(&to[i * P + j], (const unsigned char *)rows[j] + i * 2, 2);
-            else
-                to[i * P + j] = 0;
+    memset(to + k * P, 0, trmi_lm_float_panel_f16(k) - k * P * sizeof(*to));
+    for (size_t from = 0; from < k; from += PIECE)
+        for (size_t j = 0; j < P; j++)
+            for (size_t i = from; i < k && i < from + PIECE; i++)
+                to[i * P + j] = element16(rows[j], i);
 }
 
 void trmi_lm_float_pack_bf16(const void *const *rows, size_t k, size_t k_offset, void *panel)
@@ -57,15 +75,12 @@ void trmi_lm_float_pack_bf16(const void *const *rows, size_t k, size_t k_offset,
     uint16_t *to = panel;
 
     (void)k_offset;
-    for (size_t j = 0; j < P; j++)
-        for (size_t i = 0; i < k + k % 2; i++) {
-            uint16_t *at = &to[i / 2 * 2 * P + j * 2 + i % 2];
-
-            if (rows[j] != NULL && i < k)
-                memcpy(at, (const unsigned char *)rows[j] + i * 2, 2);
-            else
-                *at = 0;
-        }
+    for (size_t from = 0; from < k; from += PIECE)
+        for (size_t j = 0; j < P; j++)
+            for (size_t i = from; i < k && i < from + PIECE; i += 2) {
+                to[i * P + 2 * j] = element16(rows[j], i);
+                to[i * P + 2 * j + 1] = i + 1 < k ? element16(rows[j], i + 1) : 0;
+            }
 }
 
 void trmi_lm_float_convert_rounded(const float *x, size_t k, void *row)
