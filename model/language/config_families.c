@@ -14,6 +14,9 @@ static const trmi_hf_keys llama_keys = {
 static const trmi_hf_keys gemma_keys = {
     "num_hidden_layers",       "hidden_size",  "intermediate_size", "num_attention_heads",
     "max_position_embeddings", "rms_norm_eps", "hidden_activation"};
+static const trmi_hf_keys starcoder2_keys = {
+    "num_hidden_layers",       "hidden_size",  "intermediate_size", "num_attention_heads",
+    "max_position_embeddings", "norm_epsilon", "hidden_act"};
 static const trmi_hf_keys gpt2_keys = {"n_layer",
                                        "n_embd",
                                        "n_inner",
@@ -222,6 +225,15 @@ static trm_status more_gpt2(const trmi_hf_source *s, trm_lm_config *c)
     TRM_CHECK(trmi_json_bool(s->name, s->root, "scale_attn_weights", &scaled));
     if (!scaled)
         c->attention_scale = 1;
+    return TRM_OK;
+}
+
+static trm_status more_starcoder2(const trmi_hf_source *s, trm_lm_config *c)
+{
+    bool biased = true;
+
+    TRM_CHECK(trmi_json_bool(s->name, s->root, "use_bias", &biased));
+    c->attention_bias = c->output_bias = c->mlp_bias = biased;
     return TRM_OK;
 }
 
@@ -535,6 +547,27 @@ static const trmi_hf_family families[] = {
      .eos = 50256,
      .pad = -1,
      .more = more_gpt2},
+    {.prefix = "Starcoder2",
+     .model_type = "starcoder2",
+     .class_name = "Starcoder2ForCausalLM",
+     .keys = &starcoder2_keys,
+     .layers = 30,
+     .hidden = 3072,
+     .feed_forward = 12288,
+     .heads = 24,
+     .kv_heads = 2,
+     .vocabulary = 49152,
+     .context = 4096,
+     .epsilon = 1e-5,
+     .activation = "gelu_pytorch_tanh",
+     .tied = true,
+     .bias = TRMI_BIAS_BY_ALL,
+     .theta = 1e4,
+     .rope = TRMI_ROPE_PLAIN,
+     .bos = 50256,
+     .eos = 50256,
+     .pad = -1,
+     .more = more_starcoder2},
     {.prefix = "Bert",
      .model_type = "bert",
      .class_name = "BertModel",
