@@ -33,6 +33,7 @@ static trm_status check(const trm_value *v, int dim, const int64_t (*ranges)[2],
                         int64_t *part_out)
 {
     int64_t part = 0, last = 0;
+    int64_t unit = dim == v->desc.rank - 1 ? (int64_t)trm_dtype_block_elems(v->desc.dtype) : 1;
 
     if (dim < 0 || dim >= v->desc.rank || count < 1)
         return trm_fail(TRM_ERR_INVALID_ARG, "part of '%s': dim %d, %d ranges", v->name, dim,
@@ -42,6 +43,10 @@ static trm_status check(const trm_value *v, int dim, const int64_t (*ranges)[2],
             return trm_fail(TRM_ERR_INVALID_ARG, "part of '%s': range [%lld, %lld) of %lld",
                             v->name, (long long)ranges[i][0], (long long)ranges[i][1],
                             (long long)v->desc.dims[dim]);
+        if (unit > 1 && (ranges[i][0] % unit != 0 || ranges[i][1] % unit != 0))
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "part of '%s': range [%lld, %lld) cuts blocks of %lld", v->name,
+                            (long long)ranges[i][0], (long long)ranges[i][1], (long long)unit);
         last = ranges[i][1];
         part += ranges[i][1] - ranges[i][0];
     }
@@ -59,6 +64,13 @@ static void scale_rows(float *to, const struct trm_lazy *z, size_t row_first, si
         to[i] = (float)((double)to[i] * z->scale[row_first + i / row_elems]);
 }
 
+/* Blocks of elements that index `i` of dim `dim` on begins after, of one index of the dims before
+ * it: the last dim lies in blocks, which for plain dtypes are elements. */
+static size_t blocks_before(const trm_tensor *t, int dim, int64_t i)
+{
+    return (size_t)i * trm_tensor_count(t, dim + 1, t->rank) / trm_dtype_block_elems(t->dtype);
+}
+
 /* Writes the value: for each outer index the ranges of the dim, one after another. */
 static void make(const struct trm_lazy *z, void *memory)
 {
@@ -67,15 +79,15 @@ static void make(const struct trm_lazy *z, void *memory)
     int64_t all[1][2] = {{0, w->rank > 0 ? w->dims[0] : 1}};
     const int64_t(*ranges)[2] = z->dim < 0 ? (const int64_t(*)[2])all : z->ranges;
     int count = z->dim < 0 ? 1 : z->count;
-    size_t item = trm_dtype_bytes(w->dtype), inner = trm_tensor_count(w, dim + 1, w->rank);
-    size_t outer = trm_tensor_count(w, 0, dim), row = (size_t)w->dims[dim] * inner;
+    size_t item = trm_dtype_block_bytes(w->dtype);
+    size_t outer = trm_tensor_count(w, 0, dim), row = blocks_before(w, dim, w->dims[dim]);
     size_t row0 = trm_tensor_count(w, 1, w->rank); /* elements of a row of dim 0 */
     unsigned char *to = memory;
 
     for (size_t o = 0; o < outer; o++) {
         for (int i = 0; i < count; i++) {
-            size_t n = (size_t)(ranges[i][1] - ranges[i][0]) * inner;
-            size_t at = o * row + (size_t)ranges[i][0] * inner;
+            size_t n = blocks_before(w, dim, ranges[i][1] - ranges[i][0]);
+            size_t at = o * row + blocks_before(w, dim, ranges[i][0]);
 
             if (n == 0)
                 continue;
@@ -257,7 +269,6 @@ trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *f
     const trm_value *v = &from->values[value];
     struct trm_lazy z = recipe_of(v);
     trm_tensor desc = v->desc;
-    size_t item = trm_dtype_bytes(desc.dtype);
     int64_t part = 0;
 
     if (v->desc.data == NULL)
@@ -270,8 +281,8 @@ trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *f
     desc.dims[dim] = part;
     if (v->lazy == NULL && count == 1 && trm_tensor_count(&v->desc, 0, dim) == 1)
         return add_view(g, name, v, &desc,
-                        (size_t)ranges[0][0] * trm_tensor_count(&v->desc, dim + 1, v->desc.rank) *
-                            item,
+                        blocks_before(&v->desc, dim, ranges[0][0]) *
+                            trm_dtype_block_bytes(desc.dtype),
                         value_out);
     if (z.dim >= 0)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'%s' is a part already: a part of it is not built",

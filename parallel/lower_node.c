@@ -267,6 +267,8 @@ static trm_status set_attrs(lowering *l, trm_node *n)
         TRM_CHECK(set_int(l, n, "q_num_heads",
                           axis_part(l) * (trm_attr_int(&n->attrs, "q_num_heads", 1) / kv)));
         return set_int(l, n, "kv_num_heads", axis_part(l));
+    case TRM_OP_TrmPagedAttention:
+        return trmi_lower_heads(l->lw, l->node, a, n);
     case TRM_OP_Split:
         if (l->in_count > 1 && l->in[1] != TRM_NO_VALUE)
             trm_attr_remove(&n->attrs, "num_outputs");
@@ -408,6 +410,8 @@ trm_status trmi_lower_node(trmi_lower *lw, int node, int strategy)
     }
     if (l.axis != NULL && adjusts[n->op] != NULL)
         TRM_CHECK(adjusts[n->op](&l));
+    if (l.axis != NULL && l.axis->tree)
+        return trmi_lower_tree(lw, node, l.axis, l.in, l.out[0]);
     if (l.axis != NULL && l.axis->reductions > 0)
         return trmi_lower_norm(lw, node, l.axis, l.in, l.out[0]);
     return add_node(&l);

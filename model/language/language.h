@@ -91,6 +91,7 @@ typedef struct trm_lm_config {
     char source_name[64];  /* as the file calls it: "LlamaForCausalLM", "llama" */
     bool gguf; /* weights are named, and for some architectures ordered and scaled, as GGUF does it
                 */
+    /* context: tokens of a sequence; a table of positions has position_offset rows more */
     int64_t layers, hidden, feed_forward, heads, kv_heads, head_dim, vocabulary, context;
     float norm_epsilon;
     char activation[24]; /* "silu", "gelu", "gelu_tanh", "relu" */
@@ -100,8 +101,8 @@ typedef struct trm_lm_config {
     float attention_scale; /* 0: 1 / sqrt(head_dim) */
     float attention_softcap, logit_softcap;
     int64_t window; /* 0: none */
-    /* layer l is global (no window) where global_every > 0 and (l + 1) % global_every == 0, or
-     * listed in layer_kinds */
+    /* Ask trm_lm_layer_windowed. Where layer_windowed is NULL, layer l is global (no window) where
+     * global_every > 0 and (l + 1) % global_every == 0. */
     int64_t global_every;
     unsigned char *layer_windowed;       /* [layers] 1: windowed, or NULL; from trm_malloc */
     double rope_theta, rope_local_theta; /* local: of windowed layers (Gemma 3); 0: the same */
@@ -111,7 +112,9 @@ typedef struct trm_lm_config {
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_beta_fast, rope_beta_slow,
         rope_attention_factor /* 0: by the formula */, rope_mscale, rope_mscale_all_dim;
     int64_t rope_original_context;
-    double *rope_short, *rope_long; /* [rotary / 2] LongRoPE's factors; from trm_malloc */
+    /* [rotary / 2] LongRoPE's factors, which divide the frequencies; from trm_malloc. A GGUF file's
+     * rope_freqs.weight (Llama 3.1) is both of them, with rope_attention_factor 1. */
+    double *rope_short, *rope_long;
     int64_t rope_factor_count;
     float embedding_scale; /* 1; Gemma: sqrt(hidden) */
     float norm_offset;     /* Gemma from safetensors: 1 */
@@ -122,13 +125,15 @@ typedef struct trm_lm_config {
     int64_t token_types, position_offset /* RoBERTa: padding_idx + 1 */, labels;
     char pooling[8]; /* "mean", "cls", "last"; "": no embedding model */
     bool pooling_normalize;
+    int64_t tokens_max; /* longer texts are cut to it (sentence-transformers' max_seq_length); 0:
+                           the context */
     char **label_names; /* [labels] or NULL */
     /* generation: from generation_config.json, config.json, GGUF's metadata */
     int32_t bos, eos[16], pad; /* -1: none */
     int eos_count;
-    float default_temperature, default_top_p; /* negative: not given */
+    /* negative: not given; temperature 0 where the file says do_sample: false */
+    float default_temperature, default_top_p, default_repetition_penalty;
     int default_top_k;
-    float default_repetition_penalty;
 } trm_lm_config;
 /* config.json's text (and generation_config.json's, may be NULL). UNSUPPORTED: the architecture or
  * a setting (names it, lists what is supported); BAD_FILE: a value that makes no sense (zero heads,
@@ -139,6 +144,11 @@ TRM_MUST_USE trm_status trm_lm_config_huggingface(const char *name, const char *
                                                   trm_lm_config *config_out);
 TRM_MUST_USE trm_status trm_lm_config_gguf(const trm_gguf *g, trm_lm_config *config_out);
 void trm_lm_config_fini(trm_lm_config *c);
+bool trm_lm_layer_windowed(const trm_lm_config *c, int64_t layer);
+bool trm_lm_layer_has_experts(const trm_lm_config *c, int64_t layer);
+/* The longest context that the settings allow: more than c->context where RoPE scaling stretches
+ * it. */
+int64_t trm_lm_context_max(const trm_lm_config *c);
 
 /* ---- the package ---- */
 typedef struct trm_language {
