@@ -30,8 +30,8 @@
  * head_dim], k [T, KV * head_dim], v [T, KV * head_dim], step, sinks?) -> [T, H * head_dim]; attrs
  * heads, kv_heads (local ones), head_dim, scale, softcap (0), window (0: all; W: positions p - W <
  * j <= p), layer (index of its pages in the step's cache), group (query heads a kv head in the
- * whole model), first_head (0: of this rank in the model, where it has some of the query heads and
- * all of k and v: query head h reads the kv head (first_head + h) / group of k and v), encoder (0;
+ * whole model), first_head (0: of this rank, where its query heads share kv heads with others:
+ * query head h reads local kv head (first_head + h) / group - first_head / group), encoder (0;
  * 1: no cache: every token sees all tokens of its sequence in the step). Writes k and v to their
  * pages, then attends. Scores in chunks of TRM_KV_PAGE positions at absolute positions, merged in
  * ascending order with a running maximum; chunks wholly outside the window are skipped. TrmGated(x

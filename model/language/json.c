@@ -109,3 +109,10 @@ trm_status trmi_json_text(const char *name, json_t *object, const char *key, con
     *out = json_string_value(v);
     return TRM_OK;
 }
+
+const char *trmi_json_token(json_t *object, const char *key)
+{
+    json_t *v = json_object_get(object, key);
+
+    return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+}

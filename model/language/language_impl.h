@@ -89,6 +89,21 @@ typedef enum trmi_rope_family {
 TRM_MUST_USE trm_status trmi_lm_rope(const char *name, json_t *root, trmi_rope_family family,
                                      double theta, trm_lm_config *c);
 
+/* A member "<name>" of an object, or of the object's own "content" (as tokenizer_config.json has
+ * special tokens); NULL: none. Borrowed. */
+const char *trmi_json_token(json_t *object, const char *key);
+
+/* ---- sentence.c ---- */
+/* What sentence-transformers' files in `folder` (modules.json, 1_Pooling/config.json, ...) say of
+ * an encoder; without them: means, not normalized. */
+TRM_MUST_USE trm_status trmi_sentence_read(const char *folder, trm_lm_config *c);
+
+/* ---- text.c ---- */
+/* Tokenizer, texts of special tokens and chat template of a folder, or of l->gguf; `file`: a
+ * template given by the user, or NULL. */
+TRM_MUST_USE trm_status trmi_language_read_text(trm_language *l, const char *folder,
+                                                const char *file);
+
 /* ---- config.c: what both sources share ---- */
 /* Derived fields, the architecture's own defaults, and every check that needs no file. `name` is
  * for messages. */
