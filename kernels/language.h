@@ -43,12 +43,14 @@
  * the output is [P, T, D]). softmax over all of a row's router logits, then the top_k (ties: lower
  * id first), weighted sum of expert outputs by ascending id inside a group, then by the tree.
  * TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives zeros.
- * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded; attrs kind "mean" | "cls" |
- * "last", normalize (1: L2). TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves
- * of this rank), most (P of the rank that has most), ranks, rank: every rank gets the whole sum.
+ * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows past
+ * the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
+ * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
+ * the rank that has most), ranks, rank: every rank gets the whole sum.
  *
- * `step` is an I64 [1] tensor that holds the address of a trm_step in this process; the same for
- * every node of a step. */
+ * `step` is an I64 tensor whose first element holds the address of a trm_step in this process; the
+ * same for every node of a step. Its shape is [1], or [S] in a graph with TrmPool: that is where S,
+ * a symbol of the graph, comes from. */
 #ifndef TRM_KERNELS_LANGUAGE_H
 #define TRM_KERNELS_LANGUAGE_H
 
