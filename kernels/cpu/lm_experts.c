@@ -6,6 +6,7 @@
  * products whatever the batch; weights are read once a wave, and a wave of that size hides it. */
 #include "kernels/cpu/lm_experts.h"
 
+#include "kernels/cpu/lm_rows.h"
 #include "kernels/cpu/math_util.h"
 
 #include <string.h>
@@ -20,9 +21,9 @@ typedef struct lm_experts {
     trm_kernel base;
     trm_cpu *cpu;
     trmi_experts_shape shape;
-    size_t features;               /* of an expert */
-    size_t rows_max, wave;         /* all rows, rows of a wave */
-    trmi_row act;                  /* NULL: none */
+    size_t features;       /* of an expert */
+    size_t rows_max, wave; /* all rows, rows of a wave */
+    trmi_lm_act act;
     trmi_lm_leaves whole[WEIGHTS]; /* K in one go */
     const trmi_lm_type *types[WEIGHTS];
     trmi_lm_weight *weights[WEIGHTS]; /* [local] each */
@@ -91,26 +92,18 @@ static space cut(const lm_experts *k, void *memory)
 }
 
 typedef struct act_job {
-    trmi_row act;
+    trmi_lm_act act;
     float *gate;
     const float *up;
 } act_job;
 
-/* gate = act(gate) * up, in pieces that stay in the cache between the two */
+/* gate = act(gate) * up */
 static void act_range(void *ctx, size_t begin, size_t end)
 {
-    static const trmi_row_params none;
-    static const size_t step[2] = {1, 1};
     const act_job *job = ctx;
 
-    for (size_t i = begin; i < end; i += TRMI_CHUNK) {
-        size_t n = end - i < TRMI_CHUNK ? end - i : TRMI_CHUNK;
-        const void *in[2] = {job->gate + i, job->up + i};
-
-        if (job->act != NULL)
-            job->act(&none, n, job->gate + i, in, step);
-        trmi_vec_get()->binary[TRM_OP_Mul](&none, n, job->gate + i, in, step);
-    }
+    trmi_lm_rows_get()->act[job->act](1.0f, end - begin, job->gate + begin, job->gate + begin,
+                                      job->up + begin);
 }
 
 /* Products of weights `which` for rows [begin, end), which lie from rows[which][0] and out on. */
@@ -269,26 +262,17 @@ static trm_status check_attrs(const trm_op_desc *desc, trmi_experts_shape *s, bo
     return TRM_OK;
 }
 
-static trm_status find_act(const trm_op_desc *desc, trmi_row *act_out)
+static trm_status find_act(const trm_op_desc *desc, trmi_lm_act *act_out)
 {
-    const trmi_vec *vec = trmi_vec_get();
-    const struct {
-        const char *name;
-        trmi_row row;
-    } acts[] = {{"silu", vec->unary[TRM_OP_TrmSilu]}, {"gelu", vec->unary[TRM_OP_Gelu]},
-                {"gelu_tanh", vec->gelu_tanh},        {"relu", vec->unary[TRM_OP_Relu]},
-                {"tanh", vec->unary[TRM_OP_Tanh]},    {"none", NULL}};
     const char *name = trm_attr_string(desc->attrs, "act", "silu");
 
-    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
-        if (strcmp(name, acts[i].name) == 0) {
-            *act_out = acts[i].row;
-            return TRM_OK;
-        }
-    }
-    return trm_fail(TRM_ERR_UNSUPPORTED,
-                    "TrmExperts '%s': act '%.40s', want silu, gelu, gelu_tanh, relu, tanh or none",
-                    desc->name, name);
+    *act_out = trmi_lm_act_from_name(name);
+    if (*act_out == TRMI_LM_ACT_COUNT || *act_out == TRMI_LM_SOFTCAP)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "TrmExperts '%s': act '%.40s', want silu, gelu, gelu_tanh, relu, tanh or "
+                        "none",
+                        desc->name, name);
+    return TRM_OK;
 }
 
 static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
