@@ -5,3 +5,7 @@ foreach(isa scalar avx2 avx512 avx512_vnni)
     set_tests_properties(kernels/test_${test}_${isa} PROPERTIES LABELS unit TIMEOUT 120 ENVIRONMENT "TRM_CPU_ISA=${isa}")
   endforeach()
 endforeach()
+
+# How fast the products run here: build/<preset>/tests/bench_lm_linear -n N -k K -m M -t threads
+add_executable(bench_lm_linear EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_linear.c)
+target_link_libraries(bench_lm_linear PRIVATE trm_warnings trm_kernels)
