@@ -22,7 +22,7 @@ struct trm_npy_writer {
 
 static const char *descr_of(trm_dtype dtype)
 {
-    static const char *const names[TRM_DTYPE_COUNT] = {
+    static const char *const names[TRM_DTYPE_PLAIN_COUNT] = {
         [TRM_DTYPE_F32] = "<f4",  [TRM_DTYPE_F16] = "<f2", [TRM_DTYPE_BF16] = "|V2",
         [TRM_DTYPE_F64] = "<f8",  [TRM_DTYPE_I8] = "|i1",  [TRM_DTYPE_U8] = "|u1",
         [TRM_DTYPE_I16] = "<i2",  [TRM_DTYPE_U16] = "<u2", [TRM_DTYPE_I32] = "<i4",
@@ -94,7 +94,7 @@ static trm_status open_for_write(const char *path, int flags, int *fd_out)
 
 static trm_status check_desc(const trm_tensor *desc, int rank_min, const char *path)
 {
-    if (desc->dtype <= TRM_DTYPE_NONE || desc->dtype >= TRM_DTYPE_COUNT || desc->rank < rank_min ||
+    if (desc->dtype <= TRM_DTYPE_NONE || desc->dtype >= TRM_DTYPE_PLAIN_COUNT || desc->rank < rank_min ||
         desc->rank > TRM_RANK_MAX || desc->layout != TRM_LAYOUT_PLAIN)
         return trm_fail(TRM_ERR_INVALID_ARG, "'%s': a tensor of %s, rank %d cannot be written",
                         path, trm_dtype_name(desc->dtype), desc->rank);

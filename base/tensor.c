@@ -8,27 +8,53 @@
 
 static const struct {
     const char *name, *alias, *alias2;
-    size_t bytes;
+    size_t bytes;              /* of an element */
+    size_t elems, block_bytes; /* of a block */
 } dtypes[TRM_DTYPE_COUNT] = {
-    [TRM_DTYPE_NONE] = {"none", "", "", 0},
-    [TRM_DTYPE_F32] = {"f32", "fp32", "float32", 4},
-    [TRM_DTYPE_F16] = {"f16", "fp16", "float16", 2},
-    [TRM_DTYPE_BF16] = {"bf16", "bfloat16", "", 2},
-    [TRM_DTYPE_F64] = {"f64", "fp64", "float64", 8},
-    [TRM_DTYPE_I8] = {"i8", "int8", "", 1},
-    [TRM_DTYPE_U8] = {"u8", "uint8", "", 1},
-    [TRM_DTYPE_I16] = {"i16", "int16", "", 2},
-    [TRM_DTYPE_U16] = {"u16", "uint16", "", 2},
-    [TRM_DTYPE_I32] = {"i32", "int32", "", 4},
-    [TRM_DTYPE_U32] = {"u32", "uint32", "", 4},
-    [TRM_DTYPE_I64] = {"i64", "int64", "", 8},
-    [TRM_DTYPE_U64] = {"u64", "uint64", "", 8},
-    [TRM_DTYPE_BOOL] = {"bool", "boolean", "", 1},
+    [TRM_DTYPE_NONE] = {"none", "", "", 0, 0, 0},
+    [TRM_DTYPE_F32] = {"f32", "fp32", "float32", 4, 1, 4},
+    [TRM_DTYPE_F16] = {"f16", "fp16", "float16", 2, 1, 2},
+    [TRM_DTYPE_BF16] = {"bf16", "bfloat16", "", 2, 1, 2},
+    [TRM_DTYPE_F64] = {"f64", "fp64", "float64", 8, 1, 8},
+    [TRM_DTYPE_I8] = {"i8", "int8", "", 1, 1, 1},
+    [TRM_DTYPE_U8] = {"u8", "uint8", "", 1, 1, 1},
+    [TRM_DTYPE_I16] = {"i16", "int16", "", 2, 1, 2},
+    [TRM_DTYPE_U16] = {"u16", "uint16", "", 2, 1, 2},
+    [TRM_DTYPE_I32] = {"i32", "int32", "", 4, 1, 4},
+    [TRM_DTYPE_U32] = {"u32", "uint32", "", 4, 1, 4},
+    [TRM_DTYPE_I64] = {"i64", "int64", "", 8, 1, 8},
+    [TRM_DTYPE_U64] = {"u64", "uint64", "", 8, 1, 8},
+    [TRM_DTYPE_BOOL] = {"bool", "boolean", "", 1, 1, 1},
+    [TRM_DTYPE_Q4_0] = {"q4_0", "Q4_0", "", 0, 32, 18},
+    [TRM_DTYPE_Q4_1] = {"q4_1", "Q4_1", "", 0, 32, 20},
+    [TRM_DTYPE_Q5_0] = {"q5_0", "Q5_0", "", 0, 32, 22},
+    [TRM_DTYPE_Q5_1] = {"q5_1", "Q5_1", "", 0, 32, 24},
+    [TRM_DTYPE_Q8_0] = {"q8_0", "Q8_0", "", 0, 32, 34},
+    [TRM_DTYPE_Q2_K] = {"q2_k", "Q2_K", "", 0, 256, 84},
+    [TRM_DTYPE_Q3_K] = {"q3_k", "Q3_K", "", 0, 256, 110},
+    [TRM_DTYPE_Q4_K] = {"q4_k", "Q4_K", "", 0, 256, 144},
+    [TRM_DTYPE_Q5_K] = {"q5_k", "Q5_K", "", 0, 256, 176},
+    [TRM_DTYPE_Q6_K] = {"q6_k", "Q6_K", "", 0, 256, 210},
 };
 
 size_t trm_dtype_bytes(trm_dtype dtype)
 {
     return (unsigned)dtype < TRM_DTYPE_COUNT ? dtypes[dtype].bytes : 0;
+}
+
+size_t trm_dtype_block_elems(trm_dtype dtype)
+{
+    return (unsigned)dtype < TRM_DTYPE_COUNT ? dtypes[dtype].elems : 0;
+}
+
+size_t trm_dtype_block_bytes(trm_dtype dtype)
+{
+    return (unsigned)dtype < TRM_DTYPE_COUNT ? dtypes[dtype].block_bytes : 0;
+}
+
+bool trm_dtype_is_block(trm_dtype dtype)
+{
+    return trm_dtype_block_elems(dtype) > 1;
 }
 
 const char *trm_dtype_name(trm_dtype dtype)
@@ -92,7 +118,16 @@ trm_status trm_tensor_bytes(const trm_tensor *t, size_t *bytes_out)
     size_t elems = 0;
 
     TRM_CHECK(count_elems(t, block, &elems));
-    if (!trm_mul_ok(elems, trm_dtype_bytes(t->dtype), bytes_out))
+    if (trm_dtype_is_block(t->dtype)) {
+        size_t in_block = trm_dtype_block_elems(t->dtype);
+
+        if (t->rank == 0 || (size_t)t->dims[t->rank - 1] % in_block != 0)
+            return trm_fail(
+                TRM_ERR_INVALID_ARG, "%s: the last dim is %" PRId64 ": want blocks of %zu",
+                trm_dtype_name(t->dtype), t->rank == 0 ? 1 : t->dims[t->rank - 1], in_block);
+        elems /= in_block;
+    }
+    if (!trm_mul_ok(elems, trm_dtype_block_bytes(t->dtype), bytes_out))
         return trm_fail(TRM_ERR_INVALID_ARG, "%zu elements of %s overflow", elems,
                         trm_dtype_name(t->dtype));
     return TRM_OK;

@@ -28,10 +28,27 @@ typedef enum trm_dtype {
     TRM_DTYPE_I64,
     TRM_DTYPE_U64,
     TRM_DTYPE_BOOL, /* one byte, 0 or 1 */
+    /* Weights of GGUF files, in blocks along the last dim: only the operators of language models
+     * take them. */
+    TRM_DTYPE_Q4_0,
+    TRM_DTYPE_Q4_1,
+    TRM_DTYPE_Q5_0,
+    TRM_DTYPE_Q5_1,
+    TRM_DTYPE_Q8_0,
+    TRM_DTYPE_Q2_K,
+    TRM_DTYPE_Q3_K,
+    TRM_DTYPE_Q4_K,
+    TRM_DTYPE_Q5_K,
+    TRM_DTYPE_Q6_K,
     TRM_DTYPE_COUNT
 } trm_dtype;
+#define TRM_DTYPE_PLAIN_COUNT TRM_DTYPE_Q4_0 /* dtypes below it have elements of their own */
 
-size_t trm_dtype_bytes(trm_dtype dtype);     /* 0 for NONE */
+size_t trm_dtype_bytes(trm_dtype dtype); /* of an element; 0 for NONE and block types */
+/* Elements and bytes of a block: 1 and the element's for other dtypes, 0 and 0 for NONE. */
+size_t trm_dtype_block_elems(trm_dtype dtype);
+size_t trm_dtype_block_bytes(trm_dtype dtype);
+bool trm_dtype_is_block(trm_dtype dtype);
 const char *trm_dtype_name(trm_dtype dtype); /* "f32", ... */
 trm_dtype
 trm_dtype_from_name(const char *name); /* "f32", "fp32", "float32", ...; NONE if unknown */
@@ -62,7 +79,8 @@ typedef struct trm_tensor {
 /* Elements of the logical shape; status if a dim is unknown, negative, over TRM_DIM_MAX or the
  * product overflows. */
 TRM_MUST_USE trm_status trm_tensor_elems(const trm_tensor *t, size_t *elems_out);
-/* Bytes of storage, with the padding of blocked layouts. */
+/* Bytes of storage, with the padding of blocked layouts. A block type's last dim must be whole
+ * blocks. */
 TRM_MUST_USE trm_status trm_tensor_bytes(const trm_tensor *t, size_t *bytes_out);
 /* Unchecked product of dims [from, to) of a tensor whose shape has been checked. */
 size_t trm_tensor_count(const trm_tensor *t, int from, int to);

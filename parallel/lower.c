@@ -288,7 +288,7 @@ static trm_status start(trmi_lower *lw)
     for (int i = 0; i < g->output_count; i++)
         lw->output[g->outputs[i]] = true;
     lw->first = TRM_NO_VALUE;
-    for (int i = 0; i < TRM_DTYPE_COUNT; i++)
+    for (int i = 0; i < TRM_DTYPE_PLAIN_COUNT; i++)
         lw->zero[i] = TRM_NO_VALUE;
     inputs = (int *)trm_arena_alloc(lw->local->arena, (size_t)g->input_count + 1, sizeof(int));
     if (inputs == NULL)

@@ -105,7 +105,7 @@ trm_status trmi_message_parse(const void *data, size_t bytes, trmi_message *m)
         size_t size;
 
         memcpy(&d, p + sizeof(m->head) + (size_t)i * sizeof(d), sizeof(d));
-        if (d.dtype <= TRM_DTYPE_NONE || d.dtype >= TRM_DTYPE_COUNT || d.rank < 0 ||
+        if (d.dtype <= TRM_DTYPE_NONE || d.dtype >= TRM_DTYPE_PLAIN_COUNT || d.rank < 0 ||
             d.rank > TRM_RANK_MAX)
             return bad("a tensor's dtype or rank");
         *t = (trm_tensor){.dtype = (trm_dtype)d.dtype, .rank = d.rank};

@@ -95,7 +95,7 @@ CONVERT_ALL(u64)
                           [TRM_DTYPE_U64] = to##_from_u64}
 
 /* NULL where a side is 16-bit float: those go through fp32 (from) or double (to). */
-static const convert_fn table[TRM_DTYPE_COUNT][TRM_DTYPE_COUNT] = {
+static const convert_fn table[TRM_DTYPE_PLAIN_COUNT][TRM_DTYPE_PLAIN_COUNT] = {
     ROW(f32, F32), ROW(f64, F64), ROW(b8, BOOL), ROW(i8, I8),   ROW(u8, U8),   ROW(i16, I16),
     ROW(u16, U16), ROW(i32, I32), ROW(u32, U32), ROW(i64, I64), ROW(u64, U64),
 };

@@ -100,7 +100,7 @@ static void reduce(trm_dtype dtype, scatter_reduction r, void *to, const void *f
     case TRM_DTYPE_BOOL:
         APPLY(uint8_t, a | b, a & b)
     case TRM_DTYPE_NONE:
-    case TRM_DTYPE_COUNT:
+    default:
         break;
     }
 }

@@ -49,7 +49,7 @@ uint64_t trmi_sort_key(trm_dtype dtype, const void *value)
     case TRM_DTYPE_U64:
         return *(const uint64_t *)value;
     case TRM_DTYPE_NONE:
-    case TRM_DTYPE_COUNT:
+    default:
         break;
     }
     return 0;

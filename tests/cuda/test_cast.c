@@ -1,7 +1,7 @@
 /* Cast, CastLike, BitCast, Identity, Dropout on the CUDA device: equal to the CPU's to the bit. */
 #include "tests/cuda/cuda_kit.h"
 
-#define DTYPES (TRM_DTYPE_COUNT - 1) /* without NONE */
+#define DTYPES (TRM_DTYPE_PLAIN_COUNT - 1) /* without NONE */
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* What sits on edges of some dtype: limits and their neighbours, halves, ties of 16-bit floats,

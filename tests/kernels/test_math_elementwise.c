@@ -367,8 +367,8 @@ END_TEST
 /* every pair of dtypes, on values all of them hold */
 START_TEST(cast_pairs)
 {
-    for (int a = 1; a < TRM_DTYPE_COUNT; a++)
-        for (int b = 1; b < TRM_DTYPE_COUNT; b++) {
+    for (int a = 1; a < TRM_DTYPE_PLAIN_COUNT; a++)
+        for (int b = 1; b < TRM_DTYPE_PLAIN_COUNT; b++) {
             trm_tensor x = H_TENSOR((trm_dtype)a, 700),
                        y = {.dtype = (trm_dtype)b, .rank = 1, .dims = {700}};
 

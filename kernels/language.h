@@ -1,0 +1,99 @@
+/* Operators of language models: what kernels of every device agree on. The graph builder
+ * (model/architectures) makes them, the placement pass splits them, kernels/cpu/lm_*.c run them.
+ *
+ * Activations are F32 [T, width], row-major; a row is one token of a step, T the tokens of the step
+ * (a symbol of the graph: programs are bound for a grid of T, rows beyond the step's tokens are
+ * padding: their sequence is -1, and what they hold never reaches others). One rule above all,
+ * *layout invariance*: a row's bits depend on that row's inputs alone, not on T, on the row's place
+ * in the step, on threads, or on how heads, features and vocabulary are dealt out to ranks. So
+ * nothing is summed in an order that depends on those, and the vector body and the tail of a loop
+ * compute the same bits (masked vectors, not a scalar tail with another function).
+ *
+ * TrmEmbed(ids [T] I32, table [V, D] any weight dtype) -> [T, D]; attr scale (1). ids outside [0,
+ * V) give zeros (they are checked where they come in). TrmNorm(x [T, D], weight [G], bias [G]?) ->
+ * [T, D]; attrs kind "rms" | "layer", epsilon, offset (0: added to the weight: Gemma's 1 + w); G
+ * divides D: each group of G is normalised by itself (Qwen3's q and k, per head). Sums run in 64
+ * lanes, in double or fp32 whatever the ISA, in one fixed order. TrmLinear(x [T, K], weight [N, K]
+ * any weight dtype, bias [N] F32?) -> [T, N]; attrs: unit (0): 0: K is summed in one go, else K is
+ * cut in leaves of `unit` elements (trm_tree_leaves; a multiple of the weight's block, of 32, and
+ * of what the placement pass must not cut: a head), each summed in order in fp32, and leaves are
+ * combined by the tree of base/tree.h. A rank's part of such a node has attrs first, leaves (of the
+ * whole tree; `leaves` present says that it is a part): x and weight are the K range of leaves
+ * [first, first + K / unit), and the output is [P, T, N]: the maximal nodes of the tree inside that
+ * range, in order (trm_tree_parts), for TrmReduceTree. The bias is then another node's (Add after
+ * the sum). transposed (0): weight is [K, N] (GPT-2's Conv1D).  act (absent): "bf16": activations
+ * are rounded to BF16 first (bf16 dot instructions, weights BF16); block types always quantise
+ * activations to int8 with one fp32 scale a 32 elements. TrmRope(x [T, H * head_dim], positions [T]
+ * I32, frequencies [rotary / 2] F32) -> as x; attrs head_dim, interleaved (0: pairs (i, i + rotary
+ * / 2), 1: (2i, 2i + 1)), scale (1: multiplies cos and sin). angle = position * frequency. Computed
+ * as the reference implementations do: fp32 product, fp32 cos and sin. TrmPagedAttention(q [T, H *
+ * head_dim], k [T, KV * head_dim], v [T, KV * head_dim], step, sinks?) -> [T, H * head_dim]; attrs
+ * heads, kv_heads (local ones), head_dim, scale, softcap (0), window (0: all; W: positions p - W <
+ * j <= p), layer (index of its pages in the step's cache), group (query heads a kv head in the
+ * whole model), first_head (0: of this rank, where its query heads share kv heads with others:
+ * query head h reads local kv head (first_head + h) / group - first_head / group), encoder (0;
+ * 1: no cache: every token sees all tokens of its sequence in the step). Writes k and v to their
+ * pages, then attends. Scores in chunks of TRM_KV_PAGE positions at absolute positions, merged in
+ * ascending order with a running maximum; chunks wholly outside the window are skipped. TrmGated(x
+ * [T, F], up [T, F]?) -> [T, F]; attr act: "silu", "gelu" (erf), "gelu_tanh", "relu", "tanh",
+ * "softcap" (attr cap: cap * tanh(x / cap)), "none"; times up. TrmExperts(x [T, D], router [T,
+ * E_all] F32, gate [E, F, D], up [E, F, D], down [E, D, F]) -> [T, D]; attrs top_k, normalize
+ * (weights of the chosen are renormalised to 1), act, groups (G: experts [g * E_all / G, (g + 1) *
+ * E_all / G) are a group, a leaf of the tree), first (0: first local expert), leaves (as TrmLinear:
+ * the output is [P, T, D]). softmax over all of a row's router logits, then the top_k (ties: lower
+ * id first), weighted sum of expert outputs by ascending id inside a group, then by the tree.
+ * TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives zeros.
+ * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows past
+ * the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
+ * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
+ * the rank that has most), ranks, rank: every rank gets the whole sum.
+ *
+ * `step` is an I64 tensor whose first element holds the address of a trm_step in this process; the
+ * same for every node of a step. Its shape is [1], or [S] in a graph with TrmPool: that is where S,
+ * a symbol of the graph, comes from. */
+#ifndef TRM_KERNELS_LANGUAGE_H
+#define TRM_KERNELS_LANGUAGE_H
+
+#include "base/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Positions of a page of the cache, and of a chunk of attention. */
+#define TRM_KV_PAGE 16
+
+/* One sequence's part of a step: tokens in rows [row, row + tokens), at positions [position,
+ * position + tokens), whose keys and values before `position` are in the pages. */
+typedef struct trm_step_sequence {
+    int32_t row, tokens, position;
+    const int32_t *pages; /* [ceil((position + tokens) / TRM_KV_PAGE)] page numbers */
+} trm_step_sequence;
+
+/* The cache of one layer on this rank: pages of [2 (k, v)][kv_heads][TRM_KV_PAGE * head_dim]
+ * elements; inside, keys lie [head_dim][TRM_KV_PAGE] (positions innermost: scores of a page are one
+ * vector), values [TRM_KV_PAGE][head_dim]. Layers may differ in heads. */
+typedef struct trm_kv_layer {
+    void *pages;
+    size_t page_bytes; /* trm_kv_page_bytes */
+} trm_kv_layer;
+
+typedef struct trm_step {
+    int32_t tokens; /* rows in use, of T */
+    int32_t sequence_count;
+    int32_t sequences_padded; /* >= sequence_count */
+    const trm_step_sequence *sequences;
+    trm_dtype kv_dtype; /* F32, F16, BF16: conversions round to nearest even */
+    int32_t layer_count;
+    const trm_kv_layer *layers; /* [layer_count], by attribute `layer` */
+} trm_step;
+
+static inline size_t trm_kv_page_bytes(int64_t kv_heads, int64_t head_dim, trm_dtype dtype)
+{
+    return 2 * (size_t)kv_heads * TRM_KV_PAGE * (size_t)head_dim * trm_dtype_bytes(dtype);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
