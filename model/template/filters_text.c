@@ -132,7 +132,7 @@ trm_status trmi_escape(trmi_run *r, trmi_value v, trmi_value *out)
 
 static trm_status escape(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     return trmi_escape(r, value, out);
 }
 
@@ -140,7 +140,7 @@ static trm_status safe(trmi_run *r, trmi_value value, const trmi_call *call, trm
 {
     trmi_value v;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     v.kind = TRMI_V_STRING;
     TRM_CHECK(trmi_to_string(r, value, &v.as.string));
     return trmi_mark(r, v, out);
