@@ -49,7 +49,8 @@ typedef enum trm_record_kind {
     TRM_RECORD_IMAGE_BYTES, /* `bytes`: an encoded image */
     TRM_RECORD_IMAGE_PATH,  /* `bytes`: the path of a file that the replica's host can read */
     TRM_RECORD_TENSORS,
-    TRM_RECORD_ERROR, /* the source could not read it; `name` and `message`. Never travels */
+    TRM_RECORD_REQUEST, /* `bytes`: a JSON object, for a language model */
+    TRM_RECORD_ERROR,   /* the source could not read it; `name` and `message`. Never travels */
     TRM_RECORD_KIND_COUNT
 } trm_record_kind;
 

@@ -212,7 +212,8 @@ static const trm_wire_tensor *get_tensors(struct reader *r, int *count_out)
 
         expect_array(r, 4, "a tensor wants four fields");
         tensors[i].name = get_text(r, "tensor name");
-        t->dtype = (trm_dtype)get_int(r, TRM_DTYPE_NONE + 1, TRM_DTYPE_PLAIN_COUNT - 1, "tensor dtype");
+        t->dtype =
+            (trm_dtype)get_int(r, TRM_DTYPE_NONE + 1, TRM_DTYPE_PLAIN_COUNT - 1, "tensor dtype");
         t->rank = get_array(r, TRM_RANK_MAX, "tensor dims");
         for (int d = 0; d < t->rank; d++)
             t->dims[d] = get_int(r, 0, TRM_DIM_MAX, "tensor dim");
@@ -238,7 +239,7 @@ static const trm_wire_record *get_records(struct reader *r, int *count_out)
 
         expect_array(r, 5, "a record wants five fields");
         rec->id = get_uint(r, UINT64_MAX, "record id");
-        rec->kind = (trm_record_kind)get_uint(r, TRM_RECORD_TENSORS, "record kind");
+        rec->kind = (trm_record_kind)get_uint(r, TRM_RECORD_REQUEST, "record kind");
         rec->name = get_text(r, "record name");
         rec->bytes = get_bin(r, &rec->byte_count, "record bytes");
         rec->tensors = get_tensors(r, &rec->tensor_count);

@@ -55,6 +55,9 @@ trm_status trm_sink_check(const char *path, const trm_sink_options *options)
 
     if (format < 0)
         return trm_fail(TRM_ERR_INVALID_ARG, "output '%s': want .jsonl, .csv or .npy", path);
+    if (options->requests && formats[format].open == trmi_sink_csv)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "output '%s': answers want .jsonl, embeddings .jsonl or .npy", path);
     if (options->resume && options->overwrite)
         return trm_fail(TRM_ERR_INVALID_ARG, "--resume and --overwrite exclude each other");
     if (trm_path_is_dir(path))

@@ -6,6 +6,9 @@
  *           elements>,error
  *   .npy    the first (or named) output, stacked; a failed record is a row of NaN (0 for integers)
  *
+ * Results of requests (language models) bring the line of a .jsonl themselves; a line of the input
+ * that was no request is {"index", "id", "error": {"message", "type", "code"}}.
+ *
  * What was complete stays: a record that does not fit on the disk is taken back whole. With a
  * journal, each write is entered in it. One owner. */
 #ifndef TRM_COORDINATOR_SINK_H
@@ -20,11 +23,12 @@ extern "C" {
 #endif
 
 typedef struct trm_sink_options {
-    bool resume, overwrite;  /* of an output that exists: for trm_sink_check */
-    bool images;             /* record names are files, for the key "file" */
-    int label_count;         /* labels a record: csv columns; 0: outputs are written */
-    const char *output;      /* .npy and .csv: which output; NULL: the first */
-    int64_t columns;         /* .csv without labels: elements of that output; -1: they vary */
+    bool resume, overwrite; /* of an output that exists: for trm_sink_check */
+    bool images;            /* record names are files, for the key "file" */
+    bool requests;      /* results bring their line (output "line"): .jsonl writes it as it is */
+    int label_count;    /* labels a record: csv columns; 0: outputs are written */
+    const char *output; /* .npy and .csv: which output; NULL: the first */
+    int64_t columns;    /* .csv without labels: elements of that output; -1: they vary */
     const char *column_name; /* and what they are called */
 } trm_sink_options;
 

@@ -125,11 +125,34 @@ static void put_nested(trm_lines *l, const trm_tensor *t, int depth, size_t *at)
     trm_lines_text(l, "]");
 }
 
+static trm_status request_write(struct text_sink *m, const trm_taken *taken)
+{
+    const trm_wire_result *r = &taken->result;
+    const trm_wire_tensor *line = trmi_sink_output(r, "line");
+    trm_lines *l = &m->lines;
+
+    if (line != NULL && line->tensor.dtype == TRM_DTYPE_U8) {
+        trm_lines_put(l, line->tensor.data, trm_tensor_numel(&line->tensor));
+        return settle(m, trm_lines_end(l));
+    }
+    trm_lines_format(l, "{\"index\":%llu,\"id\":", (unsigned long long)r->id);
+    put_json_text(l, taken->name);
+    trm_lines_text(l, ",\"error\":{\"message\":");
+    put_json_text(l, r->status != TRM_OK ? r->message : "the replica sent no answer");
+    trm_lines_text(l, ",\"type\":\"invalid_request_error\",\"code\":");
+    put_json_text(l, trm_status_name(r->status));
+    trm_lines_text(l, "}}");
+    return settle(m, trm_lines_end(l));
+}
+
 static trm_status jsonl_write(trm_sink *s, const trm_taken *taken)
 {
     struct text_sink *m = (struct text_sink *)s;
     const trm_wire_result *r = &taken->result;
     trm_lines *l = &m->lines;
+
+    if (m->options.requests)
+        return request_write(m, taken);
 
     trm_lines_format(l, "{\"index\":%llu,\"%s\":", (unsigned long long)r->id,
                      m->options.images ? "file" : "id");

@@ -49,6 +49,9 @@ struct trm_source {
 /* Errors are decided here as far as the file's head tells: NOT_FOUND, BAD_FILE, UNSUPPORTED (lists
  * the formats), INVALID_ARG (no record in it). */
 TRM_MUST_USE trm_status trm_source_open(const char *path, trm_source **source_out);
+/* The same for a language model's requests: .jsonl and .ndjson, one JSON object a line, or .txt, a
+ * prompt a line. Lines that are no object are error records. */
+TRM_MUST_USE trm_status trm_source_open_requests(const char *path, trm_source **source_out);
 TRM_MUST_USE trm_status trm_source_next(trm_source *s, trm_wire_record *record_out, bool *end_out);
 TRM_MUST_USE trm_status trm_source_skip(trm_source *s, int64_t count);
 /* A hash of what the input is, the same wherever it lies and whenever it was copied there: of a

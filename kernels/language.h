@@ -31,8 +31,8 @@
  * heads, kv_heads (local ones), head_dim, scale, softcap (0), window (0: all; W: positions p - W <
  * j <= p), layer (index of its pages in the step's cache), group (query heads a kv head in the
  * whole model), first_head (0: of this rank, where its query heads share kv heads with others:
- * query head h reads local kv head (first_head + h) / group - first_head / group), encoder (0; 1:
- * no cache: every token sees all tokens of its sequence in the step). Writes k and v to their
+ * query head h reads local kv head (first_head + h) / group - first_head / group), encoder (0;
+ * 1: no cache: every token sees all tokens of its sequence in the step). Writes k and v to their
  * pages, then attends. Scores in chunks of TRM_KV_PAGE positions at absolute positions, merged in
  * ascending order with a running maximum; chunks wholly outside the window are skipped. TrmGated(x
  * [T, F], up [T, F]?) -> [T, F]; attr act: "silu", "gelu" (erf), "gelu_tanh", "relu", "tanh",
@@ -45,8 +45,8 @@
  * TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives zeros.
  * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows past
  * the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
- * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank): every rank
- * gets the whole sum.
+ * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
+ * the rank that has most), ranks, rank: every rank gets the whole sum.
  *
  * `step` is an I64 tensor whose first element holds the address of a trm_step in this process; the
  * same for every node of a step. Its shape is [1], or [S] in a graph with TrmPool: that is where S,

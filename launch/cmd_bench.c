@@ -1,10 +1,12 @@
 /* trireme bench: time of repeated steps of a tensor model, as a table or JSON. */
 #include "launch/commands.h"
+#include "launch/bench_language.h"
 #include "launch/bench_report.h"
 #include "launch/inputs.h"
 #include "launch/ranks.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -16,6 +18,8 @@ struct bench {
     int64_t batch; /* 0: not given */
     int64_t warmup, rounds, seed;
     bool json, profile;
+    trm_lm_cli lm;
+    int64_t prompt_tokens, new_tokens;
     bool resident;
     trm_arena *arena;
     trm_tensor *in, *out; /* in: once it is loaded */
@@ -172,27 +176,70 @@ static trm_status on_ranks(struct bench *b, const char *path)
     return trm_bench_report(&b->ranks, st, &b->result, b->json);
 }
 
+static trm_status bench_language(struct bench *b, const char *path)
+{
+    const trm_bench_language o = {.ranks = &b->ranks,
+                                  .common = &b->common,
+                                  .parallel = &b->parallel,
+                                  .cli = &b->lm,
+                                  .path = path,
+                                  .batch = b->batch > 0 ? b->batch : 1,
+                                  .prompt_tokens = b->prompt_tokens,
+                                  .new_tokens = b->new_tokens,
+                                  .warmup = b->warmup < 0 ? 1 : b->warmup,
+                                  .rounds = b->rounds < 0 ? 3 : b->rounds,
+                                  .seed = b->seed,
+                                  .json = b->json,
+                                  .profile = b->profile};
+
+    if (b->inputs.count > 0 || b->dims.count > 0 || b->resident)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "'%s' is a language model: --input, --dim and --resident are not for it",
+                        path);
+    return trm_bench_language_on_ranks(&o);
+}
+
+static trm_status bench_any(struct bench *b, const char *path)
+{
+    TRM_CHECK(trm_common_apply(&b->common));
+    if (trm_language_is(path))
+        return bench_language(b, path);
+    b->warmup = b->warmup < 0 ? 3 : b->warmup;
+    b->rounds = b->rounds < 0 ? 20 : b->rounds;
+    return on_ranks(b, path);
+}
+
 trm_status trm_cmd_bench(int argc, char **argv)
 {
     struct bench b = {.common = TRM_COMMON_DEFAULTS,
-                      .warmup = 3,
-                      .rounds = 20,
+                      .warmup = -1,
+                      .rounds = -1,
                       .seed = 1,
+                      .prompt_tokens = 128,
+                      .new_tokens = 128,
+                      .lm = TRM_LM_CLI_DEFAULTS,
                       .ranks = {.command = "bench"}};
     const trm_option options[] = {
-        {"batch", TRM_OPTION_INT, "N", 1, 65536, NULL, "value of a free first dim (1)", &b.batch},
+        {"batch", TRM_OPTION_INT, "N", 1, 65536, NULL,
+         "value of a free first dim; language models: sequences at once (1)", &b.batch},
+        {"prompt-tokens", TRM_OPTION_INT, "N", 1, 1 << 24, NULL,
+         "language models: random tokens of a prompt (128)", &b.prompt_tokens},
+        {"new-tokens", TRM_OPTION_INT, "N", 1, 1 << 24, NULL,
+         "language models: tokens of an answer (128)", &b.new_tokens},
         {"dim", TRM_OPTION_LIST, "NAME=N...", 0, 0, NULL, "values of other free dims", &b.dims},
         {"input", TRM_OPTION_LIST, "NAME=FILE.npy...", 0, 0, NULL,
          "inputs from files instead of random ones", &b.inputs},
         {"seed", TRM_OPTION_INT, "S", 0, INT64_MAX, NULL, "of the random inputs (1)", &b.seed},
-        {"warmup", TRM_OPTION_INT, "N", 0, 1000000, NULL, "steps before timing (3)", &b.warmup},
-        {"rounds", TRM_OPTION_INT, "N", 1, 1000000, NULL, "timed steps (20)", &b.rounds},
+        {"warmup", TRM_OPTION_INT, "N", 0, 1000000, NULL,
+         "steps (language models: rounds) before timing (3; 1)", &b.warmup},
+        {"rounds", TRM_OPTION_INT, "N", 1, 1000000, NULL, "timed steps (20; 3)", &b.rounds},
         {"resident", TRM_OPTION_FLAG, NULL, 0, 0, NULL,
          "inputs stay in the device's memory: uploads are not timed", &b.resident},
         {"json", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print one JSON object with every time",
          &b.json},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &b.profile},
+        TRM_LM_ENGINE_OPTIONS(b.lm),
         TRM_PARALLEL_OPTIONS(b.parallel),
         TRM_DEVICE_OPTIONS(b.common),
     };
@@ -210,9 +257,7 @@ trm_status trm_cmd_bench(int argc, char **argv)
         return trm_ranks_end(&b.ranks, TRM_OK);
     st = trm_options_parse(&args, argc, argv);
     if (st == TRM_OK && !args.help)
-        st = trm_common_apply(&b.common);
-    if (st == TRM_OK && !args.help)
-        st = on_ranks(&b, args.positionals[0]);
+        st = bench_any(&b, args.positionals[0]);
     trm_options_free_list(&b.inputs);
     trm_options_free_list(&b.dims);
     st = trm_ranks_end(&b.ranks, st);

@@ -3,10 +3,12 @@
 #include "base/npy.h"
 #include "launch/commands.h"
 #include "launch/inputs.h"
+#include "launch/lm_options.h"
 #include "launch/ranks.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,9 @@ struct run {
     trm_parallel_options parallel;
     trm_ranks ranks;
     trm_option_list images, inputs;
+    trm_lm_cli lm;
+    const char *prompt, *prompt_file;
+    bool raw_prompt;
     const char *output_dir;
     int64_t top;
     bool profile, made_dir, loaded;
@@ -262,10 +267,54 @@ static trm_status on_ranks(struct run *r, const char *path)
     return st;
 }
 
+static trm_status run_prompt(struct run *r, const char *path)
+{
+    const trm_run_language o = {.ranks = &r->ranks,
+                                .common = &r->common,
+                                .parallel = &r->parallel,
+                                .cli = &r->lm,
+                                .path = path,
+                                .prompt = r->prompt,
+                                .prompt_file = r->prompt_file,
+                                .raw = r->raw_prompt,
+                                .profile = r->profile};
+
+    if (r->images.count > 0 || r->inputs.count > 0 || r->output_dir != NULL)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "'%s' is a language model: want --prompt TEXT or --prompt-file FILE", path);
+    if ((r->prompt == NULL) == (r->prompt_file == NULL))
+        return trm_fail(TRM_ERR_INVALID_ARG, "want --prompt TEXT or --prompt-file FILE");
+    if (r->prompt_file != NULL && !trm_path_is_file(r->prompt_file))
+        return trm_fail(TRM_ERR_NOT_FOUND, "--prompt-file '%s': no such file", r->prompt_file);
+    return trm_run_language_on_ranks(&o);
+}
+
+static trm_status run_any(struct run *r, const char *path)
+{
+    TRM_CHECK(trm_common_apply(&r->common));
+    if (trm_language_is(path))
+        return run_prompt(r, path);
+    if (r->prompt != NULL || r->prompt_file != NULL)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--prompt wants a language model (a folder with config.json, or .gguf), "
+                        "not '%s'",
+                        path);
+    if (r->images.count > 0 && (r->inputs.count > 0 || r->output_dir != NULL))
+        return trm_fail(TRM_ERR_INVALID_ARG, "--image goes with neither --input nor --output-dir");
+    return on_ranks(r, path);
+}
+
 trm_status trm_cmd_run(int argc, char **argv)
 {
-    struct run r = {.common = TRM_COMMON_DEFAULTS, .ranks = {.command = "run"}};
+    struct run r = {
+        .common = TRM_COMMON_DEFAULTS, .lm = TRM_LM_CLI_DEFAULTS, .ranks = {.command = "run"}};
     const trm_option options[] = {
+        {"prompt", TRM_OPTION_STRING, "TEXT", 0, 0, NULL, "language models: the text to go on with",
+         &r.prompt},
+        {"prompt-file", TRM_OPTION_STRING, "FILE", 0, 0, NULL, "the same from a file",
+         &r.prompt_file},
+        {"raw-prompt", TRM_OPTION_FLAG, NULL, 0, 0, NULL,
+         "without the tokens that the model's tokenizer puts around it", &r.raw_prompt},
         {"image", TRM_OPTION_LIST, "FILE...", 0, 0, NULL,
          "classify images: top labels with probabilities", &r.images},
         {"input", TRM_OPTION_LIST, "NAME=FILE.npy...", 0, 0, NULL,
@@ -276,33 +325,30 @@ trm_status trm_cmd_run(int argc, char **argv)
          "labels per image (default: the model's YAML, else 5)", &r.top},
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &r.profile},
+        TRM_LM_SAMPLING_OPTIONS(r.lm),
+        TRM_LM_ENGINE_OPTIONS(r.lm),
         TRM_PARALLEL_OPTIONS(r.parallel),
         TRM_DEVICE_OPTIONS(r.common),
     };
-    trm_arguments args = {
-        .command = "run",
-        .usage = "MODEL (--image FILE... | --input NAME=FILE.npy... [--output-dir DIR])",
-        .options = options,
-        .option_count = sizeof(options) / sizeof(options[0]),
-        .positional_min = 1,
-        .positional_max = 1};
+    trm_arguments args = {.command = "run",
+                          .usage =
+                              "MODEL (--prompt TEXT | --image FILE... | --input NAME=FILE.npy... "
+                              "[--output-dir DIR])",
+                          .options = options,
+                          .option_count = sizeof(options) / sizeof(options[0]),
+                          .positional_min = 1,
+                          .positional_max = 1};
     trm_status st;
 
     TRM_CHECK(trm_job_init(&r.ranks.job));
     if (trm_ranks_silent(&r.ranks, argc, argv))
         return trm_ranks_end(&r.ranks, TRM_OK);
     st = trm_options_parse(&args, argc, argv);
-    if (st == TRM_OK && !args.help) {
-        if (r.images.count > 0 && (r.inputs.count > 0 || r.output_dir != NULL))
-            st =
-                trm_fail(TRM_ERR_INVALID_ARG, "--image goes with neither --input nor --output-dir");
-        if (st == TRM_OK)
-            st = trm_common_apply(&r.common);
-        if (st == TRM_OK)
-            st = on_ranks(&r, args.positionals[0]);
-    }
+    if (st == TRM_OK && !args.help)
+        st = run_any(&r, args.positionals[0]);
     trm_options_free_list(&r.images);
     trm_options_free_list(&r.inputs);
+    trm_options_free_list(&r.lm.stop);
     st = trm_ranks_end(&r.ranks, st);
     trm_arena_destroy(r.arena);
     return st;

@@ -8,6 +8,7 @@
 #include "launch/commands.h"
 #include "launch/score_job.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,11 +41,12 @@ static trm_status run_replica(struct trmi_score *s, const char *endpoint)
                                   .endpoint = endpoint,
                                   .identity = identity,
                                   .rank = s->ranks.job.rank};
-    trm_leader_model model = trm_score_model_callback(s->score_model);
+    trm_leader_model model =
+        s->language ? trm_lm_score_callback(s->lm_score) : trm_score_model_callback(s->score_model);
     trm_status st;
     bool lost;
 
-    snprintf(identity, sizeof(identity), "%d/1", s->ranks.model->place.replica);
+    snprintf(identity, sizeof(identity), "%d/1", trm_ranks_layout(&s->ranks)->place.replica);
     st = trm_leader_run(&options, &model, &lost);
     if (s->ranks.job.rank != 0 && lost) /* rank 0 hears it from the router itself */
         s->ranks.job.lost = true;
@@ -65,7 +67,7 @@ static trm_status conclude(struct trmi_score *s)
     trm_score_progress_end(&s->progress);
     if (stats.dead > 0)
         fprintf(stderr, "%d of %d replicas lost on the way; the last: %s\n", stats.dead,
-                s->ranks.model->parallel.data, stats.last_dead);
+                trm_ranks_layout(&s->ranks)->parallel.data, stats.last_dead);
     if (s->job_status != TRM_OK)
         return trm_fail(s->job_status == TRM_ERR_IO || s->job_status == TRM_ERR_NO_MEMORY
                             ? s->job_status
@@ -129,6 +131,8 @@ static void clean_up(struct trmi_score *s)
     trm_truth_close(s->truth);
     trm_link_context_destroy(s->context);
     trm_score_model_destroy(s->score_model);
+    trm_lm_score_destroy(s->lm_score);
+    trm_options_free_list(&s->lm.stop);
 }
 
 /* ---- command line ---- */
@@ -137,7 +141,9 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
 {
     const trm_option options[] = {
         {"input", TRM_OPTION_STRING, "PATH", 0, 0, NULL,
-         "folder or .txt list of images, .jsonl, .npy or .npz", &s->input},
+         "folder or .txt list of images, .jsonl, .npy or .npz; language models: .jsonl of requests "
+         "or .txt of prompts",
+         &s->input},
         {"output", TRM_OPTION_STRING, "FILE", 0, 0, NULL, "results: .jsonl, .csv or .npy",
          &s->output},
         {"resume", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "go on with an output that is not complete",
@@ -159,6 +165,8 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
         {"zmq-listen", TRM_OPTION_STRING, "ADDRESS[:PORT]", 0, 0, NULL,
          "several hosts: where rank 0 listens (TRM_ZMQ_LISTEN; default: all its addresses)",
          &s->listen},
+        TRM_LM_SAMPLING_OPTIONS(s->lm),
+        TRM_LM_ENGINE_OPTIONS(s->lm),
         TRM_PARALLEL_OPTIONS(s->parallel),
         TRM_DEVICE_OPTIONS(s->common),
     };
@@ -177,7 +185,14 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
     if (s->input == NULL || s->output == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "--%s is missing: 'trireme score --help' says more",
                         s->input == NULL ? "input" : "output");
-    return trm_common_apply(&s->common);
+    TRM_CHECK(trm_common_apply(&s->common));
+    s->language = trm_language_is(s->model_path);
+    if (!s->language)
+        return TRM_OK;
+    if (s->labels != NULL || s->top > 0 || s->raw || s->output_name != NULL)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--labels, --top, --raw and --output-name are not for language models");
+    return trm_lm_cli_device(&s->common);
 }
 
 trm_status trm_cmd_score(int argc, char **argv)
@@ -185,6 +200,7 @@ trm_status trm_cmd_score(int argc, char **argv)
     struct trmi_score s = {.common = TRM_COMMON_DEFAULTS,
                            .bind = "share",
                            .batch = BATCH_DEFAULT,
+                           .lm = TRM_LM_CLI_DEFAULTS,
                            .ranks = {.command = "score"}};
     struct trmi_score_settings set = {0};
     bool help = false;

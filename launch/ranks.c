@@ -62,11 +62,21 @@ trm_status trm_ranks_open(trm_ranks *r, const char *path, trm_status before,
     return TRM_OK;
 }
 
+const trm_tensor_model *trm_ranks_layout(const trm_ranks *r)
+{
+    return r->lm != NULL ? &r->lm->layout : r->model;
+}
+
 bool trm_ranks_lead(trm_ranks *r, trm_status *st_out)
 {
-    trm_replica *replica = r->model->replica;
+    trm_replica *replica = r->lm != NULL ? NULL : r->model->replica;
 
     *st_out = TRM_OK;
+    if (r->lm != NULL && r->lm->replica != NULL) {
+        if (trm_lm_replica_leads(r->lm->replica))
+            return true;
+        *st_out = trm_lm_replica_follow(r->lm->replica);
+    }
     if (replica != NULL && trm_replica_leads(replica))
         return true;
     if (replica != NULL)
@@ -78,7 +88,7 @@ bool trm_ranks_lead(trm_ranks *r, trm_status *st_out)
 
 void trm_ranks_describe(const trm_ranks *r, FILE *file)
 {
-    const trm_tensor_model *m = r->model;
+    const trm_tensor_model *m = trm_ranks_layout(r);
     const trm_plan *plan = m->plan;
     char text[80];
 
@@ -95,10 +105,10 @@ void trm_ranks_describe(const trm_ranks *r, FILE *file)
 
         fprintf(file,
                 "ledger    stage %d, shard %d: weights %.1f MB, activations %.1f, staging %.1f, "
-                "communicators %.1f, workspace %.1f, in all %.1f\n",
+                "communicators %.1f, workspace %.1f, KV cache %.1f, in all %.1f\n",
                 i / m->parallel.tensor, i % m->parallel.tensor, (double)l->weights / 1e6,
                 (double)l->activations / 1e6, (double)l->staging / 1e6,
-                (double)l->communicators / 1e6, (double)l->workspace / 1e6,
+                (double)l->communicators / 1e6, (double)l->workspace / 1e6, (double)l->kv / 1e6,
                 (double)trm_ledger_total(l) / 1e6);
     }
 }
@@ -107,9 +117,11 @@ void trm_ranks_describe(const trm_ranks *r, FILE *file)
  * first of many that do not come. */
 static void wait_for_workers(trm_ranks *r)
 {
-    const trm_parallel *p = r->model == NULL ? NULL : &r->model->parallel;
+    const trm_tensor_model *m = trm_ranks_layout(r);
+    const trm_parallel *p = m == NULL ? NULL : &m->parallel;
 
-    if (p == NULL || r->job.lost || p->data * p->tensor * p->pipeline == r->job.size)
+    if (p == NULL || r->job.lost ||
+        (p->data * p->tensor * p->pipeline == r->job.size && (!r->one_works || p->data == 1)))
         return;
     if (trm_job_agree(&r->job, TRM_OK, TRM_WORK_TIMEOUT_MS) != TRM_OK)
         TRM_LOG(TRM_LOG_DEBUG, "ranks", "end: %s", trm_message());
@@ -124,11 +136,15 @@ trm_status trm_ranks_end(trm_ranks *r, trm_status st)
     if (r->model != NULL && r->model->replica != NULL &&
         trm_replica_stop(r->model->replica) != TRM_OK)
         TRM_LOG(TRM_LOG_DEBUG, "ranks", "stop: %s", trm_message());
+    if (r->lm != NULL && r->lm->replica != NULL && trm_lm_replica_stop(r->lm->replica) != TRM_OK)
+        TRM_LOG(TRM_LOG_DEBUG, "ranks", "stop: %s", trm_message());
     if (st == TRM_ERR_COMM && r->job.size > 1)
         r->job.lost = true;
     wait_for_workers(r);
     trm_tensor_model_close(r->model);
     r->model = NULL;
+    trm_lm_model_close(r->lm);
+    r->lm = NULL;
     trm_device_close(&r->devices);
     r->device = NULL;
     /* rank 0 says what all have agreed on; a leader that lost its coordinator speaks itself */

@@ -4,6 +4,7 @@
 #define TRM_LAUNCH_RANKS_H
 
 #include "launch/options.h"
+#include "worker/language/lm_model.h"
 #include "worker/tensor_model.h"
 
 #define TRM_SETUP_TIMEOUT_MS 600000  /* loading a large model from a slow disk */
@@ -16,7 +17,12 @@ typedef struct trm_ranks {
     trm_device_pair devices;
     trm_device *device; /* of devices */
     trm_tensor_model *model;
+    trm_lm_model *lm; /* instead of it */
+    bool one_works;   /* replicas but the first have nothing to do: they wait for it at the end */
 } trm_ranks;
+
+/* The layout of whichever there is; NULL: none yet. */
+const trm_tensor_model *trm_ranks_layout(const trm_ranks *r);
 
 /* True on ranks other than 0 when help is asked for: rank 0 prints it. */
 bool trm_ranks_silent(const trm_ranks *r, int argc, char **argv);

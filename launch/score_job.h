@@ -4,9 +4,11 @@
 
 #include "base/link_zmq.h"
 #include "coordinator/score.h"
+#include "launch/lm_options.h"
 #include "launch/ranks.h"
 #include "launch/score_hosts.h"
 #include "launch/score_progress.h"
+#include "worker/language/score_language.h"
 #include "worker/score_model.h"
 
 #include <pthread.h>
@@ -19,7 +21,11 @@ struct trmi_score {
 
     trm_parallel_options parallel;
     trm_ranks ranks;
+    trm_lm_cli lm;
+    bool language;                /* the model is a language model */
     trm_score_model *score_model; /* leaders only */
+    trm_lm_score *lm_score;       /* or this */
+    trm_lm_request_defaults lm_defaults;
     trm_link_context *context;
 
     /* rank 0 only */
@@ -44,6 +50,9 @@ struct trmi_score_settings {
 
 /* Collective: every rank returns the same. */
 trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *set);
+/* score_language.c: the same steps for a language model, called from there. */
+trm_status trmi_score_language_model(struct trmi_score *s, trm_status st);
+trm_status trmi_score_language_output(struct trmi_score *s);
 /* Rank 0: output and router. */
 trm_status trmi_score_open_output(struct trmi_score *s, const struct trmi_score_settings *set);
 

@@ -39,6 +39,39 @@ static trm_status model_text(const trm_package *p, char text[TEXT_BYTES])
     return TRM_OK;
 }
 
+static trm_status language_text(const trm_language *l, char text[TEXT_BYTES])
+{
+    uint64_t hash;
+
+    TRM_CHECK(trm_language_identity(l, &hash));
+    snprintf(text, TEXT_BYTES, "%.180s %016" PRIx64, base_name(l->path), hash);
+    return TRM_OK;
+}
+
+/* What requests that say nothing get, but for a seed that nobody has asked for. */
+static void answers_text(const trm_score_what *w, char text[TEXT_BYTES])
+{
+    trm_lm_request_defaults d = *w->defaults;
+    trm_hash h;
+
+    trm_hash_init(&h, 0);
+    trm_hash_add(&h, &d.sampling.temperature, sizeof(float));
+    trm_hash_add(&h, &d.sampling.top_p, sizeof(float));
+    trm_hash_add(&h, &d.sampling.min_p, sizeof(float));
+    trm_hash_add(&h, &d.sampling.typical_p, sizeof(float));
+    trm_hash_add(&h, &d.sampling.repetition_penalty, sizeof(float));
+    trm_hash_add(&h, &d.sampling.presence_penalty, sizeof(float));
+    trm_hash_add(&h, &d.sampling.frequency_penalty, sizeof(float));
+    trm_hash_u64(&h, (uint64_t)d.sampling.top_k);
+    trm_hash_u64(&h, (uint64_t)d.sampling.max_tokens);
+    trm_hash_u64(&h, (uint64_t)d.sampling.min_tokens);
+    trm_hash_u64(&h, (uint64_t)(int64_t)d.sampling.logprobs);
+    trm_hash_u64(&h, (uint64_t)d.sampling.end_count);
+    trm_hash_u64(&h, d.seed_given ? d.seed : 0);
+    snprintf(text, TEXT_BYTES, "%s, answers %016" PRIx64, trm_path_extension(w->output),
+             trm_hash_value(&h));
+}
+
 trm_status trm_score_journal_open(const trm_score_what *w, trm_journal **journal_out)
 {
     char input[TEXT_BYTES], model[TEXT_BYTES], content[TEXT_BYTES];
@@ -59,8 +92,11 @@ trm_status trm_score_journal_open(const trm_score_what *w, trm_journal **journal
                               w->output)
                    : TRM_OK;
     TRM_CHECK(input_text(w, input));
-    TRM_CHECK(model_text(w->package, model));
-    if (w->sink->label_count > 0)
+    TRM_CHECK(w->language != NULL ? language_text(w->language, model)
+                                  : model_text(w->package, model));
+    if (w->language != NULL)
+        answers_text(w, content);
+    else if (w->sink->label_count > 0)
         snprintf(content, sizeof(content), "%s, %d labels a record", trm_path_extension(w->output),
                  w->sink->label_count);
     else

@@ -5,12 +5,15 @@
 #include "coordinator/sink.h"
 #include "coordinator/source.h"
 #include "model/package.h"
+#include "worker/language/request.h"
 
 typedef struct trm_score_what {
     const char *input, *output, *dtype;
     const char *output_name; /* as asked for; NULL: not */
     const trm_source *source;
-    const trm_package *package;
+    const trm_package *package;   /* or */
+    const trm_language *language; /* with */
+    const trm_lm_request_defaults *defaults;
     const trm_sink_options *sink;
 } trm_score_what;
 

@@ -11,7 +11,8 @@
 
 static trm_status open_input(struct trmi_score *s, struct trmi_score_settings *set)
 {
-    TRM_CHECK(trm_source_open(s->input, &s->source));
+    TRM_CHECK(s->language ? trm_source_open_requests(s->input, &s->source)
+                          : trm_source_open(s->input, &s->source));
     if (s->labels != NULL)
         TRM_CHECK(trm_truth_open(s->labels, &s->truth));
     set->images = s->source->images;
@@ -143,7 +144,9 @@ static trm_status check_output(struct trmi_score *s)
                            .dtype = s->common.dtype,
                            .output_name = s->output_name,
                            .source = s->source,
-                           .package = s->ranks.model->package,
+                           .package = s->language ? NULL : s->ranks.model->package,
+                           .language = s->language ? s->ranks.lm->language : NULL,
+                           .defaults = &s->lm_defaults,
                            .sink = &s->sink_options};
 
     if (trm_path_same(s->output, s->input) ||
@@ -173,10 +176,11 @@ trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *s
         if (st != TRM_OK)
             st = trm_fail(st, "%s", text);
     }
-    TRM_CHECK(open_model(s, st)); /* all ranks, and with the same status */
-    p = &s->ranks.model->parallel;
+    /* all ranks, and with the same status */
+    TRM_CHECK(s->language ? trmi_score_language_model(s, st) : open_model(s, st));
+    p = &trm_ranks_layout(&s->ranks)->parallel;
     trm_score_hosts_settle(&set->hosts, &s->ranks.job, p->data, p->tensor * p->pipeline);
-    st = settle_output(s, set);
+    st = s->language ? trmi_score_language_output(s) : settle_output(s, set);
     if (st == TRM_OK && s->ranks.job.rank == 0 && s->source->tensors != NULL)
         st = check_records(s);
     if (st == TRM_OK && s->ranks.job.rank == 0)
@@ -192,7 +196,7 @@ trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *s
 /* Rank 0: output and router. */
 trm_status trmi_score_open_output(struct trmi_score *s, const struct trmi_score_settings *set)
 {
-    int replicas = s->ranks.model->parallel.data;
+    int replicas = trm_ranks_layout(&s->ranks)->parallel.data;
     char buf[TRM_LINK_ENDPOINT_BYTES];
     trm_router_options ro = {
         .context = s->context,

@@ -273,7 +273,8 @@ bool trm_graph_is_output(const trm_graph *g, int value)
 trm_status trm_graph_constant(trm_graph *g, int value, trm_tensor *tensor_out)
 {
     trm_value *v = &g->values[value];
-    size_t align = trm_dtype_bytes(v->desc.dtype);
+    /* blocks hold 16-bit scales */
+    size_t align = trm_dtype_is_block(v->desc.dtype) ? 2 : trm_dtype_bytes(v->desc.dtype);
 
     if (v->desc.data == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "value '%s' is no constant", v->name);
@@ -357,7 +358,9 @@ static int64_t count_parameters(const trm_graph *g, const around *outer)
     int64_t total = 0;
 
     for (int v = 0; v < g->value_count; v++)
-        if (g->values[v].desc.data != NULL && trm_dtype_is_float(g->values[v].desc.dtype) &&
+        if (g->values[v].desc.data != NULL &&
+            (trm_dtype_is_float(g->values[v].desc.dtype) ||
+             trm_dtype_is_block(g->values[v].desc.dtype)) &&
             !held_by(outer, g->values[v].desc.data))
             total += (int64_t)trm_tensor_numel(&g->values[v].desc);
     for (int n = 0; n < g->node_count; n++)

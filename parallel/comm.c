@@ -151,6 +151,27 @@ trm_status trm_comm_allreduce(trm_comm *c, const void *in, void *out, size_t ele
     return run(c, &call);
 }
 
+static trm_status reduce_leaves(trm_comm *c, const trmi_call *call)
+{
+    int first = call->first, count = call->count, leaves = call->leaves;
+    trm_tree_part own[TRM_TREE_PARTS_MAX];
+
+    if (leaves < 1 || leaves > TRM_TREE_LEAVES_MAX || first < 0 || count < 0 || count > leaves ||
+        first > leaves - count)
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s: %s: leaves [%d, %d + %d) of %d, want at most %d",
+                        c->label, trmi_call_name(call->kind), first, first, count, leaves,
+                        TRM_TREE_LEAVES_MAX);
+    if (call->kind == TRMI_CALL_REDUCE_NODES &&
+        (call->most < 1 || call->most > TRM_TREE_PARTS_MAX ||
+         trm_tree_parts(first, count, leaves, own) > call->most))
+        return bad(c, call->kind, "this rank has more nodes than the most that any has");
+    if (call->elems > 0 && ((count > 0 && call->in == NULL) || call->out == NULL))
+        return bad(c, call->kind, "no memory given");
+    if (call->elems > SIZE_MAX / 4096)
+        return bad(c, call->kind, "too many elements");
+    return run(c, call);
+}
+
 trm_status trm_comm_reduce_tree(trm_comm *c, const float *parts, int first, int count, int leaves,
                                 size_t elems, float *out)
 {
@@ -163,14 +184,23 @@ trm_status trm_comm_reduce_tree(trm_comm *c, const float *parts, int first, int 
                       .count = count,
                       .leaves = leaves};
 
-    if (leaves < 1 || first < 0 || count < 0 || count > leaves || first > leaves - count)
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s: reduce_tree: leaves [%d, %d + %d) of %d",
-                        c->label, first, first, count, leaves);
-    if (elems > 0 && ((count > 0 && parts == NULL) || out == NULL))
-        return bad(c, call.kind, "no memory given");
-    if (elems > SIZE_MAX / 4096)
-        return bad(c, call.kind, "too many elements");
-    return run(c, &call);
+    return reduce_leaves(c, &call);
+}
+
+trm_status trm_comm_reduce_nodes(trm_comm *c, const float *nodes, int most, int first, int count,
+                                 int leaves, size_t elems, float *out)
+{
+    trmi_call call = {.kind = TRMI_CALL_REDUCE_NODES,
+                      .dtype = TRM_DTYPE_F32,
+                      .in = nodes,
+                      .out = out,
+                      .elems = elems,
+                      .first = first,
+                      .count = count,
+                      .leaves = leaves,
+                      .most = most};
+
+    return reduce_leaves(c, &call);
 }
 
 trm_status trm_comm_allgather(trm_comm *c, const void *in, void *out, const size_t *bytes)

@@ -17,6 +17,7 @@
 
 #include "base/segment.h"
 #include "base/tensor.h"
+#include "base/tree.h"
 #include "parallel/job.h"
 
 #ifdef __cplusplus
@@ -73,10 +74,10 @@ TRM_MUST_USE trm_status trm_comm_reserve(trm_comm *c, const trm_comm_needs *need
 void trm_comm_set_timeout(trm_comm *c, int64_t timeout_ms);
 
 /* ---- collectives ---- */
-/* Where this rank may write its contribution to the next collective (allreduce, reduce_scatter,
- * allgather, exchange) to spare a copy: at least `bytes`, TRM_ALIGN aligned, until that collective
- * returns. NULL in *slot_out: no such place (too large, or the row has none): pass memory of your
- * own. Not collective. */
+/* Where this rank may write its contribution to the next collective (allreduce, reduce_nodes,
+ * reduce_scatter, allgather, exchange) to spare a copy: at least `bytes`, TRM_ALIGN aligned, until
+ * that collective returns. NULL in *slot_out: no such place (too large, or the row has none): pass
+ * memory of your own. Not collective. */
 TRM_MUST_USE trm_status trm_comm_slot_get(trm_comm *c, size_t bytes, void **slot_out);
 
 /* out[i] = reduction over ranks of in[i]; `in` may be the slot or any memory, `out` may equal in
@@ -87,10 +88,16 @@ TRM_MUST_USE trm_status trm_comm_allreduce(trm_comm *c, const void *in, void *ou
  * that halves [0, leaves) recursively (left half gets the smaller part). This rank holds leaves
  * [first, first + count): `parts` are count vectors of `elems` F32. out: the whole sum on every
  * rank, the same bits however leaves are dealt out. Ranks hold ascending, gapless leaf ranges;
- * a rank may hold none. Goes in one piece where a slot holds 2 * ceil(log2(leaves)) vectors, or as
- * many as there are leaves. Collective. */
+ * a rank may hold none. At most TRM_TREE_LEAVES_MAX leaves. Goes in one piece where a slot holds
+ * 2 * ceil(log2(leaves)) vectors, or as many as there are leaves. Collective. */
 TRM_MUST_USE trm_status trm_comm_reduce_tree(trm_comm *c, const float *parts, int first, int count,
                                              int leaves, size_t elems, float *out);
+/* The same of leaves that are summed already as far as they can be: `nodes` are the vectors of
+ * trm_tree_parts(first, count, leaves), one after another. `most`: no rank has more of them; the
+ * same number on every rank. Goes in one piece where a slot holds `most` vectors; then, and only
+ * then, `nodes` may be the slot. Collective. */
+TRM_MUST_USE trm_status trm_comm_reduce_nodes(trm_comm *c, const float *nodes, int most, int first,
+                                              int count, int leaves, size_t elems, float *out);
 /* bytes[size]: each rank's contribution, which arrive in rank order, gapless. Collective. */
 TRM_MUST_USE trm_status trm_comm_allgather(trm_comm *c, const void *in, void *out,
                                            const size_t *bytes);

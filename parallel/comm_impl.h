@@ -15,6 +15,7 @@ typedef enum trmi_call_kind {
     TRMI_CALL_AGREE,
     TRMI_CALL_ALLREDUCE,
     TRMI_CALL_REDUCE_TREE,
+    TRMI_CALL_REDUCE_NODES,
     TRMI_CALL_ALLGATHER,
     TRMI_CALL_REDUCE_SCATTER,
     TRMI_CALL_ALLTOALL,
@@ -32,11 +33,12 @@ typedef struct trmi_call {
     trm_reduction reduction;
     const void *in;
     void *out;
-    size_t elems;         /* allreduce, reduce_tree (a vector), broadcast (bytes) */
+    size_t elems;         /* allreduce, reduce_* (a vector), broadcast (bytes) */
     const size_t *counts; /* allgather, exchange: bytes; reduce_scatter: elems; alltoall: sent */
     const size_t *recv_counts; /* alltoall */
     const void **peers_out;    /* exchange */
-    int first, count, leaves;  /* reduce_tree */
+    int first, count, leaves;  /* reduce_tree, reduce_nodes */
+    int most;                  /* reduce_nodes */
     int root;                  /* broadcast */
     trm_status mine;           /* agree; trm_message() is its text */
     const trm_comm_needs *needs;
@@ -106,7 +108,7 @@ typedef struct trmi_tree_part {
 } trmi_tree_part;
 /* More parts than this no contiguous range of leaves falls into. */
 int trmi_tree_parts_max(int leaves);
-/* The largest nodes that lie in leaves [first, first + count), ascending; returns how many. */
+/* As trm_tree_parts; parts: [TRM_TREE_PARTS_MAX], data NULL. */
 int trmi_tree_parts(int first, int count, int leaves, trmi_tree_part *parts);
 /* The whole tree over `leaves`: elements [at, at + elems) of the parts, which cover it exactly,
  * ascending, to `out` (which may be a part's own elements). */

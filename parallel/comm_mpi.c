@@ -72,7 +72,6 @@ static void destroy(trm_comm *c)
     trm_free(m->requests);
     trm_free(m->srcs);
     trm_free(m->sizes);
-    trm_free(m->parts);
     trm_free(m->peers);
     trm_free(m);
 }

@@ -36,14 +36,13 @@ typedef struct trmi_mpi {
     int spin_us, messages;
     int64_t timeout_ms;
     size_t slot_bytes;
-    trmi_mpi_buffer window, work; /* what others sent; sums */
-    trmi_mpi_buffer *received;    /* [size]: the last message of each */
-    trmi_mpi_out *out;            /* [size * messages] */
-    MPI_Request *requests;        /* [2 * size]: receives, then sends */
-    const void **srcs;            /* [size] */
-    size_t *sizes;                /* [4 * size] */
-    trmi_tree_part *parts;
-    int parts_room;
+    trmi_mpi_buffer window, work;              /* what others sent; sums */
+    trmi_mpi_buffer *received;                 /* [size]: the last message of each */
+    trmi_mpi_out *out;                         /* [size * messages] */
+    MPI_Request *requests;                     /* [2 * size]: receives, then sends */
+    const void **srcs;                         /* [size] */
+    size_t *sizes;                             /* [4 * size] */
+    trmi_tree_part parts[TRM_TREE_LEAVES_MAX]; /* scratch */
     const char *doing;
 } trmi_mpi;
 

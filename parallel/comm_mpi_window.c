@@ -309,17 +309,28 @@ static trm_status broadcast(trmi_mpi *m, const trmi_call *call)
 
 /* ---- the layout-invariant sum ---- */
 
-static trm_status parts_room(trmi_mpi *m, int leaves)
+/* This rank's parts of elements [at, at + n), `stride` elements apart: where the caller has them
+ * (`all`), or in m->work. */
+static trm_status own_parts(trmi_mpi *m, const trmi_call *call, bool all, size_t at, size_t n,
+                            size_t stride, const float **parts_out)
 {
-    trmi_tree_part *grown;
+    const float *in = call->in;
+    trmi_tree_part own[TRM_TREE_PARTS_MAX];
+    int count = trmi_tree_parts(call->first, call->count, call->leaves, own);
+    float *sums;
 
-    if (leaves <= m->parts_room)
+    *parts_out = in;
+    if (all)
         return TRM_OK;
-    grown = trm_realloc(m->parts, (size_t)leaves, sizeof(*grown));
-    if (grown == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "%s: reduce_tree: %d leaves", m->base.label, leaves);
-    m->parts = grown;
-    m->parts_room = leaves;
+    TRM_CHECK(trmi_mpi_grow(m, &m->work, stride * sizeof(float) * (size_t)count + 1));
+    *parts_out = sums = (float *)(void *)m->work.data;
+    for (int i = 0; i < count; i++) {
+        if (call->kind == TRMI_CALL_REDUCE_TREE)
+            trmi_tree_sum_leaves(in, call->elems, call->first, own[i].lo, own[i].hi, at, n,
+                                 sums + stride * (size_t)i);
+        else
+            memcpy(sums + stride * (size_t)i, in + call->elems * (size_t)i + at, n * sizeof(float));
+    }
     return TRM_OK;
 }
 
@@ -327,16 +338,18 @@ static trm_status parts_room(trmi_mpi *m, int leaves)
  * the window stays small. */
 static trm_status reduce_tree(trmi_mpi *m, const trmi_call *call)
 {
-    int size = m->base.size, me = m->base.rank, own;
+    int size = m->base.size, me = m->base.rank;
     struct range {
         int first, count;
     } mine = {call->first, call->count}, all[TRM_COMM_RANKS_MAX];
     int firsts[TRM_COMM_RANKS_MAX], counts[TRM_COMM_RANKS_MAX];
-    int bound = trmi_tree_parts_max(call->leaves);
-    size_t per = m->slot_bytes / sizeof(float) / (size_t)bound / 16 * 16;
+    bool nodes = call->kind == TRMI_CALL_REDUCE_NODES;
+    int bound = nodes ? call->most : trmi_tree_parts_max(call->leaves);
+    size_t room = m->slot_bytes / sizeof(float) / (size_t)bound;
+    bool whole = nodes && call->elems <= room; /* in one piece, as it lies */
+    size_t per = whole ? call->elems : room / 16 * 16;
 
     per = per > 0 ? per : 16;
-    TRM_CHECK(parts_room(m, call->leaves));
     TRM_CHECK(trmi_mpi_tell(m, &mine, sizeof(mine), all));
     for (int r = 0; r < size; r++) {
         firsts[r] = all[r].first;
@@ -344,28 +357,25 @@ static trm_status reduce_tree(trmi_mpi *m, const trmi_call *call)
     }
     TRM_CHECK(trmi_tree_covers(&m->base, firsts, counts, call->leaves));
     for (size_t at = 0; at < call->elems; at += per) {
-        size_t n = call->elems - at < per ? call->elems - at : per, stride = trm_align_up(n, 16);
-        size_t *bytes = sizes(m, 3);
-        float *sums;
+        size_t n = call->elems - at < per ? call->elems - at : per;
+        size_t stride = whole ? n : trm_align_up(n, 16), *bytes = sizes(m, 3);
+        trmi_tree_part own[TRM_TREE_PARTS_MAX];
+        const float *parts;
         int k = 0;
 
-        TRM_CHECK(trmi_mpi_grow(m, &m->work, stride * sizeof(float) * (size_t)bound));
-        sums = (float *)(void *)m->work.data;
-        own = trmi_tree_parts(call->first, call->count, call->leaves, m->parts);
-        for (int i = 0; i < own; i++)
-            trmi_tree_sum_leaves(call->in, call->elems, call->first, m->parts[i].lo, m->parts[i].hi,
-                                 at, n, sums + stride * (size_t)i);
+        TRM_CHECK(own_parts(m, call, whole, at, n, stride, &parts));
         for (int r = 0; r < size; r++)
             bytes[r] = stride * sizeof(float) *
-                       (size_t)trmi_tree_parts(firsts[r], counts[r], call->leaves, m->parts);
-        TRM_CHECK(collect(m, sums, bytes));
+                       (size_t)trmi_tree_parts(firsts[r], counts[r], call->leaves, own);
+        TRM_CHECK(collect(m, parts, bytes));
         for (int r = 0; r < size; r++) {
-            const float *from = r == me ? sums : m->srcs[r];
-            int parts = trmi_tree_parts(firsts[r], counts[r], call->leaves, m->parts + k);
+            const float *from = r == me ? parts : m->srcs[r];
+            int count = trmi_tree_parts(firsts[r], counts[r], call->leaves, own);
 
-            for (int i = 0; i < parts; i++)
-                m->parts[k + i].data = from + stride * (size_t)i;
-            k += parts;
+            for (int i = 0; i < count; i++) {
+                m->parts[k] = own[i];
+                m->parts[k++].data = from + stride * (size_t)i;
+            }
         }
         trmi_tree_sum(m->parts, call->leaves, 0, n, (float *)call->out + at);
     }
@@ -393,6 +403,7 @@ static trm_status dispatch(trmi_mpi *m, const trmi_call *call)
     case TRMI_CALL_ALLREDUCE:
         return allreduce(m, call);
     case TRMI_CALL_REDUCE_TREE:
+    case TRMI_CALL_REDUCE_NODES:
         return reduce_tree(m, call);
     case TRMI_CALL_ALLGATHER:
         return allgather(m, call);

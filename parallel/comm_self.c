@@ -21,6 +21,10 @@ static trm_status collective(trm_comm *c, const trmi_call *call)
         TRM_CHECK(trmi_tree_covers(c, &call->first, &call->count, call->leaves));
         trmi_tree_sum_leaves(call->in, call->elems, 0, 0, call->leaves, 0, call->elems, call->out);
         return TRM_OK;
+    case TRMI_CALL_REDUCE_NODES: /* all leaves: one node */
+        TRM_CHECK(trmi_tree_covers(c, &call->first, &call->count, call->leaves));
+        copy(call->out, call->in, call->elems * sizeof(float));
+        return TRM_OK;
     case TRMI_CALL_ALLGATHER:
     case TRMI_CALL_ALLTOALL:
         copy(call->out, call->in, call->counts[0]);

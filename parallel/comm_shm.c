@@ -246,7 +246,6 @@ static void destroy(trm_comm *c)
     trm_free(s->from);
     trm_free(s->sent);
     trm_free(s->srcs);
-    trm_free(s->parts);
     trm_free(s);
 }
 

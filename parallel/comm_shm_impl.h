@@ -90,12 +90,11 @@ typedef struct trmi_shm {
     trmi_shm_window w;
     int spin_us, world;
     int64_t timeout_ms;
-    uint64_t *sent;      /* [size]: entries sent to each */
-    trmi_shm_from *from; /* [size] */
-    const void **srcs;   /* [size]: scratch */
-    trmi_tree_part *parts;
-    int parts_room;
-    const char *doing; /* for messages: the call */
+    uint64_t *sent;                            /* [size]: entries sent to each */
+    trmi_shm_from *from;                       /* [size] */
+    const void **srcs;                         /* [size]: scratch */
+    trmi_tree_part parts[TRM_TREE_LEAVES_MAX]; /* scratch */
+    const char *doing;                         /* for messages: the call */
 } trmi_shm;
 
 static inline trmi_shm_line *trmi_shm_line_of(const trmi_shm_window *w, int rank)

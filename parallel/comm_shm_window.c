@@ -258,20 +258,6 @@ static trm_status alltoall(trmi_shm *s, const trmi_call *call, trmi_shm_word wor
 
 /* ---- the layout-invariant sum ---- */
 
-static trm_status parts_room(trmi_shm *s, int leaves)
-{
-    trmi_tree_part *grown;
-
-    if (leaves <= s->parts_room)
-        return TRM_OK;
-    grown = trm_realloc(s->parts, (size_t)leaves, sizeof(*grown));
-    if (grown == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "%s: reduce_tree: %d leaves", s->base.label, leaves);
-    s->parts = grown;
-    s->parts_room = leaves;
-    return TRM_OK;
-}
-
 /* Every rank's parts as they lie in its slot, `stride` elements apart; they follow from the ranges
  * in the words. */
 static trm_status all_parts(trmi_shm *s, int leaves, size_t stride)
@@ -288,38 +274,59 @@ static trm_status all_parts(trmi_shm *s, int leaves, size_t stride)
         return break_it(s, st);
     for (int r = 0; r < s->base.size; r++) {
         const float *slot = (const float *)(const void *)trmi_shm_slot(&s->w, r);
-        int own = trmi_tree_parts(firsts[r], counts[r], leaves, s->parts + n);
+        trmi_tree_part own[TRM_TREE_PARTS_MAX];
+        int count = trmi_tree_parts(firsts[r], counts[r], leaves, own);
 
-        for (int i = 0; i < own; i++)
-            s->parts[n + i].data = slot + stride * (size_t)i;
-        n += own;
+        for (int i = 0; i < count; i++) {
+            s->parts[n] = own[i];
+            s->parts[n++].data = slot + stride * (size_t)i;
+        }
     }
     return TRM_OK;
 }
 
+/* This rank's parts of elements [at, at + n) into its slot, `stride` elements apart. */
+static void put_parts(trmi_shm *s, const trmi_call *call, size_t at, size_t n, size_t stride)
+{
+    float *slot = (float *)(void *)trmi_shm_slot(&s->w, s->base.rank);
+    const float *in = call->in;
+    trmi_tree_part own[TRM_TREE_PARTS_MAX];
+    int count = trmi_tree_parts(call->first, call->count, call->leaves, own);
+
+    for (int i = 0; i < count; i++) {
+        float *to = slot + stride * (size_t)i;
+
+        if (call->kind == TRMI_CALL_REDUCE_TREE)
+            trmi_tree_sum_leaves(in, call->elems, call->first, own[i].lo, own[i].hi, at, n, to);
+        else if (in + call->elems * (size_t)i + at != to && n > 0)
+            memcpy(to, in + call->elems * (size_t)i + at, n * sizeof(float));
+    }
+}
+
 static trm_status reduce_tree(trmi_shm *s, const trmi_call *call, trmi_shm_word word)
 {
-    /* the bound and not this rank's own number of parts: all ranks must cut the same pieces */
-    int bound = trmi_tree_parts_max(call->leaves), own;
-    size_t per = (size_t)s->w.head->slot_bytes / sizeof(float) / (size_t)bound / 16 * 16, at = 0;
-    size_t from, mine;
+    /* a bound and not this rank's own number of parts: all ranks must cut the same pieces */
+    int bound =
+        call->kind == TRMI_CALL_REDUCE_NODES ? call->most : trmi_tree_parts_max(call->leaves);
+    size_t room = (size_t)s->w.head->slot_bytes / sizeof(float) / (size_t)bound, at = 0;
+    /* what is all of it lies as the caller has it, whose memory may be the slot */
+    bool all = call->kind == TRMI_CALL_REDUCE_NODES && call->elems <= room;
+    size_t per = all ? call->elems : room / 16 * 16, from, mine;
 
-    if (per == 0)
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s: reduce_tree over %d leaves: too many",
-                        s->base.label, call->leaves);
-    if (parts_room(s, call->leaves) != TRM_OK) /* the others wait for this rank's part */
-        return break_it(s, trm_fail_context(TRM_ERR_COMM, "rank %d", s->base.rank));
+    if (per == 0 && !all)
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s: %s over %d leaves: too many", s->base.label,
+                        trmi_call_name(call->kind), call->leaves);
+    if (!all && call->in == trmi_shm_slot(&s->w, s->base.rank))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s: %s: the slot is too small for the most nodes",
+                        s->base.label, trmi_call_name(call->kind));
     word.arg = (uint64_t)(uint32_t)call->first << 32 | (uint32_t)call->count;
     do {
         size_t n = call->elems - at < per ? call->elems - at : per;
-        size_t stride = trm_align_up(n, 16);
+        size_t stride = all ? call->elems : trm_align_up(n, 16);
         float *slot = (float *)(void *)trmi_shm_slot(&s->w, s->base.rank);
         float *out = (float *)call->out + at;
 
-        own = trmi_tree_parts(call->first, call->count, call->leaves, s->parts);
-        for (int i = 0; i < own; i++)
-            trmi_tree_sum_leaves(call->in, call->elems, call->first, s->parts[i].lo, s->parts[i].hi,
-                                 at, n, slot + stride * (size_t)i);
+        put_parts(s, call, at, n, stride);
         TRM_CHECK(trmi_shm_round(s, word));
         TRM_CHECK(all_parts(s, call->leaves, stride));
         if (n * sizeof(float) <= WHOLE_BYTES) {
@@ -351,6 +358,7 @@ trm_status trmi_shm_collective(trm_comm *c, const trmi_call *call)
     case TRMI_CALL_ALLREDUCE:
         return allreduce(s, call, word);
     case TRMI_CALL_REDUCE_TREE:
+    case TRMI_CALL_REDUCE_NODES:
         return reduce_tree(s, call, word);
     case TRMI_CALL_ALLGATHER:
         return allgather(s, call, word);

@@ -7,11 +7,12 @@
 const char *trmi_call_name(trmi_call_kind kind)
 {
     static const char *const names[TRMI_CALL_COUNT] = {
-        [TRMI_CALL_BARRIER] = "barrier",     [TRMI_CALL_AGREE] = "agree",
-        [TRMI_CALL_ALLREDUCE] = "allreduce", [TRMI_CALL_REDUCE_TREE] = "reduce_tree",
-        [TRMI_CALL_ALLGATHER] = "allgather", [TRMI_CALL_REDUCE_SCATTER] = "reduce_scatter",
-        [TRMI_CALL_ALLTOALL] = "alltoall",   [TRMI_CALL_EXCHANGE] = "exchange",
-        [TRMI_CALL_BROADCAST] = "broadcast", [TRMI_CALL_RESERVE] = "reserve",
+        [TRMI_CALL_BARRIER] = "barrier",           [TRMI_CALL_AGREE] = "agree",
+        [TRMI_CALL_ALLREDUCE] = "allreduce",       [TRMI_CALL_REDUCE_TREE] = "reduce_tree",
+        [TRMI_CALL_ALLGATHER] = "allgather",       [TRMI_CALL_REDUCE_SCATTER] = "reduce_scatter",
+        [TRMI_CALL_ALLTOALL] = "alltoall",         [TRMI_CALL_EXCHANGE] = "exchange",
+        [TRMI_CALL_BROADCAST] = "broadcast",       [TRMI_CALL_RESERVE] = "reserve",
+        [TRMI_CALL_REDUCE_NODES] = "reduce_nodes",
     };
 
     return (int)kind > 0 && kind < TRMI_CALL_COUNT ? names[kind] : "call";
@@ -33,6 +34,7 @@ size_t trmi_call_bytes(const trm_comm *c, const trmi_call *call)
     case TRMI_CALL_REDUCE_SCATTER:
         return call->elems * trm_dtype_bytes(call->dtype);
     case TRMI_CALL_REDUCE_TREE:
+    case TRMI_CALL_REDUCE_NODES:
         return call->elems * sizeof(float);
     case TRMI_CALL_ALLGATHER:
     case TRMI_CALL_EXCHANGE:
@@ -68,8 +70,9 @@ trmi_sign trmi_call_sign(const trm_comm *c, const trmi_call *call)
         s.bytes = call->elems * trm_dtype_bytes(call->dtype);
         break;
     case TRMI_CALL_REDUCE_TREE:
+    case TRMI_CALL_REDUCE_NODES:
         s.bytes = call->elems * sizeof(float);
-        s.check = (uint32_t)call->leaves;
+        s.check = (uint32_t)call->leaves | (uint32_t)call->most << 16;
         break;
     case TRMI_CALL_ALLGATHER:
     case TRMI_CALL_EXCHANGE:
@@ -104,6 +107,10 @@ static void text(const trmi_sign *s, char *buf, size_t bytes)
         break;
     case TRMI_CALL_REDUCE_TREE:
         snprintf(detail, sizeof(detail), " over %u leaves", s->check);
+        break;
+    case TRMI_CALL_REDUCE_NODES:
+        snprintf(detail, sizeof(detail), " over %u leaves, at most %u nodes a rank",
+                 s->check & 0xffff, s->check >> 16);
         break;
     case TRMI_CALL_ALLGATHER:
     case TRMI_CALL_EXCHANGE:

@@ -1,103 +1,90 @@
-/* The layout-invariant sum. The tree over [0, leaves) halves ranges, the left half gets the smaller
- * part; a node's value is left + right, element by element. A rank holds a contiguous range of
- * leaves, which is the union of at most two nodes a level ("parts"): it sums inside those, and the
- * rest of the tree above them is summed wherever all parts are seen. The order of additions is the
- * tree's whoever does them, so the bits do not depend on how leaves are dealt. */
+/* The layout-invariant sum over ranks: nodes of the tree of base/tree.h, held by one rank each, are
+ * added up to the whole wherever all of them are seen. The order of additions is the tree's whoever
+ * does them, so the bits do not depend on how leaves are dealt. */
 #include "parallel/comm_impl.h"
 
 #include <string.h>
 
 #define BLOCK 512
 
-static int levels(int leaves)
+int trmi_tree_parts_max(int leaves)
 {
     int n = 0;
 
     for (int span = leaves; span > 1; span -= span / 2)
-        n++;
-    return n;
-}
-
-int trmi_tree_parts_max(int leaves)
-{
-    int n = 2 * levels(leaves);
-
+        n += 2;
     return n < 1 ? 1 : n < leaves ? n : leaves;
-}
-
-/* adds what of node [lo, hi) lies in [from, to) */
-static int split(int lo, int hi, int from, int to, trmi_tree_part *parts)
-{
-    int mid = lo + (hi - lo) / 2, n;
-
-    if (to <= lo || hi <= from)
-        return 0;
-    if (from <= lo && hi <= to) {
-        *parts = (trmi_tree_part){.lo = lo, .hi = hi};
-        return 1;
-    }
-    n = split(lo, mid, from, to, parts);
-    return n + split(mid, hi, from, to, parts + n);
 }
 
 int trmi_tree_parts(int first, int count, int leaves, trmi_tree_part *parts)
 {
-    return count > 0 ? split(0, leaves, first, first + count, parts) : 0;
+    trm_tree_part nodes[TRM_TREE_PARTS_MAX];
+    int n = trm_tree_parts(first, count, leaves, nodes);
+
+    for (int i = 0; i < n; i++)
+        parts[i] = (trmi_tree_part){.lo = nodes[i].lo, .hi = nodes[i].hi};
+    return n;
 }
 
-struct walk {
-    const trmi_tree_part *next; /* the first part not yet used: the walk meets them in order */
-    const float *leaves;        /* not NULL: single leaves, `stride` floats apart, from `first` */
-    size_t stride;
-    int first;
-};
-
-/* Returns where the node's elements are: in a part or a leaf, or in dst. */
-static const float *node(struct walk *w, int lo, int hi, size_t at, size_t n, float *dst)
+static void add(const float *left, const float *right, size_t n, float *out)
 {
-    const float *left, *right;
-    float own[BLOCK];
-    int mid = lo + (hi - lo) / 2;
-
-    if (w->leaves != NULL) {
-        if (hi - lo == 1)
-            return w->leaves + (size_t)(lo - w->first) * w->stride + at;
-    } else if (w->next->lo == lo && w->next->hi == hi) {
-        return (w->next++)->data + at;
-    }
-    left = node(w, lo, mid, at, n, dst);
-    right = node(w, mid, hi, at, n, own);
     if (n == BLOCK)
         for (size_t i = 0; i < BLOCK; i++)
-            dst[i] = left[i] + right[i];
+            out[i] = left[i] + right[i];
     else
         for (size_t i = 0; i < n; i++)
-            dst[i] = left[i] + right[i];
-    return dst;
+            out[i] = left[i] + right[i];
 }
 
-static void whole(struct walk start, int lo, int hi, size_t at, size_t elems, float *out)
+/* Elements [at, at + n), at most BLOCK of them: parts go onto a stack in order; after each the top
+ * two become one as often as merges say. */
+static void sum_block(const trmi_tree_part *parts, const unsigned char *merges, int count,
+                      size_t at, size_t n, float *out)
 {
-    float block[BLOCK];
+    float room[TRM_TREE_DEPTH_MAX][BLOCK];
+    const float *stack[TRM_TREE_DEPTH_MAX];
+    int top = 0;
 
-    for (size_t i = 0; i < elems; i += BLOCK) {
-        struct walk w = start;
-        size_t n = elems - i < BLOCK ? elems - i : BLOCK;
-        const float *sum = node(&w, lo, hi, at + i, n, block);
-
-        memmove(out + i, sum, n * sizeof(float));
+    for (int i = 0; i < count; i++) {
+        stack[top++] = parts[i].data + at;
+        for (int m = merges[i]; m > 0; m--) {
+            top--;
+            add(stack[top - 1], stack[top], n, room[top - 1]);
+            stack[top - 1] = room[top - 1];
+        }
     }
+    memmove(out, stack[0], n * sizeof(float));
 }
 
 void trmi_tree_sum(const trmi_tree_part *parts, int leaves, size_t at, size_t elems, float *out)
 {
-    whole((struct walk){.next = parts}, 0, leaves, at, elems, out);
+    unsigned char all[TRM_TREE_LEAVES_MAX], inside[TRM_TREE_LEAVES_MAX];
+    unsigned char merges[TRM_TREE_LEAVES_MAX];
+    int count = 0;
+
+    trm_tree_merges(0, leaves, leaves, all);
+    for (int end = 0; end < leaves; end = parts[count++].hi) {
+        const trmi_tree_part *p = &parts[count];
+        int last = p->hi - p->lo - 1;
+
+        /* nodes that end where the part does, but for those inside it */
+        trm_tree_merges(p->lo, last + 1, leaves, inside);
+        merges[count] = (unsigned char)(all[p->hi - 1] - inside[last]);
+    }
+    for (size_t i = 0; i < elems; i += BLOCK)
+        sum_block(parts, merges, count, at + i, elems - i < BLOCK ? elems - i : BLOCK, out + i);
 }
 
 void trmi_tree_sum_leaves(const float *data, size_t stride, int first, int lo, int hi, size_t at,
                           size_t elems, float *out)
 {
-    whole((struct walk){.leaves = data, .stride = stride, .first = first}, lo, hi, at, elems, out);
+    trmi_tree_part leaves[TRM_TREE_LEAVES_MAX];
+
+    /* a node is the whole tree of its own leaves */
+    for (int i = lo; i < hi; i++)
+        leaves[i - lo] = (trmi_tree_part){
+            .lo = i - lo, .hi = i - lo + 1, .data = data + (size_t)(i - first) * stride};
+    trmi_tree_sum(leaves, hi - lo, at, elems, out);
 }
 
 trm_status trmi_tree_covers(const trm_comm *c, const int *firsts, const int *counts, int leaves)

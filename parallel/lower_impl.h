@@ -48,6 +48,17 @@ TRM_MUST_USE trm_status trmi_graph_like(const trm_graph *g, trm_graph **graph_ou
 TRM_MUST_USE trm_status trmi_lower_norm(trmi_lower *lw, int node, const trm_axis *axis,
                                         const int *in, int out);
 
+/* ---- lower_language.c ---- */
+/* Nodes that make local value `out`, whole, of local inputs `in`, by axis->tree. */
+TRM_MUST_USE trm_status trmi_lower_tree(trmi_lower *lw, int node, const trm_axis *axis,
+                                        const int *in, int out);
+/* Of whole local k and v, in[1] and in[2] of a TrmPagedAttention whose query heads `axis` shares,
+ * what this rank's heads read. */
+TRM_MUST_USE trm_status trmi_lower_kv(trmi_lower *lw, int node, const trm_axis *axis, int *in);
+/* Attributes of local node `n`, a TrmPagedAttention shared along `axis`. */
+TRM_MUST_USE trm_status trmi_lower_heads(trmi_lower *lw, int node, const trm_axis *axis,
+                                         trm_node *n);
+
 /* ---- lower_node.c ---- */
 TRM_MUST_USE trm_status trmi_lower_node(trmi_lower *lw, int node, int strategy);
 

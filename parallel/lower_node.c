@@ -230,6 +230,11 @@ static trm_status adjust_gather(lowering *l)
     return TRM_OK;
 }
 
+static trm_status adjust_paged_attention(lowering *l)
+{
+    return l->axis->in[1].dim >= 0 ? TRM_OK : trmi_lower_kv(l->lw, l->node, l->axis, l->in);
+}
+
 /* ---- attributes, set after the node exists ---- */
 
 static trm_status set_int(lowering *l, trm_node *n, const char *attr, int64_t v)
@@ -267,6 +272,8 @@ static trm_status set_attrs(lowering *l, trm_node *n)
         TRM_CHECK(set_int(l, n, "q_num_heads",
                           axis_part(l) * (trm_attr_int(&n->attrs, "q_num_heads", 1) / kv)));
         return set_int(l, n, "kv_num_heads", axis_part(l));
+    case TRM_OP_TrmPagedAttention:
+        return trmi_lower_heads(l->lw, l->node, a, n);
     case TRM_OP_Split:
         if (l->in_count > 1 && l->in[1] != TRM_NO_VALUE)
             trm_attr_remove(&n->attrs, "num_outputs");
@@ -288,7 +295,7 @@ static const adjust adjusts[TRM_OP_COUNT] = {
     [TRM_OP_Reshape] = adjust_shape1, [TRM_OP_Expand] = adjust_shape1,
     [TRM_OP_Resize] = adjust_resize,  [TRM_OP_Squeeze] = adjust_squeeze,
     [TRM_OP_Split] = adjust_split,    [TRM_OP_Slice] = adjust_slice,
-    [TRM_OP_Gather] = adjust_gather,
+    [TRM_OP_Gather] = adjust_gather,  [TRM_OP_TrmPagedAttention] = adjust_paged_attention,
 };
 
 /* ---- results that are corrected after the node ---- */
@@ -408,6 +415,8 @@ trm_status trmi_lower_node(trmi_lower *lw, int node, int strategy)
     }
     if (l.axis != NULL && adjusts[n->op] != NULL)
         TRM_CHECK(adjusts[n->op](&l));
+    if (l.axis != NULL && l.axis->tree)
+        return trmi_lower_tree(lw, node, l.axis, l.in, l.out[0]);
     if (l.axis != NULL && l.axis->reductions > 0)
         return trmi_lower_norm(lw, node, l.axis, l.in, l.out[0]);
     return add_node(&l);

@@ -88,7 +88,7 @@ static trm_status walk(const trm_sharding *s, const trm_placement_costs *costs, 
                     make_form(s, costs, node->inputs[i], trm_sharding_wants(s, n, st, i), have, p));
         p->compute_us += costs->node_us(costs->ctx, s, n, st);
         if (st >= 1 && st <= s->axes[n].axis_count) /* their time is the node's */
-            p->collectives += s->axes[n].axes[st - 1].reductions;
+            p->collectives += s->axes[n].axes[st - 1].reductions + s->axes[n].axes[st - 1].tree;
         for (int i = 0; i < node->output_count; i++)
             if (node->outputs[i] != TRM_NO_VALUE)
                 have[node->outputs[i]] = (uint16_t)(1U << trm_sharding_yields(s, n, st, i));

@@ -46,8 +46,8 @@ typedef struct trm_placement {
     int *strategy; /* [node_count], from trm_malloc */
     double compute_us, collective_us;
     size_t weight_bytes; /* constants of the rank that holds most */
-    int collectives;     /* changes of form that talk, and reductions inside nodes, whose time is in
-                            compute_us */
+    int collectives;     /* changes of form that talk, and reductions and trees inside nodes, whose
+                            time is in compute_us */
     bool exact; /* the beam was never full; with weight_bytes_max a price decides, which may leave a
                    gap even so */
 } trm_placement;

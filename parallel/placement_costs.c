@@ -7,6 +7,7 @@
  * to be fused is priced as fused, and a change of the value before it pays the difference for it
  * and for what would have been fused after it. */
 #include "parallel/placement.h"
+#include "parallel/sharding_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -142,6 +143,19 @@ static double reduced_us(const costs_ctx *c, const trm_sharding *s, int n, const
                                                      rows * trm_dtype_bytes(y->dtype));
 }
 
+/* The sum of what ranks hold of the tree, each at most `most` vectors as large as the output. */
+static double tree_us(const costs_ctx *c, const trm_sharding *s, int n, const trm_axis *axis,
+                      double us)
+{
+    const trm_tensor *y = &s->descs[s->graph->nodes[n].outputs[0]];
+    size_t bytes = 0;
+
+    if (trm_tensor_bytes(y, &bytes) != TRM_OK)
+        bytes = 0; /* descs are concrete */
+    return us + trm_cost_collective_us(c->cost, TRM_COLLECTIVE_ALLREDUCE, s->ranks,
+                                       bytes * (size_t)trmi_axis_leaves(s, n, axis, 0).most);
+}
+
 static double node_cost(const costs_ctx *c, const trm_sharding *s, int n, int strategy)
 {
     const trm_node *node = &s->graph->nodes[n];
@@ -162,6 +176,8 @@ static double node_cost(const costs_ctx *c, const trm_sharding *s, int n, int st
                         : trm_sharding_local(s, node->outputs[i],
                                              trm_sharding_yields(s, n, strategy, i), rank);
     us = trm_cost_node_us(c->cost, node, c->in, c->out, c->fused[n]);
+    if (axis != NULL && axis->tree)
+        return tree_us(c, s, n, axis, us);
     return axis == NULL || axis->reductions == 0 ? us : reduced_us(c, s, n, axis, us);
 }
 

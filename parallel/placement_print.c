@@ -78,6 +78,9 @@ trm_status trm_placement_print(const trm_sharding *s, const trm_placement_costs 
         if (p->strategy[n] >= 1 && p->strategy[n] <= s->axes[n].axis_count &&
             s->axes[n].axes[p->strategy[n] - 1].reductions > 0)
             fprintf(out, ", %d small all-reduces", s->axes[n].axes[p->strategy[n] - 1].reductions);
+        if (p->strategy[n] >= 1 && p->strategy[n] <= s->axes[n].axis_count &&
+            s->axes[n].axes[p->strategy[n] - 1].tree)
+            fprintf(out, ", summed by the tree");
         if (costs != NULL)
             fprintf(out, ", %.4g us", costs->node_us(costs->ctx, s, n, p->strategy[n]));
         fputc('\n', out);

@@ -76,20 +76,43 @@ static void print_stages(const trm_plan *plan, const trm_graph *local, FILE *f)
     }
 }
 
+static bool any_cache(const trm_plan *plan)
+{
+    for (int i = 0; i < plan->ledger_count; i++)
+        if (plan->ledger[i].kv > 0)
+            return true;
+    return false;
+}
+
+/* The column of the KV cache, where a rank has one. */
+static char *cache_text(bool any, size_t bytes, char text[TRMI_BYTES_TEXT + 16])
+{
+    char amount[TRMI_BYTES_TEXT];
+
+    text[0] = '\0';
+    if (any)
+        (void)snprintf(text, TRMI_BYTES_TEXT + 16, " %12s", trmi_bytes_text(bytes, amount));
+    return text;
+}
+
 static void print_gpu_ledger(const trm_plan *plan, FILE *f)
 {
-    fprintf(f, "\n  %-12s %12s %12s %12s %14s %12s %12s\n", "stage, shard", "weights",
-            "activations", "workspace", "communicators", "total", "(on host)");
+    bool cache = any_cache(plan);
+
+    fprintf(f, "\n  %-12s %12s%s %12s %12s %14s %12s %12s\n", "stage, shard", "weights",
+            cache ? "     KV cache" : "", "activations", "workspace", "communicators", "total",
+            "(on host)");
     for (int i = 0; i < plan->ledger_count; i++) {
         const trm_ledger *l = &plan->ledger[i];
-        char place[32], b[6][TRMI_BYTES_TEXT];
+        char place[32], b[6][TRMI_BYTES_TEXT], kv[TRMI_BYTES_TEXT + 16];
 
         (void)snprintf(place, sizeof(place), "%d, %d", i / plan->parallel.tensor,
                        i % plan->parallel.tensor);
-        fprintf(f, "  %-12s %12s %12s %12s %14s %12s %12s\n", place,
-                trmi_bytes_text(l->weights, b[0]), trmi_bytes_text(l->activations, b[1]),
-                trmi_bytes_text(l->workspace, b[2]), trmi_bytes_text(l->communicators, b[3]),
-                trmi_bytes_text(trm_ledger_total(l), b[4]), trmi_bytes_text(l->host, b[5]));
+        fprintf(f, "  %-12s %12s%s %12s %12s %14s %12s %12s\n", place,
+                trmi_bytes_text(l->weights, b[0]), cache_text(cache, l->kv, kv),
+                trmi_bytes_text(l->activations, b[1]), trmi_bytes_text(l->workspace, b[2]),
+                trmi_bytes_text(l->communicators, b[3]), trmi_bytes_text(trm_ledger_total(l), b[4]),
+                trmi_bytes_text(l->host, b[5]));
     }
 }
 
@@ -105,18 +128,20 @@ static void print_host_part(const trm_host_part *part, FILE *f)
 
 static void print_ledger(const trm_plan *plan, FILE *f)
 {
-    fprintf(f, "\n  %-12s %12s %12s %12s %12s %14s %12s\n", "stage, shard", "weights", "(mapped)",
-            "activations", "staging", "communicators", "total");
+    bool cache = any_cache(plan);
+
+    fprintf(f, "\n  %-12s %12s %12s%s %12s %12s %14s %12s\n", "stage, shard", "weights", "(mapped)",
+            cache ? "     KV cache" : "", "activations", "staging", "communicators", "total");
     for (int i = 0; i < plan->ledger_count; i++) {
         const trm_ledger *l = &plan->ledger[i];
-        char place[32], b[6][TRMI_BYTES_TEXT];
+        char place[32], b[6][TRMI_BYTES_TEXT], kv[TRMI_BYTES_TEXT + 16];
 
         (void)snprintf(place, sizeof(place), "%d, %d", i / plan->parallel.tensor,
                        i % plan->parallel.tensor);
-        fprintf(f, "  %-12s %12s %12s %12s %12s %14s %12s\n", place,
+        fprintf(f, "  %-12s %12s %12s%s %12s %12s %14s %12s\n", place,
                 trmi_bytes_text(l->weights, b[0]), trmi_bytes_text(l->mapped, b[1]),
-                trmi_bytes_text(l->activations, b[2]), trmi_bytes_text(l->staging, b[3]),
-                trmi_bytes_text(l->communicators, b[4]),
+                cache_text(cache, l->kv, kv), trmi_bytes_text(l->activations, b[2]),
+                trmi_bytes_text(l->staging, b[3]), trmi_bytes_text(l->communicators, b[4]),
                 trmi_bytes_text(trm_ledger_total(l), b[5]));
     }
 }
@@ -267,9 +292,10 @@ void trm_plan_print_json(const trm_plan *plan, trm_graph *g, const trm_plan_opti
         fprintf(f,
                 "%s{\"stage\": %d, \"shard\": %d, \"weights\": %zu, \"mapped\": %zu, "
                 "\"activations\": %zu, \"staging\": %zu, \"communicators\": %zu, "
-                "\"workspace\": %zu, \"host\": %zu}",
+                "\"workspace\": %zu, \"host\": %zu, \"kv\": %zu}",
                 i > 0 ? ", " : "", i / plan->parallel.tensor, i % plan->parallel.tensor, l->weights,
-                l->mapped, l->activations, l->staging, l->communicators, l->workspace, l->host);
+                l->mapped, l->activations, l->staging, l->communicators, l->workspace, l->host,
+                l->kv);
     }
     fprintf(f, "]}\n");
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC 0x4e4c5054u /* "TPLN" */
-#define PLAN_VERSION 2u
+#define PLAN_VERSION 3u
 #define NODES_MAX (1 << 24)
 #define CANDIDATES_MAX 65536
 #define INPUTS_MAX 4096
@@ -147,6 +147,7 @@ trm_status trm_plan_encode(const trm_plan *plan, void **bytes_out, size_t *count
         put_u64(&w, l->communicators);
         put_u64(&w, l->workspace);
         put_u64(&w, l->host);
+        put_u64(&w, l->kv);
     }
     if (w.failed) {
         trm_free(w.data);
@@ -330,7 +331,7 @@ static void get_plan(struct reader *r, trm_plan *p, bool *no_memory)
         p->strategy[i] = get_range(r, 0, 1 << 16, "a strategy is out of range");
     p->exact = get_range(r, 0, 1, "a flag is neither 0 nor 1") != 0;
     get_stages(r, &p->stages, p->parallel.pipeline);
-    p->ledger_count = get_count(r, 0, TRMI_REPLICA_MAX, 56, "its ledger is too long");
+    p->ledger_count = get_count(r, 0, TRMI_REPLICA_MAX, 64, "its ledger is too long");
     if (p->ledger_count != p->parallel.tensor * p->parallel.pipeline)
         wrong(r, "its ledger is not that of its layout");
     p->ledger = get_array(r, p->ledger_count, sizeof(*p->ledger), no_memory);
@@ -342,6 +343,7 @@ static void get_plan(struct reader *r, trm_plan *p, bool *no_memory)
         p->ledger[i].communicators = get_size(r);
         p->ledger[i].workspace = get_size(r);
         p->ledger[i].host = get_size(r);
+        p->ledger[i].kv = get_size(r);
     }
 }
 

@@ -44,7 +44,9 @@ typedef struct trm_plan_options {
     size_t
         memory_bytes; /* limit per rank; 0: the device's, less what trm_rates_usable_bytes says */
     const trm_rates *rates;
-    bool *too_big_out; /* set where the model does not fit; NULL */
+    int64_t kv_tokens; /* language models: tokens that a replica's KV cache has room for; 0: none */
+    trm_dtype kv_dtype; /* F32, F16, BF16; NONE: F32 */
+    bool *too_big_out;  /* set where the model does not fit; NULL */
 } trm_plan_options;
 
 /* What a rank holds, before anything is allocated. */
@@ -56,10 +58,11 @@ typedef struct trm_ledger {
     size_t communicators;
     size_t workspace; /* on an accelerator: of kernels, and inputs and outputs of two steps */
     size_t host;      /* beside an accelerator, in its host's memory: pinned buffers, messages */
+    size_t kv;        /* the KV cache of its layers and heads */
 } trm_ledger;
 static inline size_t trm_ledger_total(const trm_ledger *l) /* of the device's memory */
 {
-    return l->weights + l->activations + l->staging + l->communicators + l->workspace;
+    return l->weights + l->activations + l->staging + l->communicators + l->workspace + l->kv;
 }
 
 typedef struct trm_candidate {

@@ -112,6 +112,9 @@ static double collective_us(const trm_cost_context *c, const trm_node *n, int ra
     switch (n->op) {
     case TRM_OP_TrmAllReduce:
         return trm_cost_collective_us(c, TRM_COLLECTIVE_ALLREDUCE, ranks, in_bytes);
+    case TRM_OP_TrmReduceTree:
+        return trm_cost_collective_us(c, TRM_COLLECTIVE_ALLREDUCE, ranks,
+                                      out_bytes * (size_t)trm_attr_int(&n->attrs, "most", 1));
     case TRM_OP_TrmAllGather:
         return trm_cost_collective_us(c, TRM_COLLECTIVE_ALLGATHER, ranks, out_bytes);
     case TRM_OP_TrmReduceScatter:
@@ -251,22 +254,39 @@ trm_status trmi_division_lower(trm_graph *g, const trm_sharding *s, const int *s
                      : trm_lower(s, strategy, shard, local_out);
 }
 
+static bool is_integer(trm_dtype t)
+{
+    return trm_dtype_is_signed_int(t) || trm_dtype_is_unsigned_int(t);
+}
+
+/* What a rank contributes to a collective; of a sum by the tree the rank that has most. */
+static size_t contribution(const trmi_division *d, const trm_node *n)
+{
+    if (n->op == TRM_OP_TrmReduceTree)
+        return d->value_bytes[n->outputs[0]] * (size_t)trm_attr_int(&n->attrs, "most", 1);
+    return d->value_bytes[n->inputs[0]];
+}
+
 static void measure_values(trmi_division *d)
 {
     const trm_graph *g = d->local;
 
     for (int v = 0; v < g->value_count; v++)
         d->value_bytes[v] = bytes_of(&d->descs[v]);
-    for (int i = 0; i < g->input_count; i++)
+    for (int i = 0; i < g->input_count; i++) {
         d->input_bytes += d->value_bytes[g->inputs[i]];
+        /* tokens, positions and the step's description are at hand on every stage */
+        if (d->language && is_integer(d->descs[g->inputs[i]].dtype))
+            d->value_bytes[g->inputs[i]] = 0;
+    }
     for (int i = 0; i < g->output_count; i++)
         d->output_bytes += d->value_bytes[g->outputs[i]];
     for (int n = 0; n < g->node_count; n++) {
         int v = g->nodes[n].input_count > 0 ? g->nodes[n].inputs[0] : TRM_NO_VALUE;
 
         if (is_collective(&g->nodes[n]) && g->nodes[n].op != TRM_OP_TrmShard && v != TRM_NO_VALUE &&
-            d->value_bytes[v] > d->slot_bytes)
-            d->slot_bytes = d->value_bytes[v];
+            contribution(d, &g->nodes[n]) > d->slot_bytes)
+            d->slot_bytes = contribution(d, &g->nodes[n]);
     }
 }
 
@@ -282,9 +302,10 @@ static trm_status allocate(trmi_division *d)
     d->weight_bytes = trm_arena_alloc(d->arena, values, sizeof(size_t));
     d->weights = trm_arena_alloc(d->arena, values, sizeof(trmi_weights));
     d->value_bytes = trm_arena_alloc(d->arena, values, sizeof(size_t));
+    d->kv_bytes = trm_arena_alloc(d->arena, (size_t)d->local->node_count + 1, sizeof(size_t));
     if (d->descs == NULL || d->finished_descs == NULL || d->host_of == NULL ||
         d->run_here == NULL || d->weight_bytes == NULL || d->weights == NULL ||
-        d->value_bytes == NULL)
+        d->value_bytes == NULL || d->kv_bytes == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "plan of %d nodes", d->local->node_count);
     return TRM_OK;
 }
@@ -312,9 +333,17 @@ static trm_status make(const trmi_planner *p, trmi_division *d, int busy_ranks, 
     TRM_CHECK(find_hosts(d));
     if (trm_rates_is_gpu(p->options->rates))
         TRM_CHECK(trm_host_part_find(d->finished, d->finished_descs, d->arena, &d->host));
-    trmi_ledger_weights(d->local, &holder, d->weights);
-    for (int v = 0; v < d->local->value_count; v++)
-        d->weight_bytes[v] = d->weights[v].bytes;
+    d->language = trmi_ledger_kv(d->local, p->options, d->kv_bytes);
+    for (int n = 0; n < d->local->node_count; n++)
+        d->all_kv_bytes += d->kv_bytes[n];
+    trmi_ledger_weights(d->local, &holder, 0, d->local->node_count, d->weights);
+    for (int v = 0; v < d->local->value_count; v++) {
+        size_t packed = d->weights[v].packed, plain = d->weights[v].bytes - packed;
+
+        d->weight_bytes[v] = d->weights[v].mapped == 0 ? packed + plain
+                             : packed > plain          ? packed
+                                                       : plain;
+    }
     measure_values(d);
     return trmi_ledger_activations(d->finished, d->finished_descs, &holder, NULL, 0,
                                    d->finished->node_count, &d->activation_bytes);

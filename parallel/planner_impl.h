@@ -24,14 +24,18 @@ typedef struct trmi_weights {
     size_t bytes;   /* packed, or as it is */
     size_t mapped;  /* of those, read where they lie in the mapped file */
     size_t staging; /* gathered for a moment, to be packed: no stretch of its source */
+    size_t packed;  /* of `bytes`: a kernel's own copy */
 } trmi_weights;
 /* Of an accelerator, or of the host's memory. */
 typedef struct trmi_holder {
     bool gpu;
     trm_dtype dtype; /* of dense operators */
 } trmi_holder;
-/* weights_out: [value_count]; zero where nothing reads it. */
-void trmi_ledger_weights(const trm_graph *local, const trmi_holder *holder,
+/* Of each node of a rank's graph, bytes of the KV cache that it wants for options->kv_tokens:
+ * kv_bytes_out [node_count]. False: this is no language model's graph. */
+bool trmi_ledger_kv(const trm_graph *local, const trm_plan_options *options, size_t *kv_bytes_out);
+/* Of nodes [begin, end). weights_out: [value_count]; zero where none of them reads it. */
+void trmi_ledger_weights(const trm_graph *local, const trmi_holder *holder, int begin, int end,
                          trmi_weights *weights_out);
 /* Arena of one step of nodes with host_of[node] in [begin, end) of a finished graph with concrete
  * descs; host_of NULL: nodes themselves. */
@@ -67,9 +71,13 @@ typedef struct trmi_division {
     trm_host_part host;    /* with an accelerator: what of `finished` runs beside it */
     int *host_of;          /* [finished->node_count] its node in `local` */
     int *run_here;         /* [local->node_count] nodes of `finished` that it became: 0 or 1 */
-    trmi_weights *weights; /* [local->value_count] */
-    size_t *weight_bytes;  /* the same, bytes alone */
-    size_t *value_bytes;
+    trmi_weights *weights; /* [local->value_count] of all nodes */
+    size_t *weight_bytes;  /* of a stage that reads them: of what is read packed in one place and as
+                              it is in another (a tied table) the larger */
+    size_t *value_bytes;   /* [local->value_count] crossing a cut */
+    bool language;         /* a language model */
+    size_t *kv_bytes;      /* [local->node_count] of the KV cache */
+    size_t all_kv_bytes;
     size_t input_bytes, output_bytes; /* of a step */
     size_t activation_bytes;          /* of all of it */
     size_t slot_bytes;                /* the largest contribution to a collective */

@@ -4,6 +4,7 @@
 #include "parallel/planner_impl.h"
 
 #include "base/arena_plan.h"
+#include "kernels/language.h"
 #include "model/passes/passes.h"
 
 #include <stdlib.h>
@@ -66,15 +67,34 @@ static size_t packed_elems(const trm_node *n, int i, const trm_tensor *t)
     }
 }
 
+/* Bytes of constant input `i` as the kernel keeps it; 0: it reads it where it lies. Products of
+ * language models keep a weight's own type, in panels of 16 output features. */
+static size_t packed_bytes(const trm_node *n, int i, const trm_value *value, trm_dtype dtype)
+{
+    const trm_tensor *t = &value->desc;
+    int panel = -1; /* the dim of output features */
+
+    if (n->op == TRM_OP_TrmLinear && i == 1 && t->rank == 2)
+        panel = trm_attr_int(&n->attrs, "transposed", 0) != 0 ? 1 : 0;
+    else if (n->op == TRM_OP_TrmExperts && i >= 2 && t->rank == 3)
+        panel = 1;
+    if (panel >= 0)
+        return t->dims[panel] < 1 ? 0
+                                  : value->bytes / (size_t)t->dims[panel] * up(t->dims[panel], 16);
+    return packed_elems(n, i, t) *
+           trm_dtype_bytes(dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16 ? dtype : t->dtype);
+}
+
 /* On an accelerator weights of dense operators are kept in the dtype they are computed in, others
  * are copied as they are; where both happen there are two copies. An allocation takes whole 512
  * bytes. */
-static void weights_on_device(const trm_graph *g, trm_dtype dtype, trmi_weights *w)
+static void weights_on_device(const trm_graph *g, trm_dtype dtype, int begin, int end,
+                              trmi_weights *w)
 {
     bool half = dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16;
 
     memset(w, 0, (size_t)g->value_count * sizeof(*w));
-    for (int n = 0; n < g->node_count; n++) {
+    for (int n = begin; n < end; n++) {
         const trm_node *node = &g->nodes[n];
 
         for (int i = 0; i < node->input_count; i++) {
@@ -101,16 +121,17 @@ static void weights_on_device(const trm_graph *g, trm_dtype dtype, trmi_weights 
     }
 }
 
-void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, trmi_weights *w)
+void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, int begin, int end,
+                         trmi_weights *w)
 {
     trm_dtype dtype = holder->dtype;
 
     if (holder->gpu) {
-        weights_on_device(g, dtype, w);
+        weights_on_device(g, dtype, begin, end, w);
         return;
     }
     memset(w, 0, (size_t)g->value_count * sizeof(*w));
-    for (int n = 0; n < g->node_count; n++) {
+    for (int n = begin; n < end; n++) {
         const trm_node *node = &g->nodes[n];
 
         for (int i = 0; i < node->input_count; i++) {
@@ -120,10 +141,7 @@ void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, trmi_wei
 
             if (value == NULL || !trm_graph_is_constant(g, v))
                 continue;
-            packed = packed_elems(node, i, &value->desc) *
-                     trm_dtype_bytes(dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16
-                                         ? dtype
-                                         : value->desc.dtype);
+            packed = packed_bytes(node, i, value, dtype);
             /* two readers of one weight share the packed copy, but one that does not pack reads
              * the source beside it */
             if (packed > 0 && value->lazy != NULL)
@@ -131,11 +149,37 @@ void trmi_ledger_weights(const trm_graph *g, const trmi_holder *holder, trmi_wei
             else if (packed == 0 && value->file != NULL && value->lazy == NULL)
                 w[v].mapped = value->bytes;
             /* what passes have made of constants stays in the graph's memory beside it */
-            packed +=
-                packed == 0 || (value->file == NULL && value->lazy == NULL) ? value->bytes : 0;
-            w[v].bytes = packed > w[v].bytes ? packed : w[v].bytes;
+            if (packed == 0 || (value->file == NULL && value->lazy == NULL))
+                w[v].bytes = value->bytes;
+            w[v].packed = packed > w[v].packed ? packed : w[v].packed;
         }
     }
+    for (int v = 0; v < g->value_count; v++)
+        w[v].bytes += w[v].packed;
+}
+
+/* ---- the cache of language models ---- */
+
+bool trmi_ledger_kv(const trm_graph *g, const trm_plan_options *options, size_t *kv_bytes_out)
+{
+    trm_dtype dtype = options->kv_dtype == TRM_DTYPE_NONE ? TRM_DTYPE_F32 : options->kv_dtype;
+    size_t pages = options->kv_tokens > 0 ? up(options->kv_tokens, TRM_KV_PAGE) / TRM_KV_PAGE : 0;
+    bool language = false;
+
+    for (int n = 0; n < g->node_count; n++) {
+        const trm_attrs *a = &g->nodes[n].attrs;
+
+        kv_bytes_out[n] = 0;
+        if (g->nodes[n].op == TRM_OP_TrmEmbed)
+            language = true;
+        if (g->nodes[n].op != TRM_OP_TrmPagedAttention)
+            continue;
+        language = true;
+        if (trm_attr_int(a, "encoder", 0) == 0)
+            kv_bytes_out[n] = pages * trm_kv_page_bytes(trm_attr_int(a, "kv_heads", 0),
+                                                        trm_attr_int(a, "head_dim", 0), dtype);
+    }
+    return language;
 }
 
 /* ---- activations ---- */

@@ -39,7 +39,7 @@ done:
 
 /* ---- less memory than planned ---- */
 
-#define ITEMS 5
+#define ITEMS 6
 
 static void biggest_items(const trm_ledger *l, char *text, size_t room)
 {
@@ -50,7 +50,8 @@ static void biggest_items(const trm_ledger *l, char *text, size_t room)
                     {"activations", l->activations},
                     {"workspace, inputs and outputs", l->workspace},
                     {"communicators", l->communicators},
-                    {"staging", l->staging}};
+                    {"staging", l->staging},
+                    {"the KV cache", l->kv}};
     bool told[ITEMS] = {false};
     size_t used = 0;
 

@@ -180,31 +180,28 @@ static size_t beside_bytes(const trmi_planner *p, const trmi_division *d, size_t
     return staging + (d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
 }
 
-/* Of a stage: the constants that its nodes read in `g`, and its part of the activations. */
+/* Of a stage: the constants that its nodes read in `g`, what they want of a KV cache, and its part
+ * of the activations. */
 static trm_status stage_ledger(const trmi_planner *p, const trmi_division *d, const trm_graph *g,
-                               const trmi_weights *weights, const trm_stages *s, int micro,
-                               int stage, trm_ledger *ledger_out)
+                               const size_t *kv, const trm_stages *s, int micro, int stage,
+                               trm_ledger *ledger_out)
 {
     trm_ledger l = {.communicators = communicator_bytes(d, s, micro, stage)};
     trmi_holder holder = trmi_holder_of(p->options);
-    bool *seen = trm_calloc((size_t)g->value_count + 1, sizeof(bool));
+    trmi_weights *weights = trm_calloc((size_t)g->value_count + 1, sizeof(*weights));
     trm_status st;
 
-    if (seen == NULL)
+    if (weights == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count);
-    for (int n = s->cuts[stage]; n < s->cuts[stage + 1]; n++) {
-        for (int i = 0; i < g->nodes[n].input_count; i++) {
-            int v = g->nodes[n].inputs[i];
-
-            if (v == TRM_NO_VALUE || seen[v] || !trm_graph_is_constant(g, v))
-                continue;
-            seen[v] = true;
-            l.weights += weights[v].bytes;
-            l.mapped += weights[v].mapped;
-            l.staging = weights[v].staging > l.staging ? weights[v].staging : l.staging;
-        }
+    trmi_ledger_weights(g, &holder, s->cuts[stage], s->cuts[stage + 1], weights);
+    for (int n = s->cuts[stage]; n < s->cuts[stage + 1]; n++)
+        l.kv += kv[n];
+    for (int v = 0; v < g->value_count; v++) {
+        l.weights += weights[v].bytes;
+        l.mapped += weights[v].mapped;
+        l.staging = weights[v].staging > l.staging ? weights[v].staging : l.staging;
     }
-    trm_free(seen);
+    trm_free(weights);
     st = trmi_ledger_activations(d->finished, d->finished_descs, &holder, d->host_of,
                                  s->cuts[stage], s->cuts[stage + 1], &l.activations);
     if (holder.gpu)
@@ -217,24 +214,23 @@ trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, con
                               int micro, int shard, trm_ledger *ledger)
 {
     trm_graph *g = NULL;
-    trmi_weights *weights = NULL;
-    trmi_holder holder = trmi_holder_of(p->options);
+    size_t *kv = NULL;
     trm_status st;
 
     TRM_CHECK(trmi_division_lower(p->g, d->sharding, d->strategy, shard, &g));
-    weights = trm_calloc((size_t)g->value_count + 1, sizeof(*weights));
-    if (weights == NULL || g->node_count != d->local->node_count) {
-        st = weights == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d values", g->value_count)
-                             : trm_fail(TRM_ERR_INTERNAL, "shard %d has %d nodes, shard %d has %d",
-                                        shard, g->node_count, d->tensor - 1, d->local->node_count);
+    kv = trm_calloc((size_t)g->node_count + 1, sizeof(*kv));
+    if (kv == NULL || g->node_count != d->local->node_count) {
+        st = kv == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "ledger of %d nodes", g->node_count)
+                        : trm_fail(TRM_ERR_INTERNAL, "shard %d has %d nodes, shard %d has %d",
+                                   shard, g->node_count, d->tensor - 1, d->local->node_count);
         goto done;
     }
-    trmi_ledger_weights(g, &holder, weights);
+    (void)trmi_ledger_kv(g, p->options, kv);
     st = TRM_OK;
     for (int i = 0; i < s->count && st == TRM_OK; i++)
-        st = stage_ledger(p, d, g, weights, s, micro, i, &ledger[i * d->tensor + shard]);
+        st = stage_ledger(p, d, g, kv, s, micro, i, &ledger[i * d->tensor + shard]);
 done:
-    trm_free(weights);
+    trm_free(kv);
     trm_graph_destroy(g);
     return st;
 }
@@ -246,7 +242,7 @@ static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, co
     for (int i = 0; i < s->count; i++) {
         trm_ledger l;
 
-        TRM_CHECK(stage_ledger(p, d, d->local, d->weights, s, micro, i, &l));
+        TRM_CHECK(stage_ledger(p, d, d->local, d->kv_bytes, s, micro, i, &l));
         if (trm_ledger_total(&l) > *bytes_out)
             *bytes_out = trm_ledger_total(&l);
     }
@@ -263,6 +259,7 @@ static trm_status cut(const trmi_planner *p, trmi_division *d, const trm_paralle
     size_t staging = 0, nodes = (size_t)d->local->node_count + 1;
     trm_stage_costs costs = {.weight_bytes = d->weight_bytes,
                              .value_bytes = d->value_bytes,
+                             .node_bytes = d->kv_bytes,
                              .message_us = message_us,
                              .ctx = &m,
                              .messages = trm_rates_is_gpu(p->options->rates)
@@ -422,7 +419,8 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
     TRM_CHECK(try_division(p, d, c, stages_out, division_out));
     if (c->memory > p->limit && l->tensor > 1) {
         bool gpu = trm_rates_is_gpu(p->options->rates);
-        size_t other = d->activation_bytes + (gpu ? beside_bytes(p, d, 0) : 2 * d->slot_bytes);
+        size_t other = d->activation_bytes + (gpu ? beside_bytes(p, d, 0) : 2 * d->slot_bytes) +
+                       d->all_kv_bytes / (size_t)l->pipeline;
         size_t room = p->limit > other ? p->limit - other : 1;
 
         if (gpu && trm_dtype_bytes(p->options->dtype) == 2)

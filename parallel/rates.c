@@ -117,6 +117,15 @@ static double least(double a, double b)
     return a > 0 && (!(b > 0) || a < b) ? a : b;
 }
 
+static bool same_work(const trmi_work *a, const trmi_work *b)
+{
+    for (int i = 0; i < TRMI_FEATURES; i++)
+        if (a->feature[i] != b->feature[i])
+            return false;
+    return a->kind == b->kind && a->flops == b->flops && a->bytes == b->bytes &&
+           a->weights == b->weights;
+}
+
 void trmi_rates_merge(trm_rates *r, const trm_rates *other)
 {
     if (other->threads != r->threads)
@@ -125,7 +134,7 @@ void trmi_rates_merge(trm_rates *r, const trm_rates *other)
         const trmi_sample *s = &other->samples[i];
         int at = 0;
 
-        while (at < r->sample_count && memcmp(&r->samples[at].work, &s->work, sizeof(s->work)) != 0)
+        while (at < r->sample_count && !same_work(&r->samples[at].work, &s->work))
             at++;
         if (at == TRMI_SAMPLES_MAX)
             continue;

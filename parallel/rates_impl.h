@@ -33,6 +33,8 @@ typedef enum trmi_class {
     TRMI_MOVE,      /* bytes: transposes, slices, concatenations, padding */
     TRMI_GATHER,    /* bytes moved, row */
     TRMI_OTHER,     /* bytes: what is not measured */
+    TRMI_LANGUAGE,  /* products and attention of language models: what is longer, multiply-adds or
+                       bytes; not measured */
     TRMI_CLASSES
 } trmi_class;
 

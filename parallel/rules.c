@@ -35,6 +35,16 @@ static const trmi_rule_fn table[TRM_OP_COUNT] = {
     [TRM_OP_TrmAttention] = trmi_rules_trm_attention,
     [TRM_OP_Attention] = trmi_rules_attention,
     [TRM_OP_RotaryEmbedding] = trmi_rules_rotary,
+    /* rules_language.c */
+    [TRM_OP_TrmEmbed] = trmi_rules_lm_embed,
+    [TRM_OP_TrmNorm] = trmi_rules_lm_norm,
+    [TRM_OP_TrmLinear] = trmi_rules_lm_linear,
+    [TRM_OP_TrmRope] = trmi_rules_lm_rope,
+    [TRM_OP_TrmPagedAttention] = trmi_rules_lm_attention,
+    [TRM_OP_TrmGated] = trmi_rules_lm_gated,
+    [TRM_OP_TrmExperts] = trmi_rules_lm_experts,
+    [TRM_OP_TrmRows] = trmi_rules_lm_rows,
+    [TRM_OP_TrmPool] = trmi_rules_lm_pool,
     /* rules_rows.c */
     [TRM_OP_MaxPool] = trmi_rules_pool,
     [TRM_OP_LpPool] = trmi_rules_pool,

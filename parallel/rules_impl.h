@@ -104,6 +104,16 @@ void trmi_rules_einsum(trmi_rules *r);
 void trmi_rules_trm_attention(trmi_rules *r);
 void trmi_rules_attention(trmi_rules *r);
 void trmi_rules_rotary(trmi_rules *r);
+/* rules_language.c */
+void trmi_rules_lm_embed(trmi_rules *r);
+void trmi_rules_lm_norm(trmi_rules *r);
+void trmi_rules_lm_linear(trmi_rules *r);
+void trmi_rules_lm_rope(trmi_rules *r);
+void trmi_rules_lm_attention(trmi_rules *r);
+void trmi_rules_lm_gated(trmi_rules *r);
+void trmi_rules_lm_experts(trmi_rules *r);
+void trmi_rules_lm_rows(trmi_rules *r);
+void trmi_rules_lm_pool(trmi_rules *r);
 /* rules_rows.c */
 void trmi_rules_pool(trmi_rules *r);
 void trmi_rules_average_pool(trmi_rules *r);

@@ -124,16 +124,56 @@ static const trm_split *full_carrier(const trm_sharding *s, const int *values,
     return NULL;
 }
 
-int64_t trmi_axis_part(const trm_sharding *s, int node, const trm_axis *axis, int rank)
+/* The split of an axis, and how many elements of the dim one of its own is. */
+static const trm_split *split_of(const trm_sharding *s, int node, const trm_axis *axis,
+                                 int64_t *per_out)
 {
     const trm_node *n = &s->graph->nodes[node];
-    int64_t per = 1;
     const trm_split *split =
-        full_carrier(s, n->inputs, axis->in, n->input_count, axis->extent, &per);
+        full_carrier(s, n->inputs, axis->in, n->input_count, axis->extent, per_out);
 
-    if (split == NULL)
-        split = full_carrier(s, n->outputs, axis->out, n->output_count, axis->extent, &per);
+    return split != NULL
+               ? split
+               : full_carrier(s, n->outputs, axis->out, n->output_count, axis->extent, per_out);
+}
+
+int64_t trmi_axis_part(const trm_sharding *s, int node, const trm_axis *axis, int rank)
+{
+    int64_t per = 1;
+    const trm_split *split = split_of(s, node, axis, &per);
+
     return split == NULL ? axis->extent : trm_split_part(split, s->ranks, rank) / per;
+}
+
+int64_t trmi_axis_begin(const trm_sharding *s, int node, const trm_axis *axis, int rank)
+{
+    int64_t per = 1, ranges[TRM_SPLIT_STRETCHES_MAX][2];
+    const trm_split *split = split_of(s, node, axis, &per);
+
+    if (split == NULL || split->count == 0)
+        return 0;
+    TRM_ASSERT(split->count == 1);
+    trm_split_ranges(split, s->ranks, rank, ranges);
+    return ranges[0][0] / per;
+}
+
+trmi_leaves trmi_axis_leaves(const trm_sharding *s, int node, const trm_axis *axis, int rank)
+{
+    trmi_leaves mine = {.all = (int)(axis->extent / axis->unit)};
+
+    for (int r = 0; r < s->ranks; r++) {
+        trm_tree_part parts[TRM_TREE_PARTS_MAX];
+        int first = (int)(trmi_axis_begin(s, node, axis, r) / axis->unit);
+        int count = (int)(trmi_axis_part(s, node, axis, r) / axis->unit);
+        int nodes = trm_tree_parts(first, count, mine.all, parts);
+
+        mine.most = nodes > mine.most ? nodes : mine.most;
+        if (r == rank) {
+            mine.first = first;
+            mine.count = count;
+        }
+    }
+    return mine;
 }
 
 double trm_sharding_largest(const trm_sharding *s, int node, int strategy)

@@ -55,6 +55,10 @@ typedef struct trm_axis {
     int64_t unit;      /* smallest piece of the axis a rank may hold (1); a preference of a kernel
                           (channel blocks of 16) is put here where enough units remain */
     bool sum;          /* outputs are partial sums */
+    bool tree;         /* outputs are sums by the summation tree (base/tree.h) of extent / unit
+                          leaves, whole on every rank: the lowering is the node over a range of
+                          leaves, then TrmReduceTree, which is what sharing it costs */
+    bool contiguous;   /* a rank's part must be one range: the axis is dealt out in one stretch */
     int weight;        /* how much a network gains by sharing it, 0..4: decides between axes that
                           exclude each other, as those of a Reshape do */
     int reductions;    /* what sharing it costs beside its change of forms: all-reduces of one

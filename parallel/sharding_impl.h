@@ -2,6 +2,7 @@
 #ifndef TRM_PARALLEL_SHARDING_IMPL_H
 #define TRM_PARALLEL_SHARDING_IMPL_H
 
+#include "base/tree.h"
 #include "parallel/sharding.h"
 
 #ifdef __cplusplus
@@ -28,6 +29,14 @@ static inline const trm_axis *trmi_axis_of(const trm_axes *a, int strategy)
 }
 /* Elements of an axis that `rank` holds. */
 int64_t trmi_axis_part(const trm_sharding *s, int node, const trm_axis *axis, int rank);
+/* Where the part of an axis that is dealt out in one stretch begins. */
+int64_t trmi_axis_begin(const trm_sharding *s, int node, const trm_axis *axis, int rank);
+/* Of an axis with `tree`: the leaves that `rank` holds, and the most nodes of the tree that any
+ * rank's leaves make. */
+typedef struct trmi_leaves {
+    int first, count, all, most;
+} trmi_leaves;
+trmi_leaves trmi_axis_leaves(const trm_sharding *s, int node, const trm_axis *axis, int rank);
 /* Elements of a split dim before `border` (which lies between stretches) that `rank` holds. */
 int64_t trmi_split_before(const trm_split *split, int ranks, int rank, int64_t border);
 

@@ -301,7 +301,7 @@ static trm_status refine(analysis *a, place p, bool *ok_out)
     c.end[0] = axis->extent;
     c.units_of[0] = axis->unit;
     TRM_CHECK(each_carried(a->s->graph, p.node, axis, gather_dim, &t));
-    t.ok = t.ok && enough(&c, a->s->ranks);
+    t.ok = t.ok && enough(&c, a->s->ranks) && (c.count == 1 || !axis->contiguous);
     if (t.ok)
         TRM_CHECK(each_carried(a->s->graph, p.node, axis, give_dim, &t));
     *ok_out = t.ok;

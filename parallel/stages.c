@@ -182,6 +182,8 @@ static void cut_before(struct cutter *c, goal want, int end)
 
         us += c->costs->node_us[begin];
         bytes += fresh_bytes(c, begin, end);
+        if (c->costs->node_bytes != NULL)
+            bytes += c->costs->node_bytes[begin];
         held = bytes + held_messages(c, begin);
         /* what only grows as the stage does ends the loop, what may shrink skips a beginning */
         least = want == GOAL_BYTES ? (double)bytes : us;

@@ -21,6 +21,8 @@ typedef struct trm_stage_costs {
     const size_t *value_bytes;  /* [value_count]: of crossing values */
     double (*message_us)(void *ctx, size_t bytes);
     void *ctx;
+    const size_t
+        *node_bytes;         /* [node_count] that the stage of each node holds beside; NULL: none */
     size_t activation_bytes; /* allowance of each stage beside its weights */
     int messages;            /* of those that come into a stage, so many are held there */
     size_t memory_bytes;     /* limit of each stage; 0: none */

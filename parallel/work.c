@@ -7,9 +7,9 @@
 const char *trmi_class_name(trmi_class c)
 {
     static const char *const names[TRMI_CLASSES] = {
-        "dense",   "product",   "conv",      "conv-few", "depthwise", "grouped",
-        "conv-up", "attention", "recurrent", "add",      "math",      "norm",
-        "softmax", "pool",      "reduce",    "move",     "gather",    "other"};
+        "dense",     "product",   "conv",   "conv-few", "depthwise", "grouped", "conv-up",
+        "attention", "recurrent", "add",    "math",     "norm",      "softmax", "pool",
+        "reduce",    "move",      "gather", "other",    "language"};
 
     return (int)c >= 0 && c < TRMI_CLASSES ? names[c] : "?";
 }
@@ -32,7 +32,9 @@ static double numel(const trm_tensor *t)
 
 static double bytes_of(const trm_tensor *t)
 {
-    return numel(t) * (double)trm_dtype_bytes(t->dtype);
+    size_t block = trm_dtype_block_elems(t->dtype); /* elements that have their bytes in common */
+
+    return block == 0 ? 0 : numel(t) / (double)block * (double)trm_dtype_block_bytes(t->dtype);
 }
 
 static double from_end(const trm_tensor *t, int d)
@@ -141,6 +143,52 @@ static void attention(trmi_work *w, const trm_node *node, const trm_tensor *in,
     w->flops = 2 * heads * q * kv * (dim + vdim);
 }
 
+/* ---- language models (kernels/language.h) ---- */
+
+/* x [T, K] by [N, K], or by its transpose. */
+static void linear(trmi_work *w, const trm_node *node, const trm_tensor *in)
+{
+    bool transposed = trm_attr_int(&node->attrs, "transposed", 0) != 0;
+    double m = from_end(&in[0], 1), k = from_end(&in[0], 0);
+    double n = from_end(&in[1], transposed ? 0 : 1);
+
+    FEATURES(w, TRMI_LANGUAGE, m, n, k);
+    w->flops = 2 * m * n * k;
+    w->weights = bytes_of(&in[1]);
+}
+
+/* What a step knows of the cache is not in the shapes: so many positions are assumed to be seen. */
+#define POSITIONS 512
+
+static void paged_attention(trmi_work *w, const trm_node *node, const trm_tensor *in)
+{
+    double heads = (double)trm_attr_int(&node->attrs, "heads", 1);
+    double kv = (double)trm_attr_int(&node->attrs, "kv_heads", 1);
+    double dim = (double)trm_attr_int(&node->attrs, "head_dim", 1), tokens = from_end(&in[0], 1);
+    double window = (double)trm_attr_int(&node->attrs, "window", 0);
+    bool encoder = trm_attr_int(&node->attrs, "encoder", 0) != 0;
+    double seen = encoder ? tokens : window > 0 && window < POSITIONS ? window : POSITIONS;
+
+    FEATURES(w, TRMI_LANGUAGE, tokens, heads, seen, dim);
+    w->flops = 4 * heads * tokens * seen * dim;
+    if (!encoder)
+        w->bytes += 2 * kv * dim * seen * 2;
+}
+
+/* Of the experts that are here: each token chooses top_k of all. */
+static void experts(trmi_work *w, const trm_node *node, const trm_tensor *in, const trm_tensor *out)
+{
+    double tokens = from_end(&in[0], 1), all = from_end(&in[1], 0), here = span(&in[2], 0, 1);
+    double chosen = tokens * (double)trm_attr_int(&node->attrs, "top_k", 1);
+    double weights = bytes_of(&in[2]) + bytes_of(&in[3]) + bytes_of(&in[4]);
+    double read = weights * (chosen < all ? chosen / all : 1);
+
+    FEATURES(w, TRMI_LANGUAGE, chosen * here / all, span(&in[2], 1, 2), from_end(&in[0], 0));
+    w->flops = 2 * chosen * (numel(&in[2]) + numel(&in[3]) + numel(&in[4])) / all;
+    w->weights = read;
+    w->bytes = bytes_of(&in[0]) + bytes_of(&in[1]) + bytes_of(out) + read;
+}
+
 static void recurrent(trmi_work *w, const trm_node *node, const trm_tensor *in)
 {
     double steps = span(&in[0], 0, 1), batch = span(&in[0], 1, 2), size = from_end(&in[0], 0);
@@ -172,6 +220,8 @@ static trmi_class class_by_bytes(trm_op op)
     case TRM_OP_SwiGLU:
     case TRM_OP_Tanh:
     case TRM_OP_TrmSilu:
+    case TRM_OP_TrmGated:
+    case TRM_OP_TrmRope:
     case TRM_OP_Sin:
     case TRM_OP_Cos:
     case TRM_OP_Tan:
@@ -191,6 +241,7 @@ static trmi_class class_by_bytes(trm_op op)
     case TRM_OP_InstanceNormalization:
     case TRM_OP_LpNormalization:
     case TRM_OP_MeanVarianceNormalization:
+    case TRM_OP_TrmNorm:
         return TRMI_NORM;
     case TRM_OP_Softmax:
     case TRM_OP_LogSoftmax:
@@ -215,6 +266,7 @@ static trmi_class class_by_bytes(trm_op op)
     case TRM_OP_ReduceSumSquare:
     case TRM_OP_ArgMax:
     case TRM_OP_ArgMin:
+    case TRM_OP_TrmPool:
         return TRMI_REDUCE;
     case TRM_OP_Transpose:
     case TRM_OP_Concat:
@@ -231,6 +283,8 @@ static trmi_class class_by_bytes(trm_op op)
     case TRM_OP_Gather:
     case TRM_OP_GatherElements:
     case TRM_OP_GatherND:
+    case TRM_OP_TrmEmbed:
+    case TRM_OP_TrmRows:
         return TRMI_GATHER;
     default:
         return (trm_op_get(op)->flags & TRM_OPF_ELEMENTWISE) != 0 ? TRMI_ADD : TRMI_OTHER;
@@ -322,6 +376,15 @@ bool trmi_work_of(const trm_node *node, const trm_tensor *in, const trm_tensor *
             attention(w, node, in, out);
         else
             by_bytes(w, node, in, out);
+        break;
+    case TRM_OP_TrmLinear:
+        linear(w, node, in);
+        break;
+    case TRM_OP_TrmPagedAttention:
+        paged_attention(w, node, in);
+        break;
+    case TRM_OP_TrmExperts:
+        experts(w, node, in, out);
         break;
     case TRM_OP_LSTM:
     case TRM_OP_GRU:

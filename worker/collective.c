@@ -133,6 +133,33 @@ static trm_status prepare_all_to_all(struct collective *k, const trm_op_desc *de
     return TRM_OK;
 }
 
+/* Nodes of the summation tree [P, ...]: that they are what the attributes say, shape inference has
+ * seen to (model/shape/language.c), but not that no rank has more. */
+static trm_status prepare_tree(struct collective *k, const trm_op_desc *desc)
+{
+    const trm_tensor *in = &desc->inputs[0];
+    trm_tree_part nodes[TRM_TREE_PARTS_MAX];
+    int64_t most = trm_attr_int(desc->attrs, "most", 0);
+
+    k->leaves = (int)trm_attr_int(desc->attrs, "leaves", 0);
+    k->first = (int)trm_attr_int(desc->attrs, "first", 0);
+    k->count = (int)trm_attr_int(desc->attrs, "count", 0);
+    if (in->dtype != TRM_DTYPE_F32 || in->rank < 1 || k->leaves < 1 ||
+        k->leaves > TRM_TREE_LEAVES_MAX || k->first < 0 || k->count < 0 || k->count > k->leaves ||
+        k->first > k->leaves - k->count ||
+        trm_tree_parts(k->first, k->count, k->leaves, nodes) != in->dims[0] || most < in->dims[0] ||
+        most < 1 || most > TRM_TREE_PARTS_MAX)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "%s: leaves [%d, %d + %d) of %d, at most %lld nodes a rank, of which %lld "
+                        "are here",
+                        desc->name, k->first, k->first, k->count, k->leaves, (long long)most,
+                        (long long)(in->rank < 1 ? 0 : in->dims[0]));
+    k->most = (int)most;
+    k->elems = trm_tensor_count(in, 1, in->rank);
+    k->largest = k->elems * (size_t)k->most * sizeof(float);
+    return TRM_OK;
+}
+
 static trm_status check(const trm_engine *e, const trm_op_desc *desc)
 {
     int64_t ranks = trm_attr_int(desc->attrs, "ranks", 0),
@@ -164,7 +191,7 @@ static void settle_layout(const trm_engine *e, int node, trm_op_desc *desc)
     if (axis < 0)
         axis += in->rank;
     if ((e->plain_collectives != NULL && e->plain_collectives[node]) ||
-        desc->op == TRM_OP_TrmAllToAll ||
+        desc->op == TRM_OP_TrmAllToAll || desc->op == TRM_OP_TrmReduceTree ||
         (desc->op != TRM_OP_TrmAllReduce && axis == 1 &&
          !whole_blocks(desc, "sizes", block_of(in->layout))))
         in->layout = TRM_LAYOUT_PLAIN;
@@ -196,6 +223,10 @@ trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
     TRM_TRY(st, trm_tensor_bytes(&desc->inputs[0], &bytes), fail);
     k->elems = bytes / trm_dtype_bytes(k->dtype);
     switch (desc->op) {
+    case TRM_OP_TrmReduceTree:
+        k->base.ops = &trmi_reduce_tree_ops;
+        TRM_TRY(st, prepare_tree(k, desc), fail);
+        break;
     case TRM_OP_TrmAllReduce:
         k->base.ops = &trmi_all_reduce_ops;
         k->base.in_place = 1;
@@ -314,6 +345,13 @@ static int maker_of(const trmi_segment *s, int at, int slot)
     return -1;
 }
 
+/* Of nodes of the tree: room for as many as any rank has, so that all ranks write there or none. */
+static size_t window_bytes(const trm_kernel *kernel, size_t bytes)
+{
+    return kernel->ops == &trmi_reduce_tree_ops ? ((const struct collective *)kernel)->largest
+                                                : bytes;
+}
+
 void trmi_collective_places(trm_engine *e, trmi_segment *s)
 {
     /* a device's copies go to pinned memory, which the window is not */
@@ -336,6 +374,6 @@ void trmi_collective_places(trm_engine *e, trmi_segment *s)
         if (maker < 0)
             continue;
         s->steps[maker].window_slot = step->in_slots[0];
-        s->steps[maker].window_bytes = storage->bytes;
+        s->steps[maker].window_bytes = window_bytes(step->kernel, storage->bytes);
     }
 }

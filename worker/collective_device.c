@@ -234,9 +234,12 @@ done:
 trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
                                      trm_kernel **kernel_out)
 {
-    struct device_collective *c = trm_calloc(1, sizeof(*c));
+    struct device_collective *c;
     trm_status st;
 
+    if (op == TRM_OP_TrmReduceTree)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "sums by the tree go over the hosts");
+    c = trm_calloc(1, sizeof(*c));
     if (c == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "collective");
     c->base.ops = &device_ops;

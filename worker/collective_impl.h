@@ -33,10 +33,11 @@ struct collective {
     size_t largest;                   /* bytes of the largest contribution */
     size_t bytes[TRM_COMM_RANKS_MAX]; /* of each rank's part (all-to-all: contribution) */
     size_t part_elems[TRM_COMM_RANKS_MAX];
+    int leaves, first, count, most; /* a sum by the tree: trm_comm_reduce_nodes */
 };
 
 /* collective_run.c */
 extern const trm_kernel_ops trmi_all_reduce_ops, trmi_all_gather_ops, trmi_reduce_scatter_ops,
-    trmi_shard_ops, trmi_all_to_all_ops;
+    trmi_shard_ops, trmi_all_to_all_ops, trmi_reduce_tree_ops;
 
 #endif

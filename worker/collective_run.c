@@ -104,6 +104,17 @@ static trm_status run_reduce_scatter(trm_kernel *base, trm_stream *s, const void
     return trm_comm_reduce_scatter(k->comm, packed, out[0], k->part_elems, k->dtype);
 }
 
+static trm_status run_reduce_tree(trm_kernel *base, trm_stream *s, const void *const *in,
+                                  void *const *out, void *workspace)
+{
+    struct collective *k = (struct collective *)base;
+
+    (void)s;
+    (void)workspace;
+    return trm_comm_reduce_nodes(k->comm, in[0], k->most, k->first, k->count, k->leaves, k->elems,
+                                 out[0]);
+}
+
 static trm_status run_shard(trm_kernel *base, trm_stream *s, const void *const *in,
                             void *const *out, void *workspace)
 {
@@ -206,6 +217,8 @@ const trm_kernel_ops trmi_all_gather_ops = {
     .name = "all-gather", .run = run_all_gather, .destroy = destroy};
 const trm_kernel_ops trmi_reduce_scatter_ops = {
     .name = "reduce-scatter", .run = run_reduce_scatter, .destroy = destroy};
+const trm_kernel_ops trmi_reduce_tree_ops = {
+    .name = "reduce-tree", .run = run_reduce_tree, .destroy = destroy};
 const trm_kernel_ops trmi_shard_ops = {.name = "shard", .run = run_shard, .destroy = destroy};
 const trm_kernel_ops trmi_all_to_all_ops = {
     .name = "all-to-all", .run = run_all_to_all, .destroy = destroy};

@@ -87,7 +87,9 @@ static trm_plan_options plan_options(const trm_tensor_model *m, const trm_tensor
                               .devices = gpu ? devices : 0,
                               .staged = gpu && m->device->ops->group == NULL,
                               .dtype = o->dtype == TRM_DTYPE_NONE ? TRM_DTYPE_F32 : o->dtype,
-                              .memory_bytes = o->memory_bytes};
+                              .memory_bytes = o->memory_bytes,
+                              .kv_tokens = o->kv_tokens,
+                              .kv_dtype = o->kv_dtype};
 }
 
 static trm_status make_plan(trm_tensor_model *m, const trm_tensor_model_options *o)
@@ -171,8 +173,7 @@ static trm_status share_plan(trm_tensor_model *m, const trm_tensor_model_options
     }
     trm_free(p);
     if (st == TRM_OK && count > 0 && m->plan->graph_hash != trm_plan_graph_hash(m->graph))
-        st = trm_fail(TRM_ERR_CONFIG, "opened another model than rank 0: '%s' differs",
-                      m->package->model_path);
+        st = trm_fail(TRM_ERR_CONFIG, "opened another model than rank 0: '%s' differs", m->path);
     return st;
 }
 
@@ -198,7 +199,8 @@ static void log_ledger(const trm_tensor_model *m)
 static trm_status same_model(const trm_tensor_model *m, trm_job *job)
 {
     uint64_t mine = 0, first;
-    trm_status st = trm_package_identity(m->package, &mine);
+    trm_status st = m->language != NULL ? trm_language_identity(m->language, &mine)
+                                        : trm_package_identity(m->package, &mine);
 
     TRM_CHECK(trm_job_agree(job, st, TRMI_OPEN_TIMEOUT_MS));
     first = mine;
@@ -207,7 +209,7 @@ static trm_status same_model(const trm_tensor_model *m, trm_job *job)
         st =
             trm_fail(TRM_ERR_CONFIG,
                      "opened another model than rank 0: '%s', weights beside it or its YAML differ",
-                     m->package->model_path);
+                     m->path);
     return trm_job_agree(job, st, TRMI_OPEN_TIMEOUT_MS);
 }
 
@@ -391,4 +393,17 @@ uint64_t trmi_layout_weight_space(const trm_tensor_model *m)
     /* ranks that share have the same program and the same model; only their place could differ, and
      * each place has a segment of its own */
     return m->share == NULL ? 0 : (place + 1) * 0x9e3779b97f4a7c15u;
+}
+
+void trmi_layout_close(trm_tensor_model *m)
+{
+    trm_comm_destroy(m->stage_comm);
+    trm_comm_destroy(m->replica_comm);
+    if (m->share != NULL)
+        m->device->weights = NULL;
+    trm_weight_share_destroy(m->share);
+    trm_plan_destroy(m->plan);
+    m->stage_comm = m->replica_comm = NULL;
+    m->share = NULL;
+    m->plan = NULL;
 }

@@ -17,6 +17,10 @@ trm_status trmi_layout_groups(trm_tensor_model *m, const trm_tensor_model_option
  * this rank's ledger and a layout that would fit. Nothing where there is no plan, or the memory is
  * the host's. `m`: a trm_tensor_model. */
 void trmi_layout_explain(void *m);
+/* UNSUPPORTED lists the operators of `g` for which the device and its host have no kernel. */
+trm_status trmi_check_operators(const char *path, const trm_graph *g, trm_device *device);
+/* Frees what the two above have made: groups, shared weights, the plan. */
+void trmi_layout_close(trm_tensor_model *m);
 /* Names the constants of this rank's graph among the processes of the job; 0: not shared. */
 uint64_t trmi_layout_weight_space(const trm_tensor_model *m);
 

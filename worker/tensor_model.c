@@ -6,8 +6,7 @@
 #include <string.h>
 
 /* Every operator must have a kernel: said before anything runs, all missing ones at once. */
-static trm_status check_operators(const trm_graph *g, trm_device *device, char *missing,
-                                  size_t bytes)
+static trm_status find_missing(const trm_graph *g, trm_device *device, char *missing, size_t bytes)
 {
     trm_device *host = trm_device_host(device);
 
@@ -18,7 +17,7 @@ static trm_status check_operators(const trm_graph *g, trm_device *device, char *
 
         for (int i = 0; i < node->attrs.count; i++)
             if (node->attrs.items[i].kind == TRM_ATTR_GRAPH)
-                TRM_CHECK(check_operators(node->attrs.items[i].v.graph, device, missing, bytes));
+                TRM_CHECK(find_missing(node->attrs.items[i].v.graph, device, missing, bytes));
         if ((trm_op_get(node->op)->flags & (TRM_OPF_CONTROL | TRM_OPF_COLLECTIVE)) != 0 ||
             device->ops->supports(device, &desc) ||
             host->ops->supports(host, &desc)) /* a device's gaps are filled by its host */
@@ -32,14 +31,27 @@ static trm_status check_operators(const trm_graph *g, trm_device *device, char *
     return TRM_OK;
 }
 
+trm_status trmi_check_operators(const char *path, const trm_graph *g, trm_device *device)
+{
+    char missing[512] = "";
+
+    TRM_CHECK(find_missing(g, device, missing, sizeof(missing)));
+    if (missing[0] != '\0')
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "%s: device '%s' has no kernel for %s (docs/operators.md lists what it "
+                        "has)",
+                        path, device->ops->name, missing);
+    return TRM_OK;
+}
+
 static trm_status prepare(trm_tensor_model *m, const char *path, bool images)
 {
     trm_evaluator evaluator = {0};
-    char missing[512] = "";
     trm_status st = TRM_OK;
 
     TRM_CHECK(trm_package_open(path, &m->package));
     m->graph = m->package->graph;
+    m->path = m->package->model_path;
     if (images && !m->device->host_memory) {
         st = trm_package_take_bytes(m->package);
         if (st != TRM_OK)
@@ -50,13 +62,7 @@ static trm_status prepare(trm_tensor_model *m, const char *path, bool images)
     trm_evaluator_destroy(&evaluator);
     if (st != TRM_OK)
         return trm_fail_context(st, "%s", path);
-    TRM_CHECK(check_operators(m->graph, m->device, missing, sizeof(missing)));
-    if (missing[0] != '\0')
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "%s: device '%s' has no kernel for %s (docs/operators.md lists what it "
-                        "has)",
-                        path, m->device->ops->name, missing);
-    return TRM_OK;
+    return trmi_check_operators(path, m->graph, m->device);
 }
 
 /* This rank's share. Every rank of the job comes here, with a replica or without. */
@@ -108,12 +114,7 @@ void trm_tensor_model_close(trm_tensor_model *m)
     if (m == NULL)
         return;
     trm_replica_destroy(m->replica);
-    trm_comm_destroy(m->stage_comm);
-    trm_comm_destroy(m->replica_comm);
-    if (m->share != NULL)
-        m->device->weights = NULL;
-    trm_weight_share_destroy(m->share);
-    trm_plan_destroy(m->plan);
+    trmi_layout_close(m);
     trm_package_close(m->package);
     trm_free(m);
 }

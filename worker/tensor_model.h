@@ -3,6 +3,7 @@
 #ifndef TRM_WORKER_TENSOR_MODEL_H
 #define TRM_WORKER_TENSOR_MODEL_H
 
+#include "model/language/language.h"
 #include "model/package.h"
 #include "parallel/weight_share.h"
 #include "worker/replica.h"
@@ -12,7 +13,9 @@ extern "C" {
 #endif
 
 typedef struct trm_tensor_model {
-    trm_package *package;
+    trm_package *package;     /* NULL: a language model's layout (worker/language/lm_model.h) */
+    trm_language *language;   /* which then is this; borrowed */
+    const char *path;         /* for messages; borrowed */
     trm_graph *graph;         /* the package's: names, inputs and outputs of the whole model */
     trm_device *device;       /* borrowed */
     trm_replica *replica;     /* NULL: this rank is left over */
@@ -37,6 +40,8 @@ typedef struct trm_tensor_model_options {
     size_t memory_bytes; /* limit per rank; 0: none. With it the ledger decides */
     int64_t batch;       /* records of a step that is planned for; 0: 1 */
     int threads, cores;  /* of each rank, of each host: trm_plan_options */
+    int64_t kv_tokens;   /* language models: positions of a replica's cache */
+    trm_dtype kv_dtype;
     /* Concrete inputs to plan for instead; called on rank 0 with the prepared graph. NULL: none */
     trm_status (*inputs)(void *ctx, const trm_graph *g, const trm_tensor **inputs_out);
     void *ctx;

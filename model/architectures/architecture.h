@@ -17,9 +17,6 @@ typedef struct trm_architecture {
         *huggingface;        /* config.json's "architectures" that it serves, NULL-terminated */
     const char *const *gguf; /* general.architecture, likewise; NULL: none */
     bool encoder;
-    /* fills what config.json leaves open for this architecture (Gemma's scales ...); NULL: nothing
-     */
-    trm_status (*defaults)(trm_lm_config *c);
     trm_status (*build)(trm_lm_build *b);
 } trm_architecture;
 

@@ -91,6 +91,7 @@ typedef struct trm_lm_config {
     char source_name[64];  /* as the file calls it: "LlamaForCausalLM", "llama" */
     bool gguf; /* weights are named, and for some architectures ordered and scaled, as GGUF does it
                 */
+    /* context: tokens of a sequence; a table of positions has position_offset rows more */
     int64_t layers, hidden, feed_forward, heads, kv_heads, head_dim, vocabulary, context;
     float norm_epsilon;
     char activation[24]; /* "silu", "gelu", "gelu_tanh", "relu" */
@@ -100,8 +101,8 @@ typedef struct trm_lm_config {
     float attention_scale; /* 0: 1 / sqrt(head_dim) */
     float attention_softcap, logit_softcap;
     int64_t window; /* 0: none */
-    /* layer l is global (no window) where global_every > 0 and (l + 1) % global_every == 0, or
-     * listed in layer_kinds */
+    /* Ask trm_lm_layer_windowed. Where layer_windowed is NULL, layer l is global (no window) where
+     * global_every > 0 and (l + 1) % global_every == 0. */
     int64_t global_every;
     unsigned char *layer_windowed;       /* [layers] 1: windowed, or NULL; from trm_malloc */
     double rope_theta, rope_local_theta; /* local: of windowed layers (Gemma 3); 0: the same */
@@ -111,7 +112,9 @@ typedef struct trm_lm_config {
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_beta_fast, rope_beta_slow,
         rope_attention_factor /* 0: by the formula */, rope_mscale, rope_mscale_all_dim;
     int64_t rope_original_context;
-    double *rope_short, *rope_long; /* [rotary / 2] LongRoPE's factors; from trm_malloc */
+    /* [rotary / 2] LongRoPE's factors, which divide the frequencies; from trm_malloc. A GGUF file's
+     * rope_freqs.weight (Llama 3.1) is both of them, with rope_attention_factor 1. */
+    double *rope_short, *rope_long;
     int64_t rope_factor_count;
     float embedding_scale; /* 1; Gemma: sqrt(hidden) */
     float norm_offset;     /* Gemma from safetensors: 1 */
@@ -122,13 +125,15 @@ typedef struct trm_lm_config {
     int64_t token_types, position_offset /* RoBERTa: padding_idx + 1 */, labels;
     char pooling[8]; /* "mean", "cls", "last"; "": no embedding model */
     bool pooling_normalize;
+    int64_t tokens_max; /* longer texts are cut to it (sentence-transformers' max_seq_length); 0:
+                           the context */
     char **label_names; /* [labels] or NULL */
     /* generation: from generation_config.json, config.json, GGUF's metadata */
     int32_t bos, eos[16], pad; /* -1: none */
     int eos_count;
-    float default_temperature, default_top_p; /* negative: not given */
+    /* negative: not given; temperature 0 where the file says do_sample: false */
+    float default_temperature, default_top_p, default_repetition_penalty;
     int default_top_k;
-    float default_repetition_penalty;
 } trm_lm_config;
 /* config.json's text (and generation_config.json's, may be NULL). UNSUPPORTED: the architecture or
  * a setting (names it, lists what is supported); BAD_FILE: a value that makes no sense (zero heads,
@@ -139,19 +144,29 @@ TRM_MUST_USE trm_status trm_lm_config_huggingface(const char *name, const char *
                                                   trm_lm_config *config_out);
 TRM_MUST_USE trm_status trm_lm_config_gguf(const trm_gguf *g, trm_lm_config *config_out);
 void trm_lm_config_fini(trm_lm_config *c);
+bool trm_lm_layer_windowed(const trm_lm_config *c, int64_t layer);
+bool trm_lm_layer_has_experts(const trm_lm_config *c, int64_t layer);
+/* The longest context that the settings allow: more than c->context where RoPE scaling stretches
+ * it. */
+int64_t trm_lm_context_max(const trm_lm_config *c);
 
 /* ---- the package ---- */
 typedef struct trm_language {
     char *path;
     bool gguf_file;
     trm_lm_config config;
-    trm_gguf *gguf;            /* NULL: a folder */
-    trm_weights *weights;      /* borrowed from gguf, or owned */
-    trm_tokenizer *tokenizer;  /* NULL: none was found, or not asked for */
-    trm_template *chat;        /* NULL: the model has none */
-    char *chat_text;           /* its source */
+    trm_gguf *gguf;           /* NULL: a folder */
+    trm_weights *weights;     /* borrowed from gguf, or owned */
+    trm_tokenizer *tokenizer; /* NULL: none was found, or not asked for */
+    trm_template *chat;       /* NULL: the model has none, or one that is not understood, which was
+                                 logged (compile chat_text for the reason) */
+    char *chat_text;          /* its source; NULL: none */
+    trm_template *chat_tools; /* for requests with tools ("tool_use"); NULL: chat is for them too */
+    char *chat_tools_text;
     char *bos_text, *eos_text; /* what the template sees; may be NULL */
     bool encoder;              /* embeddings or classification instead of generation */
+    int64_t context;           /* tokens of a sequence, by the options */
+    trm_dtype dtype;           /* of the options */
     trm_graph *graph;          /* built; constants stay in the files */
 } trm_language;
 
@@ -163,8 +178,8 @@ typedef struct trm_language_options {
                         NONE: as stored, fp32 activations */
     const char *chat_template; /* a file's path instead of the model's own; NULL */
 } trm_language_options;
-/* Whether MODEL looks like a language model: a folder with config.json, a .gguf or .safetensors
- * file. Never fails. */
+/* Whether MODEL looks like a language model: a folder with config.json (unless all it holds is an
+ * ONNX network), a .gguf or .safetensors file. Never fails. */
 bool trm_language_is(const char *path);
 /* Opens MODEL and builds the graph: inputs "tokens" [T] I32, "positions" [T] I32, "step" [1] I64,
  * "rows" [R] I32 (encoders: "token_types" [T] I32 where there are any, no rows); output "logits"
@@ -174,7 +189,8 @@ bool trm_language_is(const char *path);
 TRM_MUST_USE trm_status trm_language_open(const char *path, const trm_language_options *options,
                                           trm_language **language_out);
 void trm_language_close(trm_language *l); /* takes NULL */
-/* A hash of what decides its numbers, as trm_package_identity. */
+/* A hash of what decides its numbers, as trm_package_identity: the weights' files, the
+ * configuration and the options. The tokenizer and the chat template do not count. */
 TRM_MUST_USE trm_status trm_language_identity(const trm_language *l, uint64_t *hash_out);
 
 #ifdef __cplusplus

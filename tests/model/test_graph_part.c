@@ -2,6 +2,7 @@
 #include "model/graph.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,6 +144,60 @@ START_TEST(bad_parts)
 }
 END_TEST
 
+/* Weights in blocks along the last dim: bytes are told apart by their place. */
+START_TEST(blocks)
+{
+    static const struct {
+        trm_dtype dtype;
+        int dim, count;
+        int64_t ranges[2][2];
+        trm_status st;
+    } cases[] = {
+        {TRM_DTYPE_Q8_0, 0, 1, {{3, 40}}, TRM_OK},
+        {TRM_DTYPE_Q8_0, 0, 2, {{0, 1}, {30, 64}}, TRM_OK},
+        {TRM_DTYPE_Q8_0, 1, 1, {{32, 96}}, TRM_OK},
+        {TRM_DTYPE_Q4_0, 1, 2, {{0, 32}, {256, 512}}, TRM_OK},
+        {TRM_DTYPE_Q4_K, 1, 1, {{256, 512}}, TRM_OK},
+        {TRM_DTYPE_Q4_K, 1, 1, {{128, 512}}, TRM_ERR_INVALID_ARG},
+        {TRM_DTYPE_Q6_K, 0, 1, {{63, 64}}, TRM_OK},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        trm_tensor t = {.dtype = cases[i].dtype, .rank = 2, .dims = {64, 512}}, part;
+        size_t block = trm_dtype_block_elems(t.dtype), item = trm_dtype_block_bytes(t.dtype);
+        size_t row = 512 / block * item, k = 0, bytes;
+        unsigned char *data = trm_malloc(64 * row, 1);
+        char name[16];
+        int w, v;
+
+        for (size_t b = 0; b < 64 * row; b++)
+            data[b] = (unsigned char)(b * 7 + b / 251);
+        t.data = data;
+        snprintf(name, sizeof(name), "w%zu", i);
+        ck_assert_int_eq(trm_graph_add_constant(from, name, &t, &w), TRM_OK);
+        ck_assert_int_eq(trm_graph_add_part(to, name, from, w, cases[i].dim, cases[i].ranges,
+                                            cases[i].count, &v),
+                         cases[i].st);
+        if (cases[i].st == TRM_OK) {
+            ck_assert_int_eq(trm_graph_constant(to, v, &part), TRM_OK);
+            ck_assert_int_eq(trm_tensor_bytes(&part, &bytes), TRM_OK);
+            for (size_t o = 0; o < (cases[i].dim == 0 ? 1 : 64); o++)
+                for (int r = 0; r < cases[i].count; r++) {
+                    size_t unit = cases[i].dim == 0 ? row : item,
+                           per = cases[i].dim == 0 ? 1 : block;
+                    size_t at = (size_t)cases[i].ranges[r][0] / per * unit;
+                    size_t n = (size_t)cases[i].ranges[r][1] / per * unit - at;
+
+                    ck_assert_mem_eq((const unsigned char *)part.data + k, data + o * row + at, n);
+                    k += n;
+                }
+            ck_assert_uint_eq(k, bytes);
+        }
+        trm_free(data);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("graph_part");
@@ -153,6 +208,7 @@ int main(void)
     tcase_add_checked_fixture(t, set_up, tear_down);
     tcase_add_loop_test(t, parts, 0, sizeof(rows) / sizeof(rows[0]));
     tcase_add_test(t, bad_parts);
+    tcase_add_test(t, blocks);
     suite_add_tcase(s, t);
     r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

@@ -330,6 +330,47 @@ static float comm_tree(int lo, int hi, size_t i)
     return left + right;
 }
 
+/* The same sum from the nodes of this rank's leaves; rank r has [deals[r], deals[r + 1]). */
+static const char *comm_reduce_nodes(trm_comm *c, const float *leaf, const int *deals, int first,
+                                     int count, int leaves, size_t n, bool in_slot, float *out)
+{
+    trm_tree_part own[TRM_TREE_PARTS_MAX];
+    int parts = trm_tree_parts(first, count, leaves, own), most = 1;
+    float *nodes = malloc(n * (size_t)parts * sizeof(float) + 1), *stack = malloc(n * 9 * 4 + 1);
+    void *slot = NULL;
+
+    for (int r = 0; r < trm_comm_size(c); r++) {
+        trm_tree_part of[TRM_TREE_PARTS_MAX];
+        int k = trm_tree_parts(deals[r], deals[r + 1] - deals[r], leaves, of);
+
+        most = k > most ? k : most;
+    }
+    for (int p = 0; p < parts; p++) {
+        unsigned char merges[TRM_TREE_LEAVES_MAX];
+        int top = 0;
+
+        trm_tree_merges(own[p].lo, own[p].hi - own[p].lo, leaves, merges);
+        for (int i = own[p].lo; i < own[p].hi; i++) {
+            memcpy(stack + n * (size_t)top++, leaf + n * (size_t)(i - first), n * sizeof(float));
+            for (int m = merges[i - own[p].lo]; m > 0; m--, top--)
+                for (size_t e = 0; e < n; e++)
+                    stack[n * (size_t)(top - 2) + e] += stack[n * (size_t)(top - 1) + e];
+        }
+        WANT(top == 1);
+        memcpy(nodes + n * (size_t)p, stack, n * sizeof(float));
+    }
+    memset(out, 0x55, n * sizeof(float));
+    if (in_slot)
+        WANT_OK(trm_comm_slot_get(c, n * (size_t)most * sizeof(float) + 1, &slot));
+    if (slot != NULL)
+        memcpy(slot, nodes, n * (size_t)parts * sizeof(float));
+    WANT_OK(
+        trm_comm_reduce_nodes(c, slot != NULL ? slot : nodes, most, first, count, leaves, n, out));
+    free(nodes);
+    free(stack);
+    return NULL;
+}
+
 static const char *check_reduce_tree(trm_comm *c)
 {
     static const int leaves_of[] = {1, 2, 3, 5, 8, 24, 31};
@@ -347,7 +388,7 @@ static const char *check_reduce_tree(trm_comm *c)
                 want[i] = comm_tree(0, leaves, i);
             /* deal 0: evenly; 1: all to the last; others: at random, also none to some */
             for (uint32_t deal = 0; deal < (n > 1000 ? 4u : 8u); deal++) {
-                int first = 0, count = leaves, from = 0;
+                int first = 0, count = leaves, from = 0, deals[TRM_COMM_RANKS_MAX + 1] = {0};
 
                 for (int r = 0; r < size; r++) {
                     int to =
@@ -362,13 +403,20 @@ static const char *check_reduce_tree(trm_comm *c)
                         first = from;
                         count = to - from;
                     }
-                    from = to;
+                    from = deals[r + 1] = to;
                 }
                 for (int k = 0; k < count; k++)
                     comm_fill(TRM_DTYPE_F32, first + k, 0, n, parts + n * (size_t)k);
                 memset(out, 0x55, n * sizeof(float));
                 WANT_OK(trm_comm_reduce_tree(c, parts, first, count, leaves, n, out));
                 WANT(memcmp(out, want, n * sizeof(float)) == 0);
+                for (int in_slot = 0; in_slot < 2; in_slot++) {
+                    const char *wrong = comm_reduce_nodes(c, parts, deals, first, count, leaves, n,
+                                                          in_slot != 0, out);
+
+                    WANT(wrong == NULL);
+                    WANT(memcmp(out, want, n * sizeof(float)) == 0);
+                }
             }
             free(want);
             free(out);

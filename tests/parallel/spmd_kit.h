@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPMD_RANKS_MAX 4
+#define SPMD_RANKS_MAX 8
 
 static trm_device *spmd_device;
 static trm_evaluator spmd_evaluator;
@@ -180,6 +180,58 @@ static inline trm_tensor spmd_own(const trm_node *n, trm_tensor *whole, const ch
     return t;
 }
 
+/* The node [lo, hi) of the summation tree, from the ranks' nodes, which are taken in order. */
+static inline void spmd_tree_node(spmd_rank *ranks, int node, int lo, int hi, int *rank, int *at,
+                                  float *out, size_t elems)
+{
+    const trm_node *n = &ranks[*rank].g->nodes[node];
+    const trm_tensor *x = &ranks[*rank].values[n->inputs[0]];
+    int first = (int)trm_attr_int(&n->attrs, "first", -1), mid = lo + (hi - lo) / 2;
+    int count = (int)trm_attr_int(&n->attrs, "count", -1);
+    float *right;
+
+    if (first <= lo && hi <= first + count) { /* none of the nodes above it is */
+        ck_assert_int_lt(*at, (int)x->dims[0]);
+        memcpy(out, (const float *)x->data + elems * (size_t)(*at)++, elems * sizeof(float));
+        if (hi == first + count) {
+            ck_assert_int_eq(*at, (int)x->dims[0]);
+            ++*rank;
+            *at = 0;
+        }
+        return;
+    }
+    ck_assert_int_gt(hi - lo, 1);
+    right = trm_malloc(elems + 1, sizeof(float));
+    spmd_tree_node(ranks, node, lo, mid, rank, at, out, elems);
+    spmd_tree_node(ranks, node, mid, hi, rank, at, right, elems);
+    for (size_t i = 0; i < elems; i++)
+        out[i] += right[i];
+    trm_free(right);
+}
+
+static inline trm_tensor spmd_tree(spmd_rank *ranks, int count, int node)
+{
+    const trm_node *n = &ranks[0].g->nodes[node];
+    trm_tensor t = ranks[0].values[n->inputs[0]];
+    int leaves = (int)trm_attr_int(&n->attrs, "leaves", 0), rank = 0, at = 0, next = 0;
+
+    for (int r = 0; r < count; r++) {
+        n = &ranks[r].g->nodes[node];
+        ck_assert_int_eq(trm_attr_int(&n->attrs, "leaves", 0), leaves);
+        ck_assert_int_eq(trm_attr_int(&n->attrs, "first", -1), next);
+        ck_assert_int_ge(trm_attr_int(&n->attrs, "most", 0), ranks[r].values[n->inputs[0]].dims[0]);
+        next += (int)trm_attr_int(&n->attrs, "count", 0);
+    }
+    ck_assert_int_eq(next, leaves);
+    ck_assert_int_eq(t.dtype, TRM_DTYPE_F32);
+    t.rank--;
+    memmove(t.dims, t.dims + 1, (size_t)t.rank * sizeof(t.dims[0]));
+    t = spmd_new(&t);
+    spmd_tree_node(ranks, node, 0, leaves, &rank, &at, t.data, trm_tensor_numel(&t));
+    ck_assert_int_eq(rank, count);
+    return t;
+}
+
 static inline void spmd_collective(spmd_rank *ranks, int count, int node)
 {
     trm_op op = ranks[0].g->nodes[node].op;
@@ -189,6 +241,8 @@ static inline void spmd_collective(spmd_rank *ranks, int count, int node)
         whole = spmd_sum(ranks, count, node,
                          strcmp(trm_attr_string(&ranks[0].g->nodes[node].attrs, "reduction", "sum"),
                                 "max") == 0);
+    else if (op == TRM_OP_TrmReduceTree)
+        whole = spmd_tree(ranks, count, node);
     else if (op != TRM_OP_TrmShard)
         whole = spmd_gathered(ranks, count, node);
     for (int r = 0; r < count; r++) {
@@ -197,7 +251,7 @@ static inline void spmd_collective(spmd_rank *ranks, int count, int node)
 
         ck_assert_int_eq(trm_attr_int(&n->attrs, "rank", -1), r);
         ck_assert_int_eq(trm_attr_int(&n->attrs, "ranks", -1), count);
-        if (op == TRM_OP_TrmAllReduce || op == TRM_OP_TrmAllGather)
+        if (op == TRM_OP_TrmAllReduce || op == TRM_OP_TrmAllGather || op == TRM_OP_TrmReduceTree)
             *out = spmd_copy(&whole);
         else if (op == TRM_OP_TrmAllToAll)
             *out = spmd_own(n, &whole, "axis_to", "sizes_to", r);

@@ -246,6 +246,98 @@ START_TEST(sums)
 }
 END_TEST
 
+/* Leaf `l` of the sums below; sums in another order have other last bits. */
+static float leaf(int l, size_t i)
+{
+    return (fabsf(sample(i + 977 * (size_t)l)) + 0.01f) * (float)(1 + l % 7 * 13);
+}
+
+static float node_of(int lo, int hi, size_t i)
+{
+    int mid = lo + (hi - lo) / 2;
+    volatile float left, right;
+
+    if (hi - lo == 1)
+        return leaf(lo, i);
+    left = node_of(lo, mid, i);
+    right = node_of(mid, hi, i);
+    return left + right;
+}
+
+/* Nodes of the summation tree, made by a kernel that may write them into the window. */
+static const char *tree(struct rank *r, void *ctx)
+{
+    static const int all[] = {1, 5, 24, 64, 128};
+    size_t n = *(const size_t *)ctx;
+    float *x = calloc(TRM_TREE_PARTS_MAX * n, sizeof(float));
+
+    for (int k = 0; k < 5; k++) {
+        int leaves = all[k] < r->size ? r->size : all[k];
+        int first = leaves * r->rank / r->size, count = leaves * (r->rank + 1) / r->size - first;
+        trm_tree_part parts[TRM_TREE_PARTS_MAX];
+        int mine = trm_tree_parts(first, count, leaves, parts), most = 0, v, in;
+        int64_t dims[3] = {mine, 2, (int64_t)n / 2};
+        trm_tensor t = {.dtype = TRM_DTYPE_F32,
+                        .rank = 3,
+                        .dims = {mine, 2, (int64_t)n / 2},
+                        .data = x},
+                   y;
+        struct net net;
+        trm_graph *g;
+        trm_attrs *a;
+
+        for (int q = 0; q < r->size; q++) {
+            trm_tree_part other[TRM_TREE_PARTS_MAX];
+            int from = leaves * q / r->size;
+            int has = trm_tree_parts(from, leaves * (q + 1) / r->size - from, leaves, other);
+
+            most = has > most ? has : most;
+        }
+        for (int p = 0; p < mine; p++)
+            for (size_t i = 0; i < n; i++)
+                x[(size_t)p * n + i] = node_of(parts[p].lo, parts[p].hi, i);
+        WANT_OK(trm_graph_create(NULL, "tree", &g));
+        in = input(g, "x", TRM_DTYPE_F32, 3, dims);
+        v = node(g, TRM_OP_Relu, &in, 1, "relu");
+        v = node(g, TRM_OP_TrmReduceTree, &v, 1, "sum");
+        a = &g->nodes[g->node_count - 1].attrs;
+        WANT_OK(trm_attr_set_int(a, g->arena, "ranks", r->size));
+        WANT_OK(trm_attr_set_int(a, g->arena, "rank", r->rank));
+        WANT_OK(trm_attr_set_int(a, g->arena, "leaves", leaves));
+        WANT_OK(trm_attr_set_int(a, g->arena, "first", first));
+        WANT_OK(trm_attr_set_int(a, g->arena, "count", count));
+        WANT_OK(trm_attr_set_int(a, g->arena, "most", most));
+        v = node(g, TRM_OP_Neg, &v, 1, "y");
+        net = finish_in(r->all, g, &in, 1, &v, 1);
+        for (int again = 0; again < 3; again++) {
+            WANT_OK(trm_engine_run(net.e, &t, &y));
+            WANT(y.rank == 2 && trm_tensor_numel(&y) == n);
+            for (size_t i = 0; i < n; i++)
+                if (((const float *)y.data)[i] != -node_of(0, leaves, i))
+                    return wrong("%d leaves: element %zu is %.9g, want %.9g", leaves, i,
+                                 (double)((const float *)y.data)[i],
+                                 (double)-node_of(0, leaves, i));
+        }
+        drop(net);
+    }
+    free(x);
+    return NULL;
+}
+
+/* In one piece, straight from the window; and in many. */
+START_TEST(sums_by_the_tree)
+{
+    size_t few = 50, many = 9000;
+
+    for (int size = 1; size <= 5; size++) {
+        run_ranks((struct ranks){.size = size}, tree, &few);
+        run_ranks((struct ranks){.size = size}, tree, &many);
+    }
+    run_ranks((struct ranks){.size = 3, .needs = {.slot_bytes = 4096}}, tree, &few);
+    run_ranks((struct ranks){.size = 3, .needs = {.slot_bytes = 40000}}, tree, &many);
+}
+END_TEST
+
 static const char *exchange(struct rank *r, void *ctx)
 {
     static const int64_t dims[4] = {7, 3, 9, 2};
@@ -444,6 +536,7 @@ int main(void)
     tcase_add_test(tc, parts_and_wholes);
     tcase_add_test(tc, in_pieces);
     tcase_add_test(tc, sums);
+    tcase_add_test(tc, sums_by_the_tree);
     tcase_add_test(tc, from_axis_to_axis);
     tcase_add_test(tc, layouts_of_convolutions);
     tcase_add_test(tc, failures_are_shared);

@@ -1,0 +1,155 @@
+/* Block types of language models' weights: how a file stores them and how panels do.
+ *
+ * Everything works on *groups*: 32 elements along K of one output. A value of the file is
+ * w = scale * (u - offset) or w = scale * u - min, with u unsigned: u is what panels hold, since
+ * the instruction that multiplies (vpdpbusd, vpmaddubsw) takes one unsigned and one signed operand.
+ *
+ * A panel is 16 outputs (lanes). Its data of a group is `bits` vectors of 64 bytes; byte 4 * lane +
+ * i of a vector belongs to that lane, and to element 4 * q + i of the group where q, one of 8, is a
+ * *quad*. Values of 8 bits: vector q is quad q. Otherwise:
+ *   nibbles (4, 5, 6 bits): vectors 0 to 3; vector v holds quad v (low) and quad v + 4 (high);
+ *   pairs (2, 3 bits: all of the value but its third bit; 6 bits: its upper two): two vectors;
+ *          vector v holds quads 4 * v + s at bits 2 * s;
+ *   single bits (3, 5 bits: the uppermost): one vector; quad q at bit q.
+ * Types with scales of their own a group (Q4_0 to Q8_0) come in chunks of 2 groups: fp16 scales
+ * [2][16], then mins [2][16] if the type has them, then the data of the groups. K-quants come in
+ * chunks of a superblock, 8 groups: fp16 d[16] and dmin[16], 8-bit scales (and mins) of all groups,
+ * data. A chunk at either end holds the data of the groups that are there only. Before the first
+ * chunk of a K-quant stand 64 bytes whose first says how many groups of the superblock come before
+ * the panel's first. */
+#ifndef TRM_KERNELS_CPU_LM_LINEAR_QUANT_H
+#define TRM_KERNELS_CPU_LM_LINEAR_QUANT_H
+
+#include "kernels/cpu/lm_linear.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TRMI_LM_GROUP 32
+#define TRMI_LM_QUADS 8
+
+/* A group as read from a file's row. */
+typedef struct trmi_lm_group {
+    uint32_t quads[TRMI_LM_QUADS]; /* 32 values u, four to a word, the first lowest */
+    uint16_t d, m;                 /* fp16: scale and min (0: none) of the block or superblock */
+    int16_t scale[2], min[2];      /* what multiplies d and m, for each 16 elements */
+} trmi_lm_group;
+
+/* Group `group` of a row of a block type. */
+void trmi_lm_group_read(trm_dtype dtype, const void *row, size_t group, trmi_lm_group *out);
+
+/* Constants of a type; with a constant argument they fold. */
+static inline int trmi_lm_bits(trm_dtype t)
+{
+    return t == TRM_DTYPE_Q2_K                                                 ? 2
+           : t == TRM_DTYPE_Q3_K                                               ? 3
+           : t == TRM_DTYPE_Q4_0 || t == TRM_DTYPE_Q4_1 || t == TRM_DTYPE_Q4_K ? 4
+           : t == TRM_DTYPE_Q5_0 || t == TRM_DTYPE_Q5_1 || t == TRM_DTYPE_Q5_K ? 5
+           : t == TRM_DTYPE_Q6_K                                               ? 6
+                                                                               : 8;
+}
+
+static inline int trmi_lm_offset(trm_dtype t) /* 0 with mins */
+{
+    return t == TRM_DTYPE_Q3_K   ? 4
+           : t == TRM_DTYPE_Q4_0 ? 8
+           : t == TRM_DTYPE_Q5_0 ? 16
+           : t == TRM_DTYPE_Q6_K ? 32
+           : t == TRM_DTYPE_Q8_0 ? 128
+                                 : 0;
+}
+
+static inline bool trmi_lm_mins(trm_dtype t)
+{
+    return trmi_lm_offset(t) == 0;
+}
+
+static inline bool trmi_lm_super(trm_dtype t) /* a K-quant */
+{
+    return t >= TRM_DTYPE_Q2_K;
+}
+
+static inline bool trmi_lm_halves(trm_dtype t) /* scales are of 16 elements */
+{
+    return t == TRM_DTYPE_Q2_K || t == TRM_DTYPE_Q3_K || t == TRM_DTYPE_Q6_K;
+}
+
+static inline size_t trmi_lm_data_bytes(trm_dtype t) /* of a group of a panel */
+{
+    return (size_t)trmi_lm_bits(t) * 64;
+}
+
+/* What stands before the data of a chunk: scales. Inside, of group i of the chunk:
+ *   plain:   d at 32 * i, mins at 64 + 32 * i, fp16 [16];
+ *   K-quant: d at 0, dmin at 32, fp16 [16]; 8-bit scales at 64 + 16 * i and mins at 192 + 16 * i,
+ *            [16]; or, with halves, at 64 + 32 * i [16][2]: int8 scales, or (Q2_K) the scale in the
+ *            low and the min in the high nibble. */
+static inline size_t trmi_lm_head_bytes(trm_dtype t)
+{
+    return trmi_lm_super(t) ? 320 : trmi_lm_mins(t) ? 128 : 64;
+}
+
+/* Where group g of a panel is, in bytes from the panel's start; i: its place in the chunk. */
+typedef struct trmi_lm_place {
+    size_t head, data, i;
+} trmi_lm_place;
+
+static inline trmi_lm_place trmi_lm_place_of(trm_dtype t, size_t before, size_t g)
+{
+    const size_t head = trmi_lm_head_bytes(t), data = trmi_lm_data_bytes(t);
+    const size_t in_chunk = trmi_lm_super(t) ? 8 : 2, front = trmi_lm_super(t) ? 64 : 0;
+    size_t chunk = (g + before) / in_chunk, i = (g + before) % in_chunk;
+    size_t first = chunk == 0 ? 0 : chunk * in_chunk - before; /* the chunk's first group */
+    trmi_lm_place at;
+
+    at.head = front + chunk * head + first * data;
+    at.data = front + (chunk + 1) * head + g * data;
+    at.i = i;
+    return at;
+}
+
+/* Groups of the first superblock that come before the panel's first. */
+static inline size_t trmi_lm_before(trm_dtype t, const void *panel)
+{
+    return trmi_lm_super(t) ? *(const unsigned char *)panel : 0;
+}
+
+/* A group of a converted row: x = scale * q. scale is amax / 127, NaN if any element is infinite or
+ * NaN, 0 if all are below 2^-120. Sums are what offsets and mins need. */
+typedef struct trmi_lm_x {
+    int8_t q[TRMI_LM_GROUP];
+    int16_t sum[2];          /* of q, of each 16 */
+    float scale, scaled_sum; /* scale * (sum[0] + sum[1]) */
+} trmi_lm_x;
+
+/* What every instruction set computes, in this order, without contraction, so that all give the
+ * same bits (s, n: 8-bit scales and mins; dot: over u - offset, exact):
+ *   d * s is exact in fp32;
+ *   plain:          acc += (d * x.scale) * dot;       with mins: acc += m * x.scaled_sum
+ *   Q4_K, Q5_K:     acc += ((d * s) * x.scale) * dot; acc -= (m * n) * x.scaled_sum
+ *   halves:         acc += (d * x.scale) * (s0 * dot0 + s1 * dot1);
+ *   Q2_K, moreover: acc -= (m * x.scale) * (n0 * sum0 + n1 * sum1) */
+
+/* Of every type, the same for every instruction set: lm_linear_quant_pack.c. */
+#define TRMI_LM_QUANT_TYPES(X)                                                                     \
+    X(q4_0, Q4_0)                                                                                  \
+    X(q4_1, Q4_1)                                                                                  \
+    X(q5_0, Q5_0) X(q5_1, Q5_1) X(q8_0, Q8_0) X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K)            \
+        X(q5_k, Q5_K) X(q6_k, Q6_K)
+#define TRMI_LM_QUANT_DECLARE(name, type)                                                          \
+    size_t trmi_lm_quant_panel_##name(size_t k);                                                   \
+    void trmi_lm_quant_pack_##name(const void *const *rows, size_t k, size_t k_offset, void *panel);
+TRMI_LM_QUANT_TYPES(TRMI_LM_QUANT_DECLARE)
+#undef TRMI_LM_QUANT_DECLARE
+
+size_t trmi_lm_quant_row_bytes(size_t k);
+/* One for each instruction set; all give the same bytes. */
+void trmi_lm_quant_convert(const float *x, size_t k, void *row);
+void trmi_lm_quant_convert_avx2(const float *x, size_t k, void *row);
+void trmi_lm_quant_convert_avx512vnni(const float *x, size_t k, void *row);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

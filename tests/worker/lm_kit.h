@@ -1,0 +1,176 @@
+/* Language models on one CPU device, without a scheduler: one sequence, or an encoder's batch. */
+#ifndef TESTS_WORKER_LM_KIT_H
+#define TESTS_WORKER_LM_KIT_H
+
+#include "base/file.h"
+#include "kernels/language.h"
+#include "model/architectures/architecture.h"
+#include "worker/engine.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <string.h>
+
+#define OK(call) ck_assert_msg((call) == TRM_OK, "%s", trm_message())
+
+typedef struct lm {
+    trm_lm_config config;
+    trm_weights *weights; /* owned; NULL: the GGUF file's */
+    trm_gguf *gguf;
+    trm_graph *graph;
+    trm_device *device;
+    trm_engine *engine;
+    trm_kv_layer *layers;
+    int32_t page_count, *pages; /* a sequence's, not in the order in which they lie in the cache */
+    trm_dtype kv_dtype;
+} lm;
+
+static inline bool is_gguf(const char *path)
+{
+    return strcmp(trm_path_extension(path), "gguf") == 0;
+}
+
+/* `path`: a folder, in which `config` is the file to read, or a .gguf file. */
+static inline void lm_read(lm *m, const char *path, const char *config)
+{
+    char *name = trm_path_join(path, config);
+    trm_file *file = NULL;
+
+    memset(m, 0, sizeof(*m));
+    if (is_gguf(path)) {
+        OK(trm_gguf_open(path, &m->gguf));
+        OK(trm_lm_config_gguf(m->gguf, &m->config));
+    } else {
+        OK(trm_file_open(name, &file));
+        OK(trm_lm_config_huggingface(name, (const char *)trm_file_data(file), trm_file_bytes(file),
+                                     NULL, 0, &m->config));
+        OK(trm_weights_open_safetensors(path, &m->weights));
+    }
+    trm_file_unref(file);
+    trm_free(name);
+}
+
+static inline void lm_cache(lm *m, int32_t tokens)
+{
+    const trm_lm_config *c = &m->config;
+
+    m->kv_dtype = TRM_DTYPE_F32;
+    m->page_count = (tokens + TRM_KV_PAGE - 1) / TRM_KV_PAGE;
+    m->pages = (int32_t *)trm_malloc((size_t)m->page_count, sizeof(int32_t));
+    m->layers = (trm_kv_layer *)trm_calloc((size_t)c->layers, sizeof(*m->layers));
+    ck_assert(m->pages != NULL && m->layers != NULL);
+    for (int32_t i = 0; i < m->page_count; i++)
+        m->pages[i] = i % 2 == 0 ? m->page_count - 1 - i / 2 : i / 2;
+    for (int64_t l = 0; l < c->layers; l++) {
+        trm_kv_layer *k = &m->layers[l];
+
+        k->page_bytes = trm_kv_page_bytes(c->kv_heads, c->head_dim, m->kv_dtype);
+        k->pages = trm_aligned_malloc(k->page_bytes * (size_t)m->page_count);
+        ck_assert_ptr_nonnull(k->pages);
+        memset(k->pages, 0xff, k->page_bytes * (size_t)m->page_count); /* NaN: nobody reads ahead */
+    }
+}
+
+static inline void lm_open(lm *m, const char *path, const char *config, int64_t context,
+                           int32_t tokens)
+{
+    const trm_language_options options = {.context = context};
+
+    lm_read(m, path, config);
+    OK(trm_architecture_build(&m->config,
+                              m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
+                              &m->graph));
+    OK(trm_pass_all(m->graph, NULL));
+    OK(trm_device_cpu_create(2, &m->device));
+    OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
+    lm_cache(m, tokens);
+}
+
+static inline void lm_close(lm *m)
+{
+    trm_engine_destroy(m->engine);
+    trm_device_destroy(m->device);
+    trm_graph_destroy(m->graph);
+    for (int64_t l = 0; m->layers != NULL && l < m->config.layers; l++)
+        trm_aligned_free(m->layers[l].pages);
+    trm_free(m->layers);
+    trm_free(m->pages);
+    trm_weights_close(m->weights);
+    trm_gguf_close(m->gguf);
+    trm_lm_config_fini(&m->config);
+}
+
+static inline trm_tensor lm_vector(trm_dtype dtype, int64_t count, const void *data)
+{
+    trm_tensor t = {.dtype = dtype, .rank = 1};
+
+    t.dims[0] = count;
+    t.data = (void *)(uintptr_t)data;
+    return t;
+}
+
+static inline void lm_run(lm *m, const trm_step *step, const int32_t *tokens, const void *last,
+                          int64_t last_count, trm_tensor *out)
+{
+    int32_t *positions = (int32_t *)trm_malloc((size_t)step->tokens, sizeof(int32_t));
+    int64_t *address = (int64_t *)trm_calloc((size_t)step->sequences_padded, sizeof(int64_t));
+    int inputs = m->graph->input_count;
+    trm_tensor in[4];
+
+    ck_assert(positions != NULL && address != NULL && inputs <= 4);
+    for (int32_t s = 0; s < step->sequence_count; s++)
+        for (int32_t i = 0; i < step->sequences[s].tokens; i++)
+            positions[step->sequences[s].row + i] = step->sequences[s].position + i;
+    address[0] = (int64_t)(uintptr_t)step;
+    in[0] = lm_vector(TRM_DTYPE_I32, step->tokens, tokens);
+    in[1] = lm_vector(TRM_DTYPE_I32, step->tokens, positions);
+    in[2] = lm_vector(TRM_DTYPE_I64, step->sequences_padded, address);
+    in[3] = lm_vector(TRM_DTYPE_I32, last_count, last);
+    OK(trm_engine_run(m->engine, in, out));
+    trm_free(positions);
+    trm_free(address);
+}
+
+/* Tokens at positions [position, position + count) of the sequence; the logits of `rows`, numbers
+ * of these tokens, are the engine's until the next step. */
+static inline const float *lm_step(lm *m, const int32_t *tokens, int32_t count, int32_t position,
+                                   const int32_t *rows, int32_t row_count)
+{
+    trm_step_sequence sequence = {
+        .row = 0, .tokens = count, .position = position, .pages = m->pages};
+    trm_step step = {.tokens = count,
+                     .sequence_count = 1,
+                     .sequences_padded = 1,
+                     .sequences = &sequence,
+                     .kv_dtype = m->kv_dtype,
+                     .layer_count = (int32_t)m->config.layers,
+                     .layers = m->layers};
+    trm_tensor out;
+
+    lm_run(m, &step, tokens, rows, row_count, &out);
+    ck_assert_int_eq(out.dims[0], row_count);
+    ck_assert_int_eq(out.dims[1], m->config.vocabulary);
+    return (const float *)out.data;
+}
+
+/* An encoder's step: all sequences at once; [count, width]. */
+static inline trm_tensor lm_encode(lm *m, const int32_t *tokens, const int32_t *types,
+                                   const int32_t *lengths, int32_t count)
+{
+    trm_step_sequence sequences[16];
+    trm_step step = {.sequence_count = count,
+                     .sequences_padded = count,
+                     .sequences = sequences,
+                     .kv_dtype = m->kv_dtype};
+    trm_tensor out;
+
+    ck_assert_int_le(count, 16);
+    for (int32_t s = 0; s < count; s++) {
+        sequences[s] = (trm_step_sequence){.row = step.tokens, .tokens = lengths[s]};
+        step.tokens += lengths[s];
+    }
+    lm_run(m, &step, tokens, types, step.tokens, &out);
+    ck_assert_int_eq(out.dims[0], count);
+    return out;
+}
+#endif

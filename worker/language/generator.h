@@ -1,0 +1,102 @@
+/* Requests of a language model on the leader: prompts in, text out. Ties the scheduler to the
+ * replica, turns tokens into text, watches for stop strings. Nothing here waits but for a step of
+ * the replica; whoever drives it calls trm_generator_step while there is work. One owner: the
+ * executor thread. */
+#ifndef TRM_WORKER_LANGUAGE_GENERATOR_H
+#define TRM_WORKER_LANGUAGE_GENERATOR_H
+
+#include "model/language/language.h"
+#include "worker/language/replica.h"
+#include "worker/language/scheduler.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_generator trm_generator;
+typedef struct trm_generation trm_generation; /* a request under way */
+
+typedef struct trm_generator_options {
+    const trm_language *language;
+    trm_lm_replica *replica;
+    trm_scheduler_limits limits; /* flights, vocabulary and encoder are set by the generator */
+} trm_generator_options;
+
+TRM_MUST_USE trm_status trm_generator_create(const trm_generator_options *options,
+                                             trm_generator **generator_out);
+void trm_generator_destroy(trm_generator *g); /* takes NULL; ends all requests silently */
+
+/* A token of an answer, or a scored one of the prompt. */
+typedef struct trm_generated {
+    int choice;
+    bool prompt;
+    int position;
+    const trm_sampled *token;
+    const char *text; /* new text, whole characters, borrowed; may be empty */
+    size_t bytes;
+} trm_generated;
+
+typedef struct trm_generation_end {
+    int choice;
+    trm_finish finish;
+    trm_status status; /* FAILED: why; else OK */
+    const char *message;
+    int prompt_tokens, new_tokens;
+    const int32_t *ids;  /* the new tokens */
+    const char *stopped; /* the stop string that was met, or NULL */
+    /* encoders */
+    const float *row;
+    int64_t width;
+} trm_generation_end;
+
+typedef struct trm_generation_options {
+    const int32_t *prompt;
+    size_t prompt_count;
+    const int32_t *types; /* encoders: [prompt_count] or NULL */
+    const trm_sampling *
+        sampling; /* copied; seed and end tokens as they are to be; stream is the choice's number */
+    int choices;  /* n */
+    bool prompt_logprobs;
+    bool keep_special; /* special tokens are text, too */
+    bool include_stop; /* the stop string stays in the text */
+    const char *const *stops;
+    size_t stop_count;
+    void *ctx;
+    void (*token)(void *ctx, const trm_generated *t); /* NULL: not wanted */
+    /* once a choice; the last one frees the request: it must not be used afterwards */
+    void (*end)(void *ctx, const trm_generation_end *e);
+} trm_generation_options;
+
+/* INVALID_ARG: the prompt or the sampling (says what). */
+TRM_MUST_USE trm_status trm_generator_add(trm_generator *g, const trm_generation_options *options,
+                                          trm_generation **generation_out);
+/* Its choices end as CANCELLED, now. */
+void trm_generator_cancel(trm_generator *g, trm_generation *r);
+/* Requests under way. */
+int trm_generator_count(const trm_generator *g);
+/* Starts what can start and takes the results of the oldest step; callbacks are called from here.
+ * Does nothing where there is nothing to do. A failure of the replica comes back; requests have
+ * then been ended as FAILED. */
+TRM_MUST_USE trm_status trm_generator_step(trm_generator *g);
+/* Until no request is left. */
+TRM_MUST_USE trm_status trm_generator_run(trm_generator *g);
+
+/* The model's defaults (temperature and the like, end tokens): for requests that say nothing else.
+ */
+void trm_generator_defaults(const trm_language *l, trm_sampling *sampling_out);
+/* A seed that nobody has asked for. */
+uint64_t trm_random_seed(void);
+const char *trm_finish_name(trm_finish finish); /* OpenAI's: "stop", "length", ... */
+
+typedef struct trm_generator_stats {
+    trm_scheduler_stats scheduler;
+    double step_us;             /* time inside steps, all together */
+    double rows_used, rows_run; /* rows with a token, and with padding */
+} trm_generator_stats;
+void trm_generator_get_stats(const trm_generator *g, trm_generator_stats *stats_out);
+trm_scheduler *trm_generator_scheduler(trm_generator *g); /* for tests */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

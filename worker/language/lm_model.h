@@ -1,0 +1,55 @@
+/* A language model ready to run: opened, planned over the ranks of a job, this rank's share loaded,
+ * and on the leader of each replica a generator. trm_tensor_model's sibling. One owner: the
+ * executor thread. */
+#ifndef TRM_WORKER_LANGUAGE_LM_MODEL_H
+#define TRM_WORKER_LANGUAGE_LM_MODEL_H
+
+#include "worker/language/generator.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_lm_options {
+    trm_tensor_model_options
+        layout; /* dtype, job, hosts, parallel, ...; batch, inputs and kv are set from the rest */
+    int64_t context;         /* 0: the model's */
+    int64_t kv_bytes;        /* of a replica, all its ranks together; 0: as trm_lm_settle says */
+    trm_dtype kv_dtype;      /* NONE: F16 where weights are block-quantised, else F32 */
+    int batch;               /* sequences at once; 0: 64 */
+    int step_tokens;         /* 0: 512 */
+    double decode_budget_us; /* trm_scheduler_limits */
+    bool no_prefix;
+    bool tokenizer; /* leaders need it; other ranks never load it */
+    const char *chat_template;
+} trm_lm_options;
+
+typedef struct trm_lm_model {
+    trm_language *language;
+    trm_tensor_model layout;  /* graph, plan, place, groups; no package, no replica */
+    trm_lm_replica *replica;  /* NULL: this rank is left over */
+    trm_generator *generator; /* leaders */
+    trm_scheduler_limits limits;
+    trm_dtype kv_dtype;
+} trm_lm_model;
+
+/* What the options come to for this model: context, batch, step and pages. By default the cache has
+ * room for `batch` whole contexts, but no more than 1 GiB, and never less than one context.
+ * INVALID_ARG: kv_bytes does not hold one context. */
+TRM_MUST_USE trm_status trm_lm_settle(const trm_language *l, const trm_lm_options *options,
+                                      trm_scheduler_limits *limits_out, trm_dtype *kv_dtype_out);
+/* The step to plan for: `tokens` rows, all picked up to `batch`; tensors of the graph's inputs,
+ * from trm_malloc. */
+TRM_MUST_USE trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
+                                           trm_tensor **inputs_out);
+
+/* Collective over options->layout.job where there is one: every rank returns the same status. */
+TRM_MUST_USE trm_status trm_lm_model_open(const char *path, trm_device *device,
+                                          const trm_lm_options *options, trm_lm_model **model_out);
+void trm_lm_model_close(trm_lm_model *m);       /* takes NULL */
+bool trm_lm_model_leads(const trm_lm_model *m); /* of a replica */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

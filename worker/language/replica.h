@@ -1,0 +1,63 @@
+/* The ranks that run one language model together, a step at a time: trm_replica's sibling. A step
+ * travels as what the leader decided (step.h), and every rank makes its inputs from that itself:
+ * tokens, positions, pages, picked rows. Between stages only the residual stream travels; the last
+ * stage's shard 0 has the samplers and sends back tokens. A failed or lost rank: as in
+ * worker/replica.h.
+ *
+ * One owner: the executor thread of each rank. */
+#ifndef TRM_WORKER_LANGUAGE_REPLICA_H
+#define TRM_WORKER_LANGUAGE_REPLICA_H
+
+#include "worker/language/step.h"
+#include "worker/tensor_model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trm_lm_replica trm_lm_replica;
+
+typedef struct trm_lm_replica_options {
+    trm_tensor_model *model; /* planned, its groups made, no replica of its own; borrowed */
+    int pages;               /* of the KV cache; 0: encoder */
+    trm_dtype kv_dtype;
+    int batch, step_tokens, picks; /* most sequences, tokens and picks of a step */
+    int context;
+    bool profile;
+} trm_lm_replica_options;
+
+/* Collective over the replica. Loads this rank's share and allocates its part of the cache. */
+TRM_MUST_USE trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
+                                              trm_lm_replica **replica_out);
+void trm_lm_replica_destroy(trm_lm_replica *r); /* takes NULL; not collective */
+bool trm_lm_replica_leads(const trm_lm_replica *r);
+int trm_lm_replica_depth(const trm_lm_replica *r); /* steps that may be under way */
+/* Steps of the sizes of the options, for the leader to fill. */
+TRM_MUST_USE trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out);
+
+/* Leader. The step may be changed on return. COMM ends the replica; any other failure is the step's
+ * and comes out of collect. CANCELLED: `depth` steps are under way. */
+TRM_MUST_USE trm_status trm_lm_replica_submit(trm_lm_replica *r, const trm_lm_step *step);
+/* Leader. The oldest step's results: one a pick, or an encoder's rows [part_rows, width]; valid
+ * until the next collect. *us_out: from submit till now. */
+typedef struct trm_lm_results {
+    const trm_sampled *picks;
+    const float *rows;
+    int64_t width;
+    double us;
+} trm_lm_results;
+TRM_MUST_USE trm_status trm_lm_replica_collect(trm_lm_replica *r, trm_lm_results *results_out);
+TRM_MUST_USE trm_status trm_lm_replica_stop(trm_lm_replica *r);
+/* Everybody else: runs steps until the leader stops. */
+TRM_MUST_USE trm_status trm_lm_replica_follow(trm_lm_replica *r);
+
+const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r);
+/* Bytes of this rank's part of the cache, and of one page of it. */
+size_t trm_lm_replica_kv_bytes(const trm_lm_replica *r);
+/* Bytes of a page over all layers of `g` (a rank's graph or the whole). */
+size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

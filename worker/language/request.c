@@ -1,0 +1,698 @@
+/* Reading requests: see request.h. Every field has a row in one table. */
+#include "worker/language/request.h"
+
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define PROMPTS_MAX 2048
+
+static const char *const urls[TRM_LM_ENDPOINT_COUNT] = {"/v1/completions", "/v1/chat/completions",
+                                                        "/v1/embeddings"};
+
+trm_lm_endpoint trm_lm_endpoint_of(const char *url)
+{
+    int i = 0;
+
+    while (i < TRM_LM_ENDPOINT_COUNT && strcmp(urls[i], url) != 0)
+        i++;
+    return (trm_lm_endpoint)i;
+}
+
+const char *trm_lm_endpoint_url(trm_lm_endpoint endpoint)
+{
+    return urls[endpoint];
+}
+
+/* ---- fields ---- */
+
+struct reading {
+    const trm_language *l;
+    const trm_lm_request_defaults *defaults;
+    trm_lm_request *r;
+    const json_t *body;
+    bool max_tokens, chat_logprobs;
+};
+
+typedef trm_status (*field_fn)(struct reading *g, const char *name, const json_t *v);
+
+static trm_status wrong(const char *name, const char *want)
+{
+    return trm_fail(TRM_ERR_INVALID_ARG, "'%s': want %s", name, want);
+}
+
+static trm_status get_float(const char *name, const json_t *v, float *out)
+{
+    if (!json_is_number(v))
+        return wrong(name, "a number");
+    *out = (float)json_number_value(v);
+    return TRM_OK;
+}
+
+static trm_status get_int(const char *name, const json_t *v, int64_t lo, int64_t hi, int64_t *out)
+{
+    json_int_t n = json_integer_value(v);
+
+    if (!json_is_integer(v) || n < lo || n > hi)
+        return trm_fail(TRM_ERR_INVALID_ARG, "'%s': want an integer from %" PRId64 " to %" PRId64,
+                        name, lo, hi);
+    *out = n;
+    return TRM_OK;
+}
+
+static trm_status get_bool(const char *name, const json_t *v, bool *out)
+{
+    if (!json_is_boolean(v))
+        return wrong(name, "true or false");
+    *out = json_is_true(v);
+    return TRM_OK;
+}
+
+#define FLOAT_FIELD(field)                                                                         \
+    static trm_status read_##field(struct reading *g, const char *name, const json_t *v)           \
+    {                                                                                              \
+        return get_float(name, v, &g->r->sampling.field);                                          \
+    }
+FLOAT_FIELD(temperature)
+FLOAT_FIELD(top_p)
+FLOAT_FIELD(min_p)
+FLOAT_FIELD(typical_p)
+FLOAT_FIELD(repetition_penalty)
+FLOAT_FIELD(presence_penalty)
+FLOAT_FIELD(frequency_penalty)
+
+#define BOOL_FIELD(field)                                                                          \
+    static trm_status read_##field(struct reading *g, const char *name, const json_t *v)           \
+    {                                                                                              \
+        return get_bool(name, v, &g->r->field);                                                    \
+    }
+BOOL_FIELD(echo)
+BOOL_FIELD(include_stop)
+BOOL_FIELD(stream)
+
+static trm_status read_token_ids(struct reading *g, const char *name, const json_t *v)
+{
+    return get_bool(name, v, &g->r->token_ids);
+}
+
+static trm_status read_skip_special(struct reading *g, const char *name, const json_t *v)
+{
+    bool skip = true;
+
+    TRM_CHECK(get_bool(name, v, &skip));
+    g->r->keep_special = !skip;
+    return TRM_OK;
+}
+
+static trm_status read_top_k(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, -1, INT32_MAX, &n));
+    g->r->sampling.top_k = n < 0 ? 0 : (int32_t)n;
+    return TRM_OK;
+}
+
+static trm_status read_seed(struct reading *g, const char *name, const json_t *v)
+{
+    if (!json_is_integer(v))
+        return wrong(name, "an integer");
+    g->r->sampling.seed = (uint64_t)json_integer_value(v);
+    return TRM_OK;
+}
+
+static trm_status read_max_tokens(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, g->r->endpoint == TRM_LM_COMPLETIONS ? 0 : 1, INT32_MAX, &n));
+    g->r->sampling.max_tokens = (int32_t)n;
+    g->max_tokens = true;
+    return TRM_OK;
+}
+
+static trm_status read_min_tokens(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, 0, INT32_MAX, &n));
+    g->r->sampling.min_tokens = (int32_t)n;
+    return TRM_OK;
+}
+
+static trm_status read_n(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, 1, 128, &n));
+    g->r->choices = (int)n;
+    return TRM_OK;
+}
+
+static trm_status read_best_of(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, 1, 128, &n));
+    if (n != json_integer_value(json_object_get(g->body, "n")) && n != 1)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "'best_of' other than 'n' is not done");
+    return TRM_OK;
+}
+
+/* completions: a number of alternatives; chat: whether. */
+static trm_status read_logprobs(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+    bool wanted = false;
+
+    if (g->r->endpoint == TRM_LM_CHAT) {
+        TRM_CHECK(get_bool(name, v, &wanted));
+        g->chat_logprobs = wanted;
+        if (wanted && g->r->sampling.logprobs < 0)
+            g->r->sampling.logprobs = 0;
+        return TRM_OK;
+    }
+    TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
+    g->r->sampling.logprobs = (int32_t)n;
+    return TRM_OK;
+}
+
+static trm_status read_top_logprobs(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
+    if (!json_is_true(json_object_get(g->body, "logprobs")))
+        return trm_fail(TRM_ERR_INVALID_ARG, "'top_logprobs' wants 'logprobs': true");
+    g->r->sampling.logprobs = (int32_t)n;
+    return TRM_OK;
+}
+
+static trm_status read_prompt_logprobs(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
+    g->r->prompt_logprobs = true;
+    if (g->r->sampling.logprobs < n)
+        g->r->sampling.logprobs = (int32_t)n;
+    return TRM_OK;
+}
+
+static trm_status read_stop(struct reading *g, const char *name, const json_t *v)
+{
+    trm_lm_request *r = g->r;
+    size_t n = json_is_array(v) ? json_array_size(v) : 1;
+
+    if (n > 64)
+        return wrong(name, "at most 64 strings");
+    r->stops = trm_calloc(n + 1, sizeof(*r->stops));
+    if (r->stops == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "stop strings");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
+
+        if (!json_is_string(s) || json_string_length(s) == 0)
+            return wrong(name, "a string that is not empty, or a list of them");
+        r->stops[i] = trm_strdup(json_string_value(s));
+        if (r->stops[i] == NULL)
+            return trm_fail(TRM_ERR_NO_MEMORY, "stop strings");
+        r->stop_count = i + 1;
+    }
+    return TRM_OK;
+}
+
+static trm_status read_stop_ids(struct reading *g, const char *name, const json_t *v)
+{
+    trm_sampling *s = &g->r->sampling;
+
+    if (!json_is_array(v))
+        return wrong(name, "a list of token ids");
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        int64_t id = 0;
+
+        TRM_CHECK(get_int(name, json_array_get(v, i), 0, g->l->config.vocabulary - 1, &id));
+        if (s->end_count == TRM_SAMPLING_END_MAX)
+            return wrong(name, "fewer ids");
+        s->end[s->end_count++] = (int32_t)id;
+    }
+    return TRM_OK;
+}
+
+static trm_status read_ignore_eos(struct reading *g, const char *name, const json_t *v)
+{
+    bool ignore = false;
+
+    TRM_CHECK(get_bool(name, v, &ignore));
+    g->r->sampling.ignore_end = ignore;
+    return TRM_OK;
+}
+
+static trm_status read_bias(struct reading *g, const char *name, const json_t *v)
+{
+    trm_sampling *s = &g->r->sampling;
+    const char *key;
+    json_t *bias;
+
+    if (!json_is_object(v))
+        return wrong(name, "an object of token ids and numbers");
+    json_object_foreach((json_t *)(uintptr_t)v, key, bias)
+    {
+        char *end = NULL;
+        long long id = strtoll(key, &end, 10);
+
+        if (*key == '\0' || *end != '\0' || id < 0 || id >= g->l->config.vocabulary ||
+            !json_is_number(bias))
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "'logit_bias': '%s': want token ids below %" PRId64 " and numbers", key,
+                            g->l->config.vocabulary);
+        if (s->bias_count == TRM_SAMPLING_BIAS_MAX)
+            return trm_fail(TRM_ERR_INVALID_ARG, "'logit_bias': want at most %d ids",
+                            TRM_SAMPLING_BIAS_MAX);
+        s->bias[s->bias_count++] =
+            (trm_logit_bias){.id = (int32_t)id, .bias = (float)json_number_value(bias)};
+    }
+    return TRM_OK;
+}
+
+static trm_status read_format(struct reading *g, const char *name, const json_t *v)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+
+    (void)g;
+    if (type != NULL && strcmp(type, "text") == 0)
+        return TRM_OK;
+    return trm_fail(TRM_ERR_UNSUPPORTED, "'%s' of type '%s' is not done: only 'text'", name,
+                    type != NULL ? type : "?");
+}
+
+static trm_status read_encoding(struct reading *g, const char *name, const json_t *v)
+{
+    const char *s = json_string_value(v);
+
+    if (s == NULL || (strcmp(s, "float") != 0 && strcmp(s, "base64") != 0))
+        return wrong(name, "\"float\" or \"base64\"");
+    g->r->base64 = strcmp(s, "base64") == 0;
+    return TRM_OK;
+}
+
+static trm_status read_dimensions(struct reading *g, const char *name, const json_t *v)
+{
+    int64_t n = 0;
+
+    TRM_CHECK(get_int(name, v, 1, INT32_MAX, &n));
+    if (n != g->l->config.hidden)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "'dimensions': this model gives %" PRId64,
+                        g->l->config.hidden);
+    return TRM_OK;
+}
+
+static trm_status read_model(struct reading *g, const char *name, const json_t *v)
+{
+    if (!json_is_string(v))
+        return wrong(name, "a string");
+    g->r->model = trm_strdup(json_string_value(v));
+    return g->r->model == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "a request") : TRM_OK;
+}
+
+static trm_status read_stream_options(struct reading *g, const char *name, const json_t *v)
+{
+    if (!json_is_object(v))
+        return wrong(name, "an object");
+    g->r->stream_usage = json_is_true(json_object_get(v, "include_usage"));
+    return TRM_OK;
+}
+
+static trm_status pass_over(struct reading *g, const char *name, const json_t *v)
+{
+    (void)g;
+    (void)name;
+    (void)v;
+    return TRM_OK;
+}
+
+/* Not done: refused unless it says nothing. */
+static trm_status refuse(struct reading *g, const char *name, const json_t *v)
+{
+    (void)g;
+    if ((json_is_string(v) && json_string_length(v) == 0) || json_is_false(v) ||
+        (json_is_array(v) && json_array_size(v) == 0))
+        return TRM_OK;
+    return trm_fail(TRM_ERR_UNSUPPORTED, "'%s' is not done", name);
+}
+
+enum { C = 1, H = 2, E = 4 }; /* completions, chat, embeddings */
+static const struct {
+    const char *name;
+    int endpoints;
+    field_fn read;
+} fields[] = {
+    {"model", C | H | E, read_model},
+    {"prompt", C, pass_over}, /* read at the end */
+    {"messages", H, pass_over},
+    {"tools", H, pass_over},
+    {"tool_choice", H, pass_over},
+    {"chat_template_kwargs", H, pass_over},
+    {"add_generation_prompt", H, pass_over},
+    {"continue_final_message", H, refuse},
+    {"documents", H, pass_over},
+    {"input", E, pass_over},
+    {"temperature", C | H, read_temperature},
+    {"top_p", C | H, read_top_p},
+    {"top_k", C | H, read_top_k},
+    {"min_p", C | H, read_min_p},
+    {"typical_p", C | H, read_typical_p},
+    {"repetition_penalty", C | H, read_repetition_penalty},
+    {"presence_penalty", C | H, read_presence_penalty},
+    {"frequency_penalty", C | H, read_frequency_penalty},
+    {"seed", C | H, read_seed},
+    {"max_tokens", C | H, read_max_tokens},
+    {"max_completion_tokens", H, read_max_tokens},
+    {"min_tokens", C | H, read_min_tokens},
+    {"n", C | H, read_n},
+    {"best_of", C, read_best_of},
+    {"logprobs", C | H, read_logprobs},
+    {"top_logprobs", H, read_top_logprobs},
+    {"prompt_logprobs", C | H, read_prompt_logprobs},
+    {"stop", C | H, read_stop},
+    {"stop_token_ids", C | H, read_stop_ids},
+    {"ignore_eos", C | H, read_ignore_eos},
+    {"include_stop_str_in_output", C | H, read_include_stop},
+    {"skip_special_tokens", C | H, read_skip_special},
+    {"logit_bias", C | H, read_bias},
+    {"echo", C, read_echo},
+    {"suffix", C, refuse},
+    {"return_token_ids", C | H, read_token_ids},
+    {"response_format", C | H, read_format},
+    {"stream", C | H, read_stream},
+    {"stream_options", C | H, read_stream_options},
+    {"encoding_format", E, read_encoding},
+    {"dimensions", E, read_dimensions},
+    {"user", C | H | E, pass_over},
+    {"metadata", C | H | E, pass_over},
+    {"store", C | H, pass_over},
+    {"service_tier", C | H, pass_over},
+    {"parallel_tool_calls", H, pass_over},
+    {"functions", H, refuse},
+    {"function_call", H, refuse},
+    {"modalities", H, pass_over},
+    {"reasoning_effort", H, pass_over},
+    {"use_beam_search", C | H, refuse},
+};
+
+static trm_status read_fields(struct reading *g)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach((json_t *)(uintptr_t)g->body, key, v)
+    {
+        size_t i = 0, n = sizeof(fields) / sizeof(fields[0]);
+
+        while (i < n && (strcmp(fields[i].name, key) != 0 ||
+                         (fields[i].endpoints & 1 << g->r->endpoint) == 0))
+            i++;
+        if (i == n)
+            return trm_fail(TRM_ERR_INVALID_ARG, "'%s' is no field of %s", key,
+                            urls[g->r->endpoint]);
+        if (!json_is_null(v))
+            TRM_CHECK(fields[i].read(g, key, v));
+    }
+    return TRM_OK;
+}
+
+/* ---- prompts ---- */
+
+static trm_status add_text(struct reading *g, trm_lm_prompt *p, const char *text, size_t bytes,
+                           int flags)
+{
+    if (g->l->tokenizer == NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s has no tokenizer: prompts are token ids",
+                        g->l->path);
+    p->text = trm_malloc(bytes + 1, 1);
+    if (p->text == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a prompt of %zu bytes", bytes);
+    memcpy(p->text, text, bytes);
+    p->text[bytes] = '\0';
+    return trm_tokenizer_encode(g->l->tokenizer, text, bytes, flags, &p->ids, &p->count);
+}
+
+static trm_status add_ids(struct reading *g, trm_lm_prompt *p, const char *name, const json_t *list)
+{
+    size_t n = json_array_size(list);
+
+    p->ids = trm_malloc(n + 1, sizeof(*p->ids));
+    if (p->ids == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a prompt of %zu tokens", n);
+    for (size_t i = 0; i < n; i++) {
+        int64_t id = 0;
+
+        TRM_CHECK(get_int(name, json_array_get(list, i), 0, g->l->config.vocabulary - 1, &id));
+        p->ids[i] = (int32_t)id;
+    }
+    p->count = n;
+    return TRM_OK;
+}
+
+static trm_status make_prompts(trm_lm_request *r, size_t n)
+{
+    if (n < 1 || n > PROMPTS_MAX)
+        return trm_fail(TRM_ERR_INVALID_ARG, "%zu prompts: want 1 to %d", n, PROMPTS_MAX);
+    r->prompts = trm_calloc(n, sizeof(*r->prompts));
+    if (r->prompts == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "%zu prompts", n);
+    r->prompt_count = (int)n;
+    return TRM_OK;
+}
+
+/* A string, token ids, or a list of either. */
+static trm_status read_prompts(struct reading *g, const char *name)
+{
+    const json_t *v = json_object_get(g->body, name);
+    int flags = g->defaults->add_special ? TRM_ENCODE_SPECIAL : 0;
+    bool many =
+        json_is_array(v) && json_array_size(v) > 0 && !json_is_integer(json_array_get(v, 0));
+
+    if (!json_is_string(v) && !(json_is_array(v) && json_array_size(v) > 0))
+        return wrong(name, "text, token ids, or a list of either");
+    TRM_CHECK(make_prompts(g->r, many ? json_array_size(v) : 1));
+    for (int i = 0; i < g->r->prompt_count; i++) {
+        const json_t *one = many ? json_array_get(v, (size_t)i) : v;
+
+        if (json_is_string(one))
+            TRM_CHECK(add_text(g, &g->r->prompts[i], json_string_value(one),
+                               json_string_length(one), flags));
+        else if (json_is_array(one))
+            TRM_CHECK(add_ids(g, &g->r->prompts[i], name, one));
+        else
+            return wrong(name, "text, token ids, or a list of either");
+    }
+    return TRM_OK;
+}
+
+static trm_status check_messages(const json_t *messages)
+{
+    if (!json_is_array(messages) || json_array_size(messages) == 0)
+        return wrong("messages", "a list of at least one message");
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        const json_t *m = json_array_get(messages, i);
+
+        if (!json_is_object(m) || !json_is_string(json_object_get(m, "role")))
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "'messages': message %zu: want an object with a \"role\"", i);
+    }
+    return TRM_OK;
+}
+
+/* Content given as parts becomes text: templates of text models want it so. */
+static json_t *flat_messages(const json_t *messages)
+{
+    json_t *copy = json_deep_copy(messages), *m;
+    size_t i;
+
+    json_array_foreach(copy, i, m)
+    {
+        const json_t *parts = json_object_get(m, "content"), *part;
+        char *text;
+        size_t k, bytes = 0;
+
+        if (!json_is_array(parts))
+            continue;
+        json_array_foreach(parts, k, part)
+        {
+            const json_t *t = json_object_get(part, "text");
+
+            if (!json_is_string(t)) {
+                json_decref(copy);
+                return NULL; /* an image, say */
+            }
+            bytes += json_string_length(t);
+        }
+        text = trm_malloc(bytes + 1, 1);
+        if (text == NULL)
+            break;
+        bytes = 0;
+        json_array_foreach(parts, k, part)
+        {
+            const json_t *t = json_object_get(part, "text");
+
+            memcpy(text + bytes, json_string_value(t), json_string_length(t));
+            bytes += json_string_length(t);
+        }
+        json_object_set_new(m, "content", json_stringn(text, bytes));
+        trm_free(text);
+    }
+    return copy;
+}
+
+static trm_status add_chat(struct reading *g)
+{
+    const json_t *messages = json_object_get(g->body, "messages"), *v, *tools;
+    json_t *variables = json_object(), *flat, *kwargs;
+    char *text = NULL;
+    size_t bytes = 0;
+    trm_status st = TRM_OK;
+
+    flat = flat_messages(messages);
+    if (flat == NULL) {
+        json_decref(variables);
+        return trm_fail(TRM_ERR_UNSUPPORTED, "'messages': content that is not text is not done");
+    }
+    v = json_object_get(g->body, "add_generation_prompt");
+    tools = json_object_get(g->body, "tools");
+    kwargs = json_object_get(g->body, "chat_template_kwargs");
+    json_object_set_new(variables, "messages", flat);
+    json_object_set_new(variables, "add_generation_prompt", json_boolean(!json_is_false(v)));
+    json_object_set_new(variables, "bos_token",
+                        json_string(g->l->bos_text != NULL ? g->l->bos_text : ""));
+    json_object_set_new(variables, "eos_token",
+                        json_string(g->l->eos_text != NULL ? g->l->eos_text : ""));
+    if (json_is_array(tools) && json_array_size(tools) > 0)
+        json_object_set(variables, "tools", (json_t *)(uintptr_t)tools);
+    v = json_object_get(g->body, "documents");
+    if (json_is_array(v))
+        json_object_set(variables, "documents", (json_t *)(uintptr_t)v);
+    if (json_is_object(kwargs))
+        json_object_update(variables, kwargs);
+    st = trm_template_render(g->l->chat, variables, (int64_t)time(NULL), &text, &bytes);
+    json_decref(variables);
+    /* the template has put the special tokens in */
+    if (st == TRM_OK)
+        st = add_text(g, &g->r->prompts[0], text, bytes, 0);
+    trm_free(text);
+    return st;
+}
+
+static trm_status read_chat(struct reading *g)
+{
+    TRM_CHECK(check_messages(json_object_get(g->body, "messages")));
+    if (g->l->chat == NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "%s has no chat template: give one with --chat-template, or use "
+                        "/v1/completions",
+                        g->l->path);
+    TRM_CHECK(make_prompts(g->r, 1));
+    return add_chat(g);
+}
+
+/* ---- all of it ---- */
+
+static void settle(struct reading *g)
+{
+    trm_lm_request *r = g->r;
+
+    if (!g->max_tokens && !g->defaults->max_tokens_given)
+        r->sampling.max_tokens = r->endpoint == TRM_LM_COMPLETIONS ? 16 : 0;
+    if (r->endpoint == TRM_LM_COMPLETIONS && r->sampling.max_tokens == 0) {
+        r->only_prompt = true;
+        r->sampling.max_tokens = 1;
+    }
+    if (r->sampling.ignore_end) { /* the model's end tokens are the first in the list */
+        int given = r->sampling.end_count - g->defaults->sampling.end_count;
+
+        memmove(r->sampling.end, r->sampling.end + g->defaults->sampling.end_count,
+                (size_t)given * sizeof(*r->sampling.end));
+        r->sampling.end_count = given;
+    }
+    if (r->echo && r->sampling.logprobs >= 0)
+        r->prompt_logprobs = true;
+}
+
+trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, const json_t *body,
+                               const trm_lm_request_defaults *defaults,
+                               trm_lm_request **request_out)
+{
+    trm_lm_request *r;
+    struct reading g = {.l = l, .defaults = defaults, .body = body};
+    trm_status st;
+
+    if (!json_is_object(body))
+        return trm_fail(TRM_ERR_INVALID_ARG, "the request is no JSON object");
+    if (l->encoder != (endpoint == TRM_LM_EMBEDDINGS))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s %s: %s is for %s", l->path,
+                        l->encoder ? "is an encoder" : "generates text", urls[endpoint],
+                        l->encoder ? "models that generate" : "encoders");
+    r = trm_calloc(1, sizeof(*r));
+    if (r == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a request");
+    g.r = r;
+    r->endpoint = endpoint;
+    r->choices = 1;
+    r->sampling = defaults->sampling;
+    r->sampling.seed = defaults->seed;
+    TRM_TRY(st, read_fields(&g), fail);
+    settle(&g);
+    if (endpoint == TRM_LM_CHAT)
+        TRM_TRY(st, read_chat(&g), fail);
+    else
+        TRM_TRY(st, read_prompts(&g, endpoint == TRM_LM_EMBEDDINGS ? "input" : "prompt"), fail);
+    TRM_TRY(st, trm_sampling_check(&r->sampling, l->config.vocabulary), fail);
+    *request_out = r;
+    return TRM_OK;
+fail:
+    trm_lm_request_destroy(r);
+    return st;
+}
+
+void trm_lm_request_destroy(trm_lm_request *r)
+{
+    if (r == NULL)
+        return;
+    for (int i = 0; i < r->prompt_count; i++) {
+        trm_free(r->prompts[i].ids);
+        trm_free(r->prompts[i].types);
+        trm_free(r->prompts[i].text);
+    }
+    for (size_t i = 0; i < r->stop_count; i++)
+        trm_free(r->stops[i]);
+    trm_free(r->prompts);
+    trm_free(r->stops);
+    trm_free(r->model);
+    trm_free(r);
+}
+
+trm_status trm_lm_request_start(const trm_lm_request *r, int i, trm_generator *g, void *ctx,
+                                void (*token)(void *ctx, const trm_generated *t),
+                                void (*end)(void *ctx, const trm_generation_end *e),
+                                trm_generation **generation_out)
+{
+    const trm_lm_prompt *p = &r->prompts[i];
+    trm_generation_options o = {.prompt = p->ids,
+                                .prompt_count = p->count,
+                                .types = p->types,
+                                .sampling = &r->sampling,
+                                .choices = r->choices,
+                                .prompt_logprobs = r->prompt_logprobs,
+                                .keep_special = r->keep_special,
+                                .include_stop = r->include_stop,
+                                .stops = (const char *const *)r->stops,
+                                .stop_count = r->stop_count,
+                                .ctx = ctx,
+                                .token = token,
+                                .end = end};
+
+    return trm_generator_add(g, &o, generation_out);
+}
