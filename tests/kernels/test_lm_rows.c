@@ -1,5 +1,6 @@
 /* TrmNorm, TrmRope, TrmGated, TrmEmbed, TrmRows and TrmPool: against references in double, on every
  * instruction set; and a row's bits do not depend on the rows beside it. */
+#include "kernels/cpu/lm_linear.h"
 #include "kernels/cpu/lm_rows.h"
 #include "kernels/language.h"
 #include "kernels/reference/lm_rows.h"
@@ -284,6 +285,30 @@ START_TEST(embed)
 }
 END_TEST
 
+/* Block types, read where they lie. */
+START_TEST(embed_blocks)
+{
+    enum { ROWS = 7, WIDTH = 512 };
+    trm_dtype dtype = (trm_dtype)(TRM_DTYPE_Q4_0 + _i);
+    size_t row = WIDTH / trm_dtype_block_elems(dtype) * trm_dtype_block_bytes(dtype);
+    trm_tensor in[2] = {H_TENSOR(TRM_DTYPE_I32, 3), H_TENSOR(dtype, ROWS, WIDTH)};
+    trm_tensor out = H_TENSOR(TRM_DTYPE_F32, 3, WIDTH);
+    unsigned char *bytes = in[1].data;
+    float want[WIDTH];
+
+    for (size_t i = 0; i < ROWS * row; i++) /* scales: small enough for any place of a block */
+        bytes[i] = (unsigned char)((int)h_uniform(0, 256) & 0x3b);
+    for (size_t i = 0; i < 3; i++)
+        trm_tensor_set_i64(&in[0], i, (int64_t)(6 - 2 * i));
+    h_ok(TRM_OP_TrmEmbed, h_attrs(), in, 2, &out, 1);
+    for (size_t i = 0; i < 3; i++) {
+        trmi_lm_dequantize(dtype, bytes + (6 - 2 * i) * row, WIDTH, want);
+        WANT(memcmp(want, (float *)out.data + i * WIDTH, sizeof(want)) == 0, "%s row %zu",
+             trm_dtype_name(dtype), i);
+    }
+}
+END_TEST
+
 START_TEST(picked_rows)
 {
     static const int rows[] = {2, 0, 3, -1, 2};
@@ -532,6 +557,7 @@ int main(void)
     tcase_add_loop_test(t, act_reference, 0, (int)(sizeof(acts) / sizeof(acts[0])));
     tcase_add_test(t, gated);
     tcase_add_loop_test(t, embed, 0, 3);
+    tcase_add_loop_test(t, embed_blocks, 0, TRM_DTYPE_COUNT - TRM_DTYPE_Q4_0);
     tcase_add_test(t, picked_rows);
     tcase_add_loop_test(t, pool, 0, 6);
     tcase_add_loop_test(t, refused, 0, (int)(sizeof(refusals) / sizeof(refusals[0])));
