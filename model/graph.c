@@ -352,13 +352,31 @@ static bool held_by(const around *a, const void *data)
     return false;
 }
 
+/* Values that something reads, from trm_calloc: constants that others were made of are not counted
+ * twice. NULL: no memory. */
+static bool *values_read(const trm_graph *g)
+{
+    bool *read = (bool *)trm_calloc((size_t)g->value_count + 1, sizeof(bool));
+
+    if (read == NULL)
+        return NULL;
+    for (int n = 0; n < g->node_count; n++)
+        for (int i = 0; i < g->nodes[n].input_count; i++)
+            if (g->nodes[n].op != TRM_OP_NONE && g->nodes[n].inputs[i] != TRM_NO_VALUE)
+                read[g->nodes[n].inputs[i]] = true;
+    for (int i = 0; i < g->output_count; i++)
+        read[g->outputs[i]] = true;
+    return read;
+}
+
 static int64_t count_parameters(const trm_graph *g, const around *outer)
 {
     around here = {g, outer};
+    bool *read = values_read(g);
     int64_t total = 0;
 
     for (int v = 0; v < g->value_count; v++)
-        if (g->values[v].desc.data != NULL &&
+        if (g->values[v].desc.data != NULL && (read == NULL || read[v]) &&
             (trm_dtype_is_float(g->values[v].desc.dtype) ||
              trm_dtype_is_block(g->values[v].desc.dtype)) &&
             !held_by(outer, g->values[v].desc.data))
@@ -367,6 +385,7 @@ static int64_t count_parameters(const trm_graph *g, const around *outer)
         for (int i = 0; i < g->nodes[n].attrs.count; i++)
             if (g->nodes[n].attrs.items[i].kind == TRM_ATTR_GRAPH)
                 total += count_parameters(g->nodes[n].attrs.items[i].v.graph, &here);
+    trm_free(read);
     return total;
 }
 

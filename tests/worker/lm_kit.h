@@ -1,6 +1,6 @@
 /* Language models on one CPU device, without a scheduler: one sequence, or an encoder's batch. */
-#ifndef TESTS_WORKER_LM_KIT_H
-#define TESTS_WORKER_LM_KIT_H
+#ifndef TRM_TESTS_WORKER_LM_KIT_H
+#define TRM_TESTS_WORKER_LM_KIT_H
 
 #include "base/file.h"
 #include "kernels/language.h"
