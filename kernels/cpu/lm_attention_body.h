@@ -62,6 +62,14 @@ ALWAYS void scores(const trmi_lm_tile *t, const enum kv_kind kind, const int row
     }
 }
 
+static __attribute__((noinline)) void soften(float *s, float scale, float cap)
+{
+    const float inverse = 1.0f / cap;
+
+    for (int j = 0; j < TRMI_LM_BLOCK; j++)
+        s[j] = cap * trmi_tanh(s[j] * scale * inverse);
+}
+
 /* e^x for x <= 0; what would be subnormal is zero. */
 static inline float exp_below(float x)
 {
@@ -73,39 +81,51 @@ static inline float exp_below(float x)
     return x < -87.0f ? 0.0f : p;
 }
 
-/* Scores of query r become weights e^(score - top), zero where it does not see; returns what its
- * output so far is to be multiplied by. */
-static float weigh(const trmi_lm_tile *t, int r, float *s)
+/* Scores become weights e^(score - top), zero where a query does not see; alpha[r]: what its output
+ * so far is to be multiplied by. Sums run in 16 lanes of position % 16, folded by SUM_OF. Stages go
+ * over all rows, so that one row's latencies hide behind another's work. */
+ALWAYS void weigh(const trmi_lm_tile *t, const int rows, float (*s)[TRMI_LM_BLOCK], float *alpha)
 {
-    const int first = t->first[r], last = t->last[r];
     const float scale = t->scale, cap = t->cap;
-    float fold[TRMI_LM_BLOCK], top, base, alpha;
+    float base[TRMI_LM_TILE];
 
-    if (cap > 0.0f) {
-        const float inverse = 1.0f / cap;
+    for (int r = 0; r < rows; r++) {
+        const int first = t->first[r], last = t->last[r];
+        float fold[TRM_KV_PAGE], top;
 
+        if (cap > 0.0f)
+            soften(s[r], scale, cap);
+        else
+            for (int j = 0; j < TRMI_LM_BLOCK; j++)
+                s[r][j] *= scale;
         for (int j = 0; j < TRMI_LM_BLOCK; j++)
-            s[j] = cap * trmi_tanh(s[j] * scale * inverse);
-    } else {
-        for (int j = 0; j < TRMI_LM_BLOCK; j++)
-            s[j] *= scale;
+            s[r][j] = j >= first && j < last ? s[r][j] : -INFINITY;
+        for (int j = 0; j < TRM_KV_PAGE; j++) {
+            float a = s[r][j], b = s[r][j + TRM_KV_PAGE];
+            float c = s[r][j + 2 * TRM_KV_PAGE], d = s[r][j + 3 * TRM_KV_PAGE];
+
+            a = a > b ? a : b;
+            c = c > d ? c : d;
+            fold[j] = a > c ? a : c;
+        }
+        top = TOP_OF(fold);
+        top = t->top[r] > top ? t->top[r] : top;
+        base[r] = top > -INFINITY ? top : 0.0f;
+        alpha[r] = t->top[r] - base[r];
+        t->top[r] = top;
     }
-    for (int j = 0; j < TRMI_LM_BLOCK; j++)
-        fold[j] = s[j] = j >= first && j < last ? s[j] : -INFINITY;
-    for (int w = TRMI_LM_BLOCK / 2; w > 0; w /= 2)
-        for (int j = 0; j < w; j++)
-            fold[j] = fold[j] > fold[j + w] ? fold[j] : fold[j + w];
-    top = t->top[r] > fold[0] ? t->top[r] : fold[0];
-    base = top > -INFINITY ? top : 0.0f;
-    alpha = exp_below(t->top[r] - base);
-    for (int j = 0; j < TRMI_LM_BLOCK; j++)
-        fold[j] = s[j] = exp_below(s[j] - base);
-    for (int w = TRMI_LM_BLOCK / 2; w > 0; w /= 2)
-        for (int j = 0; j < w; j++)
-            fold[j] += fold[j + w];
-    t->sum[r] = t->sum[r] * alpha + fold[0];
-    t->top[r] = top;
-    return alpha;
+    for (int r = 0; r < TRMI_LM_TILE; r++)
+        alpha[r] = r < rows ? exp_below(alpha[r]) : 0.0f;
+    for (int r = 0; r < rows; r++) {
+        float fold[TRM_KV_PAGE];
+
+        for (int j = 0; j < TRMI_LM_BLOCK; j++)
+            s[r][j] = exp_below(s[r][j] - base[r]);
+        for (int j = 0; j < TRM_KV_PAGE; j++)
+            fold[j] = (s[r][j] + s[r][j + TRM_KV_PAGE]) +
+                      (s[r][j + 2 * TRM_KV_PAGE] + s[r][j + 3 * TRM_KV_PAGE]);
+        t->sum[r] = t->sum[r] * alpha[r] + SUM_OF(fold);
+    }
 }
 
 /* One query, positions [from, to) of the block, into its accumulators. */
@@ -179,8 +199,8 @@ ALWAYS void attend_rows(const trmi_lm_tile *t, const enum kv_kind kind, const in
     size_t c = 0;
 
     scores(t, kind, rows, s);
+    weigh(t, rows, s, alpha);
     for (int r = 0; r < rows; r++) {
-        alpha[r] = t->first[r] < t->last[r] ? weigh(t, r, s[r]) : 1.0f;
         lo = lo > t->first[r] ? lo : t->first[r];
         hi = hi < t->last[r] ? hi : t->last[r];
     }
