@@ -172,6 +172,23 @@ INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *head
         acc[r] = add_group(t, &s, x[r] + g, dot[r], acc[r]);
 }
 
+/* Asks for the group that is whole chunks ahead, 2 KiB or a little more. One row does without: the
+ * hardware keeps up with a plain read of memory, and this would cost a fifth. With more rows it
+ * does not: Q4_0, 8 rows, 198 -> 315 Gop/s; 4 rows 175 -> 255 (1, 4, 6, 8 and 12 KiB, into the
+ * first or second level, are no better; Zen 4 at 31 GB/s, tests/bench/lm_linear.c, 2026-11). */
+INLINE void ahead(const trm_dtype t, const unsigned char *panel, trmi_lm_place at)
+{
+    const size_t data = trmi_lm_data_bytes(t), head = trmi_lm_head_bytes(t);
+    const size_t chunk = head + (trmi_lm_super(t) ? 8 : 2) * data;
+    const size_t far = (2048 + chunk - 1) / chunk * chunk;
+    const size_t line = at.i * 64 < head ? at.i * 64 : head - 64;
+
+    _mm_prefetch((const char *)panel + at.head + far + line, _MM_HINT_T0);
+#pragma GCC unroll 8
+    for (size_t v = 0; v < data; v += 64)
+        _mm_prefetch((const char *)panel + at.data + far + v, _MM_HINT_T0);
+}
+
 /* One panel, m rows of which the last may be there twice. */
 INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel,
                       const void *const *rows, int live, size_t g, size_t g_end, float *out)
@@ -188,6 +205,8 @@ INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel
     for (; g < g_end; g++) {
         trmi_lm_place at = trmi_lm_place_of(t, before, g);
 
+        if (m > 1)
+            ahead(t, panel, at);
         group_rows(t, m, panel + at.head, at.i, panel + at.data, x, g, acc);
     }
 #pragma GCC unroll 8
@@ -196,42 +215,10 @@ INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel
             _mm512_storeu_ps(out + TRMI_LM_PANEL * r, acc[r]);
 }
 
-/* One row, several panels: as many streams from memory. */
-INLINE void tile_panels(const trm_dtype t, const int panels, const unsigned char *panel,
-                        size_t stride, const void *row, size_t g, size_t g_end, float *out)
+INLINE void tile(const trm_dtype t, const unsigned char *panel, const void *const *rows, int m,
+                 size_t g, size_t g_end, float *acc)
 {
-    size_t before = trmi_lm_before(t, panel);
-    const trmi_lm_x *x = row;
-    __m512 acc[4];
-
-#pragma GCC unroll 4
-    for (int p = 0; p < panels; p++)
-        acc[p] = _mm512_setzero_ps();
-    for (; g < g_end; g++) {
-        trmi_lm_place at = trmi_lm_place_of(t, before, g);
-
-#pragma GCC unroll 4
-        for (int p = 0; p < panels; p++) {
-            const unsigned char *from = panel + (size_t)p * stride;
-
-            group_rows(t, 1, from + at.head, at.i, from + at.data, &x, g, acc + p);
-        }
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < panels; p++)
-        _mm512_storeu_ps(out + TRMI_LM_PANEL * p, acc[p]);
-}
-
-INLINE void tile(const trm_dtype t, const unsigned char *panel, size_t stride, int panels,
-                 const void *const *rows, int m, size_t g, size_t g_end, float *acc)
-{
-    if (m == 1 && panels == 4)
-        tile_panels(t, 4, panel, stride, rows[0], g, g_end, acc);
-    else if (m == 1 && panels > 1) {
-        tile_panels(t, 2, panel, stride, rows[0], g, g_end, acc);
-        if (panels == 3)
-            tile_rows(t, 1, panel + 2 * stride, rows, 1, g, g_end, acc + 2 * TRMI_LM_PANEL);
-    } else if (m == 1)
+    if (m == 1)
         tile_rows(t, 1, panel, rows, m, g, g_end, acc);
     else if (m == 2)
         tile_rows(t, 2, panel, rows, m, g, g_end, acc);
@@ -280,14 +267,16 @@ void trmi_lm_quant_convert_avx512vnni(const float *x, size_t k, void *row)
     }
 }
 
+/* One panel with one row: panels lie one after another, and reading memory in order is fastest (two
+ * at a time 24, four 28, one 31 GB/s; as above). */
 #define DEFINE(type_name, type)                                                                    \
     static void tile_##type_name(const void *panel, size_t stride, int panels,                     \
                                  const void *const *rows, int m, size_t k, size_t k_begin,         \
                                  size_t k_end, float *acc)                                         \
     {                                                                                              \
-        (void)k;                                                                                   \
-        tile(TRM_DTYPE_##type, panel, stride, panels, rows, m, k_begin / TRMI_LM_GROUP,            \
-             k_end / TRMI_LM_GROUP, acc);                                                          \
+        (void)k, (void)stride, (void)panels;                                                       \
+        tile(TRM_DTYPE_##type, panel, rows, m, k_begin / TRMI_LM_GROUP, k_end / TRMI_LM_GROUP,     \
+             acc);                                                                                 \
     }                                                                                              \
     const trmi_lm_type trmi_lm_type_##type_name##_avx512vnni = {                                   \
         .name = #type_name " avx512-vnni",                                                         \
@@ -296,7 +285,7 @@ void trmi_lm_quant_convert_avx512vnni(const float *x, size_t k, void *row)
         .act = TRM_DTYPE_I8,                                                                       \
         .isa = TRM_ISA_AVX512_VNNI,                                                                \
         .rows_max = 8,                                                                             \
-        .panels_one = 4,                                                                           \
+        .panels_one = 1,                                                                           \
         .panels_many = 1,                                                                          \
         .k_multiple = TRMI_LM_GROUP,                                                               \
         .panel_bytes = trmi_lm_quant_panel_##type_name,                                            \

@@ -117,7 +117,7 @@ static trm_status read_rope_freqs(const source *s, trm_lm_config *c)
     int64_t n = 0;
 
     if (!has_tensor(s, "rope_freqs.weight"))
-        return TRM_OK;
+        return TRM_OK; /* what LongRoPE has set stays */
     if (c->rope_scaling != TRM_ROPE_NONE)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "'%s': tensor 'rope_freqs.weight' and rope.scaling.type at once", s->path);
@@ -307,6 +307,14 @@ static trm_status more_gpt2(const source *s, trm_lm_config *c)
     return TRM_OK;
 }
 
+static trm_status more_starcoder2(const source *s, trm_lm_config *c)
+{
+    c->attention_bias = c->output_bias = c->mlp_bias = true;
+    snprintf(c->activation, sizeof(c->activation), "gelu_tanh");
+    TRM_CHECK(read_window(s, 0, 0, c));
+    return read_rope(s, false, c);
+}
+
 static trm_status more_bert(const source *s, trm_lm_config *c)
 {
     static const char *const names[] = {"", "mean", "cls", "last"};
@@ -334,9 +342,11 @@ static const struct family {
     bool layer_norm; /* else RMS */
     trm_status (*more)(const source *s, trm_lm_config *c);
 } families[] = {
-    {"llama", false, more_llama},    {"qwen2", false, more_qwen2},  {"qwen3", false, more_qwen3},
-    {"qwen3moe", false, more_qwen3}, {"gemma", false, more_gemma1}, {"gemma2", false, more_gemma2},
-    {"gemma3", false, more_gemma3},  {"phi3", false, more_phi3},    {"gpt2", true, more_gpt2},
+    {"llama", false, more_llama},   {"qwen2", false, more_qwen2},
+    {"qwen3", false, more_qwen3},   {"qwen3moe", false, more_qwen3},
+    {"gemma", false, more_gemma1},  {"gemma2", false, more_gemma2},
+    {"gemma3", false, more_gemma3}, {"phi3", false, more_phi3},
+    {"gpt2", true, more_gpt2},      {"starcoder2", true, more_starcoder2},
     {"bert", true, more_bert},
 };
 

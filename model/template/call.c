@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-trm_status trmi_bind(trmi_run *r, const trmi_call *call, const char *names, size_t required,
-                     trmi_value *out)
+trm_status trmi_template_bind(trmi_run *r, const trmi_call *call, const char *names,
+                              size_t required, trmi_value *out)
 {
     size_t used = 0, n = 0;
 

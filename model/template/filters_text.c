@@ -45,7 +45,7 @@ static trm_status center(trmi_run *r, trmi_value value, const trmi_call *call, t
     trmi_value width;
     trmi_call one = {.what = call->what, .items = &width, .count = 1};
 
-    TRM_CHECK(trmi_bind(r, call, "width", 0, &width));
+    TRM_CHECK(trmi_template_bind(r, call, "width", 0, &width));
     if (width.kind == TRMI_V_ABSENT)
         width = trmi_int(80);
     return as_method(r, value, "center", &one, out);
@@ -56,7 +56,7 @@ static trm_status replace(trmi_run *r, trmi_value value, const trmi_call *call, 
     trmi_value args[3];
     trmi_call bound = {.what = call->what, .items = args, .count = 3};
 
-    TRM_CHECK(trmi_bind(r, call, "old new count", 2, args));
+    TRM_CHECK(trmi_template_bind(r, call, "old new count", 2, args));
     for (int i = 0; i < 2; i++) {
         trmi_string *s;
 
@@ -76,7 +76,7 @@ static trm_status title(trmi_run *r, trmi_value value, const trmi_call *call, tr
     bool inside = false;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     for (size_t i = 0; i < s->bytes && st == TRM_OK;) {
         size_t n;
@@ -98,7 +98,7 @@ static trm_status escape(trmi_run *r, trmi_value value, const trmi_call *call, t
     trmi_string *s;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     for (size_t i = 0; i < s->bytes && st == TRM_OK; i++) {
         const char *hit = s->data[i] == '\0' ? NULL : strchr(special, s->data[i]);
@@ -113,7 +113,7 @@ static trm_status string(trmi_run *r, trmi_value value, const trmi_call *call, t
 {
     trmi_string *s;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     out->kind = TRMI_V_STRING;
     out->as.string = s;
@@ -129,7 +129,7 @@ static trm_status indent(trmi_run *r, trmi_value value, const trmi_call *call, t
     bool first = false, blank = false;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "width first blank", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "width first blank", 0, args));
     TRM_CHECK(trmi_truth(r, args[1], &first));
     TRM_CHECK(trmi_truth(r, args[2], &blank));
     if (value.kind != TRMI_V_STRING)
@@ -166,7 +166,7 @@ static trm_status truncate(trmi_run *r, trmi_value value, const trmi_call *call,
     int64_t length = 255, leeway = 5, n;
     bool killwords = false;
 
-    TRM_CHECK(trmi_bind(r, call, "length killwords end leeway", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "length killwords end leeway", 0, args));
     TRM_CHECK(trmi_truth(r, args[1], &killwords));
     if (value.kind != TRMI_V_STRING)
         return trm_fail(TRM_ERR_INVALID_ARG, "truncate: '%s' is no text", trmi_type_name(value));
@@ -204,7 +204,7 @@ static trm_status wordcount(trmi_run *r, trmi_value value, const trmi_call *call
     int64_t words = 0;
     bool inside = false;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     for (size_t i = 0; i < s->bytes;) {
         size_t n;
@@ -264,7 +264,7 @@ static trm_status urlencode(trmi_run *r, trmi_value value, const trmi_call *call
     trmi_view view;
     trmi_iterator it;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     if (value.kind == TRMI_V_DICT) {
         view.dict = value.as.dict;
         view.what = 'i';
@@ -358,7 +358,7 @@ static trm_status to_int(trmi_run *r, trmi_value value, const trmi_call *call, t
     double d = 0;
     bool ok = false;
 
-    TRM_CHECK(trmi_bind(r, call, "default base", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "default base", 0, args));
     if (trmi_is_int(args[1]))
         base = trmi_as_int(args[1]);
     if (base < 0 || base == 1 || base > 36)
@@ -395,7 +395,7 @@ static trm_status to_float(trmi_run *r, trmi_value value, const trmi_call *call,
     trmi_value fallback;
     double d;
 
-    TRM_CHECK(trmi_bind(r, call, "default", 0, &fallback));
+    TRM_CHECK(trmi_template_bind(r, call, "default", 0, &fallback));
     *out = fallback.kind == TRMI_V_ABSENT ? trmi_float(0) : fallback;
     if (value.kind == TRMI_V_UNDEFINED)
         return trmi_fail_undefined(r, value);
@@ -417,7 +417,7 @@ static trm_status want_number(trmi_run *r, const trmi_call *call, trmi_value v)
 
 static trm_status absolute(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(want_number(r, call, value));
     if (value.kind == TRMI_V_FLOAT)
         *out = trmi_float(fabs(value.as.real));
@@ -450,7 +450,7 @@ static trm_status round_to(trmi_run *r, trmi_value value, const trmi_call *call,
     int64_t precision = 0;
     double d, scale;
 
-    TRM_CHECK(trmi_bind(r, call, "precision method", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "precision method", 0, args));
     TRM_CHECK(want_number(r, call, value));
     if (args[0].kind != TRMI_V_ABSENT) {
         if (!trmi_is_int(args[0]))

@@ -5,7 +5,7 @@
 
 static trm_status none_taken(trmi_run *r, const trmi_call *call)
 {
-    return trmi_bind(r, call, "", 0, NULL);
+    return trmi_template_bind(r, call, "", 0, NULL);
 }
 
 /* Tests of the kind alone. */
@@ -62,7 +62,7 @@ static trm_status is_divisible(trmi_run *r, trmi_value v, const trmi_call *call,
 {
     trmi_value by;
 
-    TRM_CHECK(trmi_bind(r, call, "num", 1, &by));
+    TRM_CHECK(trmi_template_bind(r, call, "num", 1, &by));
     return remainder_is(r, v, by, 0, out);
 }
 
@@ -108,7 +108,7 @@ static trm_status is_same(trmi_run *r, trmi_value v, const trmi_call *call, bool
 {
     trmi_value other;
 
-    TRM_CHECK(trmi_bind(r, call, "other", 1, &other));
+    TRM_CHECK(trmi_template_bind(r, call, "other", 1, &other));
     *out = false;
     if (v.kind != other.kind)
         return TRM_OK;
@@ -132,7 +132,7 @@ static trm_status is_same(trmi_run *r, trmi_value v, const trmi_call *call, bool
     {                                                                                              \
         trmi_value other;                                                                          \
                                                                                                    \
-        TRM_CHECK(trmi_bind(r, call, "other", 1, &other));                                         \
+        TRM_CHECK(trmi_template_bind(r, call, "other", 1, &other));                                \
         return trmi_compare(r, (op), v, other, out);                                               \
     }
 COMPARE_TEST(is_eq, TRMI_TOK_EQ)

@@ -143,7 +143,7 @@ trm_status trmi_loop_call(trmi_run *r, trmi_loop *loop, const trmi_call *call, t
     if (!loop->node->flag)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "the loop must have the 'recursive' marker to be called recursively");
-    TRM_CHECK(trmi_bind(r, call, "iterable", 1, &over));
+    TRM_CHECK(trmi_template_bind(r, call, "iterable", 1, &over));
     TRM_CHECK(trmi_enter(r));
     r->output = &text;
     st = run(r, loop->node, loop->scope, over, loop->depth0 + 1);

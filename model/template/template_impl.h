@@ -25,9 +25,10 @@ extern "C" {
 #endif
 
 #define TRMI_TEMPLATE_TEXT_MAX ((size_t)4 << 20)
-#define TRMI_TEMPLATE_TREE_MAX 300   /* levels of the syntax tree */
-#define TRMI_TEMPLATE_DEPTH_MAX 1000 /* levels at run time, over all calls: about 0.5 MB of stack  \
-                                      */
+#define TRMI_TEMPLATE_TREE_MAX 300 /* levels of the syntax tree */
+#define TRMI_TEMPLATE_DEPTH_MAX                                                                    \
+    1000 /* levels at run time, over all calls: about 0.5 MB of stack                              \
+          */
 #define TRMI_TEMPLATE_STEPS_MAX 50000000
 #define TRMI_TEMPLATE_BYTES_MAX ((size_t)512 << 20) /* of values and output of a rendering */
 #define TRMI_TEMPLATE_RANGE_MAX 100000              /* as jinja2.sandbox */
@@ -413,8 +414,8 @@ TRM_MUST_USE trm_status trmi_call_macro(trmi_run *r, const trmi_macro *macro, co
                                         trmi_value *out);
 /* Binds arguments to `names` (space separated); those not given are ABSENT; the first `required`
  * must be. */
-TRM_MUST_USE trm_status trmi_bind(trmi_run *r, const trmi_call *call, const char *names,
-                                  size_t required, trmi_value *out);
+TRM_MUST_USE trm_status trmi_template_bind(trmi_run *r, const trmi_call *call, const char *names,
+                                           size_t required, trmi_value *out);
 const trmi_function *trmi_find_global(const trmi_string *name);
 const trmi_function *trmi_find_method(trmi_value of, const trmi_string *name);
 const trmi_filter *trmi_find_filter(const char *name, size_t bytes);

@@ -111,6 +111,7 @@ static const struct {
     {"gemma3", "config.json", 7 * 7 + 1, 7 * 6 + 1, 14, 14, 0, 4, "logits"},
     {"phi3", "config.json", 2 * 7 + 1, 2 * 2 + 1, 4, 4, 0, 4, "logits"},
     {"gpt2", "config.json", 2 * 6 + 1, 2 * 2 + 1, 0, 5, 0, 4, "logits"},
+    {"starcoder2", "config.json", 2 * 6 + 1, 2 * 2 + 1, 4, 4, 0, 4, "logits"},
     {"mixtral", "config.json", 2 * 5 + 1, 2 * 2 + 1, 4, 4, 2, 4, "logits"},
     {"qwen3moe", "config.json", 2 * 7 + 5 + 1, 3 * 4 + 1, 6, 6, 1, 4, "logits"},
     {"bert", "config.json", 2 * 6, 2 * 2 + 1, 0, 6, 0, 4, "embeddings"},
@@ -222,7 +223,7 @@ static const struct {
 
 START_TEST(units_of_sums)
 {
-    int64_t unit = trmi_lm_unit(units[_i].inputs, units[_i].dtype, units[_i].grain);
+    int64_t unit = trmi_arch_unit(units[_i].inputs, units[_i].dtype, units[_i].grain);
 
     ck_assert_int_eq(unit, units[_i].unit);
     if (unit > 0)

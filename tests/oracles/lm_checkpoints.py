@@ -288,6 +288,14 @@ def gpt2():
     reference(model, os.path.join(folder, "reference.npz"), 256)
 
 
+def starcoder2():
+    config = transformers.Starcoder2Config(**{
+        k: v for k, v in common(sliding_window=20, norm_epsilon=1e-5, use_bias=True).items()
+        if k != "rms_norm_eps"})
+    model, folder, _ = checkpoint("starcoder2", "Starcoder2ForCausalLM", config)
+    reference(model, os.path.join(folder, "reference.npz"), 256)
+
+
 def mixtral():
     config = transformers.MixtralConfig(**common(num_local_experts=4, num_experts_per_tok=2,
                                                  intermediate_size=64))
@@ -612,7 +620,8 @@ def gguf_gpt2():
 
 ALL = dict(rope=rope, gguf_llama=gguf_llama, gguf_q8=gguf_q8, gguf_gemma3=gguf_gemma3,
            gguf_mixtral=gguf_mixtral, gguf_phi3=gguf_phi3, gguf_gpt2=gguf_gpt2, llama=llama, llama_biases=llama_biases, mistral=mistral, qwen2=qwen2, qwen3=qwen3,
-           gemma=gemma, gemma2=gemma2, gemma3=gemma3, phi3=phi3, gpt2=gpt2, mixtral=mixtral,
+           gemma=gemma, gemma2=gemma2, gemma3=gemma3, phi3=phi3, gpt2=gpt2, starcoder2=starcoder2,
+           mixtral=mixtral,
            qwen3moe=qwen3moe, bert=bert, bert_classes=bert_classes, roberta=roberta,
            roberta_classes=roberta_classes)
 

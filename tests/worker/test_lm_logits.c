@@ -42,6 +42,7 @@ static const row decoders[] = {
     {"phi3", "config.json", "reference", 0, FP32},
     {"phi3", "config.short.json", "short", 128, FP32},
     {"gpt2", "config.json", "reference", 0, FP32},
+    {"starcoder2", "config.json", "reference", 0, FP32},
     {"mixtral", "config.json", "reference", 0, FP32},
     {"qwen3moe", "config.json", "reference", 0, FP32},
     {"qwen3moe", "config.plain.json", "plain", 0, FP32},

@@ -1,0 +1,2 @@
+def generate(*a): pass
+def check(*a): return 0
