@@ -46,6 +46,10 @@ ALWAYS void scores(const trmi_lm_tile *t, const enum kv_kind kind, const int row
         for (size_t d = 0; d < dims; d++) {
             VEC k[QK_PAGES * PAGE_VECTORS];
 
+            if (t->ahead)
+                for (int p = 0; p < QK_PAGES; p++)
+                    __builtin_prefetch((const char *)t->values[page + p] + d * step);
+
             for (int v = 0; v < QK_PAGES * PAGE_VECTORS; v++)
                 k[v] = load(kind, keys[v / PAGE_VECTORS] + d * step +
                                       (size_t)(v % PAGE_VECTORS) * LANES * kv_bytes(kind));
@@ -155,6 +159,8 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
                     const float *alpha, int lo, int hi)
 {
     const size_t row = t->head_dim * kv_bytes(kind);
+    /* of the next keys, as many bytes a position as of the values */
+    const size_t fetch = (size_t)vectors * LANES * kv_bytes(kind);
     VEC acc[TRMI_LM_TILE][PV_VECTORS];
 
     for (int r = 0; r < rows; r++)
@@ -167,11 +173,20 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
     for (int j = lo; j < hi;) {
         const char *v = (const char *)t->values[j / TRM_KV_PAGE] + (size_t)(j % TRM_KV_PAGE) * row +
                         c * kv_bytes(kind);
+        const char *next = t->next[j / TRM_KV_PAGE];
         int end = (j / TRM_KV_PAGE + 1) * TRM_KV_PAGE;
 
         end = end < hi ? end : hi;
+        if (next != NULL)
+            next += TRM_KV_PAGE * c * kv_bytes(kind) + (size_t)(j % TRM_KV_PAGE) * fetch;
         for (; j < end; j++, v += row) {
             VEC value[PV_VECTORS];
+
+            if (next != NULL) {
+                for (size_t i = 0; i < fetch; i += 64)
+                    __builtin_prefetch(next + i);
+                next += fetch;
+            }
 
             for (int i = 0; i < vectors; i++)
                 value[i] = rest > 0 ? V_TAIL(kind, v, rest)
