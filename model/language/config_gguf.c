@@ -84,14 +84,14 @@ static bool has_tensor(const source *s, const char *name)
 
 /* ---- rotary embeddings ---- */
 
-/* The factors of a tensor as doubles, from trm_malloc; NULL and OK where it is absent. */
+/* The factors of a tensor as doubles, from trm_malloc; OK and nothing changes where it is absent.
+ */
 static trm_status read_factors(const source *s, const char *name, double **values_out,
                                int64_t *count_out)
 {
     const trm_weight *w = trm_weights_find(s->g->weights, name);
     size_t n;
 
-    *values_out = NULL;
     if (w == NULL)
         return TRM_OK;
     if (w->desc.dtype != TRM_DTYPE_F32 || w->desc.rank != 1 || w->desc.dims[0] > 1 << 16 ||
