@@ -30,8 +30,8 @@
  * head_dim], k [T, KV * head_dim], v [T, KV * head_dim], step, sinks?) -> [T, H * head_dim]; attrs
  * heads, kv_heads (local ones), head_dim, scale, softcap (0), window (0: all; W: positions p - W <
  * j <= p), layer (index of its pages in the step's cache), group (query heads a kv head in the
- * whole model), first_head (0: of this rank in the model, where it has some of the query heads and
- * all of k and v: query head h reads the kv head (first_head + h) / group of k and v), encoder (0;
+ * whole model), first_head (0: of this rank, where its query heads share kv heads with others:
+ * query head h reads local kv head (first_head + h) / group - first_head / group), encoder (0;
  * 1: no cache: every token sees all tokens of its sequence in the step). Writes k and v to their
  * pages, then attends. Scores in chunks of TRM_KV_PAGE positions at absolute positions, merged in
  * ascending order with a running maximum; chunks wholly outside the window are skipped. TrmGated(x
@@ -43,12 +43,14 @@
  * the output is [P, T, D]). softmax over all of a row's router logits, then the top_k (ties: lower
  * id first), weighted sum of expert outputs by ascending id inside a group, then by the tree.
  * TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives zeros.
- * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded; attrs kind "mean" | "cls" |
- * "last", normalize (1: L2). TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves
- * of this rank), most (P of the rank that has most), ranks, rank: every rank gets the whole sum.
+ * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows past
+ * the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
+ * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
+ * the rank that has most), ranks, rank: every rank gets the whole sum.
  *
- * `step` is an I64 [1] tensor that holds the address of a trm_step in this process; the same for
- * every node of a step. */
+ * `step` is an I64 tensor whose first element holds the address of a trm_step in this process; the
+ * same for every node of a step. Its shape is [1], or [S] in a graph with TrmPool: that is where S,
+ * a symbol of the graph, comes from. */
 #ifndef TRM_KERNELS_LANGUAGE_H
 #define TRM_KERNELS_LANGUAGE_H
 

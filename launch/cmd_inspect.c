@@ -1,6 +1,8 @@
 /* trireme inspect: what a model is. */
 #include "launch/commands.h"
+#include "launch/inspect_language.h"
 #include "launch/options.h"
+#include "model/language/language.h"
 #include "model/package.h"
 #include "model/passes/passes.h"
 #include "model/shape/shape.h"
@@ -144,6 +146,8 @@ trm_status trm_cmd_inspect(int argc, char **argv)
     if (args.help)
         return TRM_OK;
     TRM_CHECK(trm_common_apply(&common));
+    if (trm_language_is(args.positionals[0]))
+        return trm_inspect_language(args.positionals[0]);
     TRM_CHECK(trm_package_open(args.positionals[0], &p));
     g = p->graph;
     printf("%-12s %s\n%-12s %s, opset %" PRId64 "%s%s\n", "model", p->model_path, "format",

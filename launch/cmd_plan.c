@@ -1,11 +1,14 @@
 /* trireme plan: how ranks would share a model. Neither the ranks nor the devices are needed. */
 #include "launch/commands.h"
 #include "launch/inputs.h"
+#include "kernels/language.h"
+#include "launch/lm_options.h"
 #include "launch/options.h"
 #include "model/package.h"
 #include "model/passes/passes.h"
 #include "worker/engine.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,7 @@ struct plan {
     const char *device, *dtype;
     int64_t ranks, hosts, threads, batch;
     bool json, verbose;
+    trm_lm_cli lm;
 };
 
 /* The device planned for: this machine's CPU, or one described. `cores_out`: of a host; 0: devices
@@ -68,49 +72,83 @@ static trm_status make_and_print(const struct plan *c, trm_graph *g, trm_plan_op
     return st;
 }
 
+/* What is planned for: a graph and shapes of its inputs, from either kind of model. */
+struct planned {
+    trm_package *package;
+    trm_language *language;
+    trm_graph *graph;
+    trm_tensor *inputs;
+};
+
+static trm_status open_language(const struct plan *c, const char *path, trm_plan_options *o,
+                                struct planned *p)
+{
+    const trm_language_options lo = {.no_tokenizer = true,
+                                     .context = c->lm.context,
+                                     .dtype = strcmp(c->dtype, "bf16") == 0 ? TRM_DTYPE_BF16
+                                                                            : TRM_DTYPE_NONE};
+    trm_lm_options options = {0};
+    const trm_common_options common = {.dtype = c->dtype};
+    trm_scheduler_limits limits;
+
+    TRM_CHECK(trm_language_open(path, &lo, &p->language));
+    p->graph = p->language->graph;
+    TRM_CHECK(trm_lm_cli_model(&c->lm, &common, &options));
+    TRM_CHECK(trm_lm_settle(p->language, &options, &limits, &o->kv_dtype));
+    o->kv_tokens = limits.encoder ? 0 : (int64_t)limits.pages * TRM_KV_PAGE;
+    TRM_CHECK(trm_pass_prepare(p->graph, NULL));
+    return trm_lm_plan_inputs(p->graph, limits.step_tokens, limits.batch, &p->inputs);
+}
+
+static trm_status open_package(const struct plan *c, const char *path, trm_device *device,
+                               struct planned *p)
+{
+    trm_evaluator evaluator = {0};
+    trm_status st;
+
+    TRM_CHECK(trm_package_open(path, &p->package));
+    p->graph = p->package->graph;
+    TRM_CHECK(trm_evaluator_create(device, &evaluator));
+    st = trm_pass_prepare(p->graph, &evaluator);
+    trm_evaluator_destroy(&evaluator);
+    if (st != TRM_OK)
+        return trm_fail_context(st, "%s", path);
+    p->inputs = trm_calloc((size_t)p->graph->input_count + 1, sizeof(trm_tensor));
+    if (p->inputs == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "plan");
+    return trm_inputs_shapes(p->graph, c->batch, &c->dims, 128, p->inputs);
+}
+
 static trm_status run_plan(const struct plan *c, const char *path)
 {
     trm_plan_options o = {.ranks = (int)c->ranks, .dtype = trm_dtype_from_name(c->dtype)};
     int hosts = (int)c->hosts;
     int *host = place_ranks((int)c->ranks, hosts);
-    trm_evaluator evaluator = {0};
+    struct planned p = {0};
     trm_device *device = NULL;
-    trm_package *package = NULL;
-    trm_arena *arena = NULL;
     trm_rates *rates = NULL;
-    trm_tensor *inputs;
     trm_status st = TRM_OK;
 
     if (host == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "%d ranks", (int)c->ranks);
     TRM_TRY(st, trm_parallel_apply(&c->parallel, &o), done);
-    TRM_TRY(st, trm_package_open(path, &package), done);
     TRM_TRY(st, trm_device_cpu_create(0, &device), done);
-    TRM_TRY(st, trm_evaluator_create(device, &evaluator), done);
-    st = trm_pass_prepare(package->graph, &evaluator);
-    if (st != TRM_OK) {
-        st = trm_fail_context(st, "%s", path);
-        goto done;
-    }
-    TRM_TRY(st, trm_arena_create(0, &arena), done);
-    inputs = trm_arena_alloc(arena, (size_t)package->graph->input_count + 1, sizeof(trm_tensor));
-    if (inputs == NULL) {
-        st = trm_fail(TRM_ERR_NO_MEMORY, "plan");
-        goto done;
-    }
-    TRM_TRY(st, trm_inputs_shapes(package->graph, c->batch, &c->dims, 128, inputs), done);
+    TRM_TRY(st,
+            trm_language_is(path) ? open_language(c, path, &o, &p)
+                                  : open_package(c, path, device, &p),
+            done);
     TRM_TRY(st, find_rates(c, device, &rates, &o.cores), done);
     o.rates = rates;
-    o.inputs = inputs;
+    o.inputs = p.inputs;
     o.hosts = host;
     o.threads = c->threads > 0 ? (int)c->threads
                                : default_threads(o.cores, (int)((c->ranks + hosts - 1) / hosts));
-    st = make_and_print(c, package->graph, &o);
+    st = make_and_print(c, p.graph, &o);
 done:
     trm_rates_destroy(rates);
-    trm_arena_destroy(arena);
-    trm_evaluator_destroy(&evaluator);
-    trm_package_close(package);
+    trm_free(p.inputs);
+    trm_package_close(p.package);
+    trm_language_close(p.language);
     trm_device_destroy(device);
     trm_free(host);
     return st;
@@ -123,7 +161,8 @@ trm_status trm_cmd_plan(int argc, char **argv)
                      .dtype = "fp32",
                      .ranks = 1,
                      .hosts = 1,
-                     .batch = 1};
+                     .batch = 1,
+                     .lm = TRM_LM_CLI_DEFAULTS};
     trm_common_options common = TRM_COMMON_DEFAULTS;
     const trm_option options[] = {
         {"ranks", TRM_OPTION_INT, "N", 1, 4096, NULL, "ranks to plan for (1)", &c.ranks},
@@ -141,6 +180,7 @@ trm_status trm_cmd_plan(int argc, char **argv)
         {"json", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print one JSON object", &c.json},
         {"verbose", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print what is split how, node by node",
          &c.verbose},
+        TRM_LM_ENGINE_OPTIONS(c.lm),
         TRM_LOG_OPTION(common),
     };
     trm_arguments args = {.command = "plan",

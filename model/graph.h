@@ -101,8 +101,10 @@ TRM_MUST_USE trm_status trm_graph_add_node(trm_graph *g, trm_op op, const char *
                                            const int *inputs, int input_count, const int *outputs,
                                            int output_count, int *node_out);
 /* A part of constant `value` of graph `from`, whose files are referenced and whose other memory
- * must live on: along `dim` only ranges[count][2] (begin, end; ascending). dim -1: all of it. Where
- * the part is no contiguous stretch of the source and not small, the value is lazy. */
+ * must live on: along `dim` only ranges[count][2] (begin, end; ascending; whole blocks along the
+ * last dim of a block dtype). dim -1: all of it. Where the part is no contiguous stretch of the
+ * source and not small, the value is lazy. Parts of parts, along the same or another dim, are
+ * parts. */
 TRM_MUST_USE trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *from,
                                            int value, int dim, const int64_t (*ranges)[2],
                                            int count, int *value_out);
@@ -110,6 +112,10 @@ TRM_MUST_USE trm_status trm_graph_add_part(trm_graph *g, const char *name, const
  * unless it is small. Scaling what is scaled already multiplies the scales. */
 TRM_MUST_USE trm_status trm_graph_add_scaled(trm_graph *g, const char *name, int value,
                                              const double *scale, int *value_out);
+/* Constants of equal shape [..] and dtype, none of them lazy, as one constant [count, ..]: lazy
+ * unless it is small. Parts of it are gathered without making the whole. The values stay. */
+TRM_MUST_USE trm_status trm_graph_add_stacked(trm_graph *g, const char *name, const int *values,
+                                              int count, int *value_out);
 TRM_MUST_USE trm_status trm_graph_set_inputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_graph_set_outputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_node_add_input(trm_graph *g, trm_node *node,
@@ -153,7 +159,8 @@ static inline bool trm_dim_is_symbol(int64_t dim)
  * unknown. */
 int64_t trm_graph_dim_op(trm_graph *g, char op, int64_t a, int64_t b);
 
-/* Parameters: elements of all floating constants, bodies included. */
+/* Parameters: elements of all floating constants that something reads, blocks and bodies included.
+ */
 int64_t trm_graph_parameter_count(const trm_graph *g);
 
 #ifdef __cplusplus

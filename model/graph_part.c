@@ -1,4 +1,4 @@
-/* Constants made of others: parts of them, and scaled ones.
+/* Constants made of others: parts of them, stacks of them, and scaled ones.
  *
  * A part that is contiguous in its source is a view of it. Anything else of some size is *lazy*: it
  * has an address (reserved pages, not accessible) and a recipe. Its bytes are gathered when
@@ -15,18 +15,25 @@
 
 #define SMALL_BYTES 16384 /* copied at once: not worth pages of their own */
 
+/* What of a dim is taken: ranges [begin, end), ascending. count 0: all of it. */
+typedef struct taken {
+    const int64_t (*ranges)[2];
+    int count;
+} taken;
+
 struct trm_lazy {
     struct trm_lazy *next;
     void *memory; /* reserved pages */
     size_t mapped_bytes;
     int borrowed;
     bool kept, made;
-    /* recipe: source bytes, of which along `dim` only the ranges are taken (dim -1: all) */
+    /* recipe: the source's bytes, or those of a stack: sources [dim 0 of whole], each of which is
+     * one index of dim 0; of them the parts of each dim */
     const void *source;
-    trm_tensor whole; /* the source's descriptor */
-    int dim, count;
-    const int64_t (*ranges)[2];
-    const double *scale; /* [rows of the source's dim 0]; NULL: none */
+    const void *const *sources; /* NULL: no stack */
+    trm_tensor whole;           /* the source's, or the stack's descriptor */
+    taken parts[TRM_RANK_MAX];
+    const double *scale; /* [rows of the source's dim 0]; NULL: none, as for stacks */
 };
 
 static trm_status check(const trm_value *v, int dim, const int64_t (*ranges)[2], int count,
@@ -56,14 +63,6 @@ static trm_status check(const trm_value *v, int dim, const int64_t (*ranges)[2],
 
 /* ---- making the bytes ---- */
 
-/* `elems` floats of row `row` on. */
-static void scale_rows(float *to, const struct trm_lazy *z, size_t row_first, size_t elems,
-                       size_t row_elems)
-{
-    for (size_t i = 0; i < elems; i++)
-        to[i] = (float)((double)to[i] * z->scale[row_first + i / row_elems]);
-}
-
 /* Blocks of elements that index `i` of dim `dim` on begins after, of one index of the dims before
  * it: the last dim lies in blocks, which for plain dtypes are elements. */
 static size_t blocks_before(const trm_tensor *t, int dim, int64_t i)
@@ -71,38 +70,82 @@ static size_t blocks_before(const trm_tensor *t, int dim, int64_t i)
     return (size_t)i * trm_tensor_count(t, dim + 1, t->rank) / trm_dtype_block_elems(t->dtype);
 }
 
-/* Writes the value: for each outer index the ranges of the dim, one after another. */
-static void make(const struct trm_lazy *z, void *memory)
+typedef struct maker {
+    const struct trm_lazy *z;
+    const unsigned char *from; /* the source, or the one of the stack that is copied */
+    unsigned char *to;
+    size_t item; /* bytes of a block */
+    size_t row;  /* elements of an index of dim 0 */
+    int last;    /* the last dim of which only a part is taken; 0: none, or dim 0 */
+} maker;
+
+/* Multiplies `count` floats that stood at element `at` of the source. */
+static void scale_run(const maker *m, float *x, size_t at, size_t count)
 {
-    const trm_tensor *w = &z->whole;
-    int dim = z->dim < 0 ? 0 : z->dim;
-    int64_t all[1][2] = {{0, w->rank > 0 ? w->dims[0] : 1}};
-    const int64_t(*ranges)[2] = z->dim < 0 ? (const int64_t(*)[2])all : z->ranges;
-    int count = z->dim < 0 ? 1 : z->count;
-    size_t item = trm_dtype_block_bytes(w->dtype);
-    size_t outer = trm_tensor_count(w, 0, dim), row = blocks_before(w, dim, w->dims[dim]);
-    size_t row0 = trm_tensor_count(w, 1, w->rank); /* elements of a row of dim 0 */
-    unsigned char *to = memory;
+    for (size_t i = 0; i < count;) {
+        size_t row = (at + i) / m->row, end = (row + 1) * m->row - at;
 
-    for (size_t o = 0; o < outer; o++) {
-        for (int i = 0; i < count; i++) {
-            size_t n = blocks_before(w, dim, ranges[i][1] - ranges[i][0]);
-            size_t at = o * row + blocks_before(w, dim, ranges[i][0]);
+        if (end > count)
+            end = count;
+        for (; i < end; i++)
+            x[i] = (float)((double)x[i] * m->z->scale[row]);
+    }
+}
 
-            if (n == 0)
-                continue;
-            memcpy(to, (const unsigned char *)z->source + at * item, n * item);
-            if (z->scale != NULL && dim == 0)
-                scale_rows((float *)(void *)to, z, at / row0, n, row0);
-            else if (z->scale != NULL) /* within one row of dim 0 where the dim is a later one */
-                for (size_t k = 0; k < n; k++) {
-                    float *f = (float *)(void *)to + k;
+/* A contiguous run: `count` blocks from block `at` on. */
+static void copy_run(maker *m, size_t at, size_t count)
+{
+    if (count == 0)
+        return;
+    memcpy(m->to, m->from + at * m->item, count * m->item);
+    if (m->z->scale != NULL)
+        scale_run(m, (float *)(void *)m->to, at, count);
+    m->to += count * m->item;
+}
 
-                    *f = (float)((double)*f * z->scale[(at + k) / row0]);
-                }
-            to += n * item;
+/* Dim `dim` of the source, whose index of the dims before it begins at block `at`. */
+static void copy_dim(maker *m, int dim, size_t at)
+{
+    const trm_tensor *w = &m->z->whole;
+    const taken *p = &m->z->parts[dim];
+    const int64_t all[1][2] = {{0, w->dims[dim]}};
+    const int64_t(*ranges)[2] = p->count == 0 ? all : p->ranges;
+    int count = p->count == 0 ? 1 : p->count;
+    bool stack = dim == 0 && m->z->sources != NULL;
+
+    for (int i = 0; i < count; i++) {
+        if (dim >= m->last && !stack) {
+            copy_run(m, at + blocks_before(w, dim, ranges[i][0]),
+                     blocks_before(w, dim, ranges[i][1] - ranges[i][0]));
+            continue;
+        }
+        for (int64_t k = ranges[i][0]; k < ranges[i][1]; k++) {
+            if (stack)
+                m->from = (const unsigned char *)m->z->sources[k];
+            if (m->last > dim)
+                copy_dim(m, dim + 1, stack ? 0 : at + blocks_before(w, dim, k));
+            else
+                copy_run(m, 0, blocks_before(w, dim, 1));
         }
     }
+}
+
+static void make(const struct trm_lazy *z, void *memory)
+{
+    maker m = {.z = z,
+               .from = (const unsigned char *)z->source,
+               .to = (unsigned char *)memory,
+               .item = trm_dtype_block_bytes(z->whole.dtype)};
+
+    if (z->whole.rank == 0) {
+        copy_run(&m, 0, 1);
+        return;
+    }
+    m.row = trm_tensor_count(&z->whole, 1, z->whole.rank);
+    for (int d = 1; d < z->whole.rank; d++)
+        if (z->parts[d].count > 0)
+            m.last = d;
+    copy_dim(&m, 0, 0);
 }
 
 static trm_status fill(trm_graph *g, trm_value *v)
@@ -197,11 +240,55 @@ static trm_status no_memory(const char *name, size_t bytes)
     return trm_fail(TRM_ERR_NO_MEMORY, "constant '%s' of %zu bytes", name, bytes);
 }
 
-/* A value by recipe `z` (borrowed arrays are copied): lazy, or made at once where it is small. */
+/* Copies `bytes` of *array into the arena; NULL stays NULL. */
+static bool keep_array(trm_graph *g, const void **array, size_t count, size_t size)
+{
+    void *copy;
+
+    if (*array == NULL)
+        return true;
+    copy = trm_arena_alloc(g->arena, count, size);
+    if (copy == NULL)
+        return false;
+    memcpy(copy, *array, count * size);
+    *array = copy;
+    return true;
+}
+
+/* The recipe with arrays of its own; NULL: no memory. */
+static struct trm_lazy *keep_recipe(trm_graph *g, const struct trm_lazy *recipe)
+{
+    struct trm_lazy *z = (struct trm_lazy *)trm_arena_alloc(g->arena, 1, sizeof(*z));
+    size_t rows = recipe->whole.rank > 0 ? (size_t)recipe->whole.dims[0] : 1;
+    const void *array;
+
+    if (z == NULL)
+        return NULL;
+    *z = *recipe;
+    z->borrowed = 0;
+    z->kept = z->made = false;
+    for (int d = 0; d < TRM_RANK_MAX; d++) {
+        array = z->parts[d].count > 0 ? (const void *)z->parts[d].ranges : NULL;
+        if (!keep_array(g, &array, (size_t)z->parts[d].count, 2 * sizeof(int64_t)))
+            return NULL;
+        z->parts[d].ranges = (const int64_t(*)[2])array;
+    }
+    array = z->scale;
+    if (!keep_array(g, &array, rows, sizeof(double)))
+        return NULL;
+    z->scale = (const double *)array;
+    array = (const void *)z->sources;
+    if (!keep_array(g, &array, rows, sizeof(void *)))
+        return NULL;
+    z->sources = (const void *const *)array;
+    return z;
+}
+
+/* A value by recipe (borrowed arrays are copied): lazy, or made at once where it is small. */
 static trm_status add_recipe(trm_graph *g, const char *name, const struct trm_lazy *recipe,
                              trm_tensor desc, int *value_out)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes, rows;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes;
     struct trm_lazy *z = NULL;
 
     TRM_CHECK(trm_tensor_bytes(&desc, &bytes));
@@ -211,30 +298,9 @@ static trm_status add_recipe(trm_graph *g, const char *name, const struct trm_la
             return no_memory(name, bytes);
         make(recipe, desc.data);
     } else {
-        z = (struct trm_lazy *)trm_arena_alloc(g->arena, 1, sizeof(*z));
+        z = keep_recipe(g, recipe);
         if (z == NULL)
             return no_memory(name, bytes);
-        *z = *recipe;
-        z->borrowed = 0;
-        z->kept = z->made = false;
-        if (z->dim >= 0) {
-            int64_t(*ranges)[2] = trm_arena_alloc(g->arena, (size_t)z->count, 2 * sizeof(int64_t));
-
-            if (ranges == NULL)
-                return no_memory(name, bytes);
-            memcpy(ranges, recipe->ranges, (size_t)z->count * 2 * sizeof(int64_t));
-            z->ranges = (const int64_t(*)[2])ranges;
-        }
-        if (z->scale != NULL) {
-            double *scale;
-
-            rows = (size_t)z->whole.dims[0];
-            scale = trm_arena_alloc(g->arena, rows, sizeof(double));
-            if (scale == NULL)
-                return no_memory(name, bytes);
-            memcpy(scale, recipe->scale, rows * sizeof(double));
-            z->scale = scale;
-        }
         z->mapped_bytes = (bytes + page - 1) / page * page;
         z->memory = mmap(NULL, z->mapped_bytes, PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -254,13 +320,41 @@ static trm_status add_recipe(trm_graph *g, const char *name, const struct trm_la
 /* What a constant is made of: its own recipe, or all of its bytes. */
 static struct trm_lazy recipe_of(const trm_value *v)
 {
-    struct trm_lazy z = {.dim = -1};
+    struct trm_lazy z = {.source = NULL};
 
     if (v->lazy != NULL)
         return *v->lazy;
     z.source = v->desc.data;
     z.whole = v->desc;
     return z;
+}
+
+/* Ranges of what `old` takes, as ranges of the source: a range may go over several of the old.
+ * Writes at most old->count + count - 1 of them; returns how many. */
+static int compose(const taken *old, const int64_t (*ranges)[2], int count, int64_t (*out)[2])
+{
+    int n = 0;
+
+    for (int i = 0; i < count; i++) {
+        int64_t before = 0; /* indices that the old ranges took so far */
+
+        for (int k = 0; k < old->count; k++) {
+            int64_t size = old->ranges[k][1] - old->ranges[k][0];
+            int64_t from = ranges[i][0] > before ? ranges[i][0] - before : 0;
+            int64_t to = ranges[i][1] - before < size ? ranges[i][1] - before : size;
+
+            if (from < to) {
+                out[n][0] = old->ranges[k][0] + from;
+                out[n++][1] = old->ranges[k][0] + to;
+            }
+            before += size;
+        }
+    }
+    if (n == 0) { /* nothing is left: count 0 would mean all */
+        out[0][0] = out[0][1] = 0;
+        n = 1;
+    }
+    return n;
 }
 
 trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *from, int value,
@@ -270,6 +364,8 @@ trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *f
     struct trm_lazy z = recipe_of(v);
     trm_tensor desc = v->desc;
     int64_t part = 0;
+    int64_t(*both)[2] = NULL;
+    trm_status st;
 
     if (v->desc.data == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "value '%s' is no constant", v->name);
@@ -284,13 +380,84 @@ trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *f
                         blocks_before(&v->desc, dim, ranges[0][0]) *
                             trm_dtype_block_bytes(desc.dtype),
                         value_out);
-    if (z.dim >= 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "'%s' is a part already: a part of it is not built",
-                        v->name);
-    z.dim = dim;
-    z.ranges = ranges;
-    z.count = count;
-    return add_recipe(g, name, &z, desc, value_out);
+    if (z.parts[dim].count > 0) { /* a part of a part */
+        both = (int64_t(*)[2])trm_malloc((size_t)z.parts[dim].count + (size_t)count,
+                                         2 * sizeof(int64_t));
+        if (both == NULL)
+            return no_memory(name, 0);
+        count = compose(&z.parts[dim], ranges, count, both);
+        ranges = (const int64_t(*)[2])both;
+    }
+    z.parts[dim].ranges = ranges;
+    z.parts[dim].count = count;
+    st = add_recipe(g, name, &z, desc, value_out);
+    trm_free(both);
+    return st;
+}
+
+/* The stack's descriptor: all values are constants of one shape and dtype, with bytes to read. */
+static trm_status check_stack(const trm_graph *g, const char *name, const int *values, int count,
+                              trm_tensor *desc_out)
+{
+    const trm_tensor *first;
+
+    if (count < 1)
+        return trm_fail(TRM_ERR_INVALID_ARG, "stack '%s' of %d values", name, count);
+    first = &g->values[values[0]].desc;
+    if (first->rank < 0 || first->rank >= TRM_RANK_MAX ||
+        (first->rank == 0 && trm_dtype_is_block(first->dtype)))
+        return trm_fail(TRM_ERR_INVALID_ARG, "stack '%s': values of rank %d", name, first->rank);
+    for (int i = 0; i < count; i++) {
+        const trm_value *v = &g->values[values[i]];
+
+        if (v->desc.data == NULL || v->lazy != NULL)
+            return trm_fail(TRM_ERR_INVALID_ARG, "stack '%s': '%s' is no constant with bytes", name,
+                            v->name);
+        if (v->desc.dtype != first->dtype || !trm_tensor_same_shape(&v->desc, first)) {
+            char a[TRM_SHAPE_TEXT_BYTES], b[TRM_SHAPE_TEXT_BYTES];
+
+            return trm_fail(TRM_ERR_INVALID_ARG,
+                            "stack '%s': '%s' is %s of %s, '%s' is %s of %s: want all the same",
+                            name, v->name, trm_tensor_shape_text(&v->desc, a, sizeof(a)),
+                            trm_dtype_name(v->desc.dtype), g->values[values[0]].name,
+                            trm_tensor_shape_text(first, b, sizeof(b)),
+                            trm_dtype_name(first->dtype));
+        }
+    }
+    *desc_out = *first;
+    desc_out->data = NULL;
+    desc_out->rank = first->rank + 1;
+    desc_out->dims[0] = count;
+    for (int d = 0; d < first->rank; d++)
+        desc_out->dims[d + 1] = first->dims[d];
+    return TRM_OK;
+}
+
+trm_status trm_graph_add_stacked(trm_graph *g, const char *name, const int *values, int count,
+                                 int *value_out)
+{
+    struct trm_lazy z = {.source = NULL};
+    const void **sources;
+    trm_status st;
+
+    TRM_CHECK(check_stack(g, name, values, count, &z.whole));
+    sources = (const void **)trm_malloc((size_t)count, sizeof(void *));
+    if (sources == NULL)
+        return no_memory(name, (size_t)count * sizeof(void *));
+    for (int i = 0; i < count; i++)
+        sources[i] = g->values[values[i]].desc.data;
+    z.sources = sources;
+    st = add_recipe(g, name, &z, z.whole, value_out);
+    trm_free((void *)sources);
+    return st;
+}
+
+static bool is_part(const struct trm_lazy *z)
+{
+    for (int d = 0; d < TRM_RANK_MAX; d++)
+        if (z->parts[d].count > 0)
+            return true;
+    return false;
 }
 
 trm_status trm_graph_add_scaled(trm_graph *g, const char *name, int value, const double *scale,
@@ -302,7 +469,8 @@ trm_status trm_graph_add_scaled(trm_graph *g, const char *name, int value, const
     double *both = NULL;
     trm_status st;
 
-    if (v.desc.data == NULL || v.desc.dtype != TRM_DTYPE_F32 || v.desc.rank < 1 || z.dim >= 0)
+    if (v.desc.data == NULL || v.desc.dtype != TRM_DTYPE_F32 || v.desc.rank < 1 ||
+        z.sources != NULL || is_part(&z))
         return trm_fail(TRM_ERR_INVALID_ARG, "'%s' cannot be scaled: want a whole F32 constant",
                         v.name);
     if (z.scale != NULL) {

@@ -52,6 +52,9 @@ TRM_MUST_USE trm_status trmi_lower_norm(trmi_lower *lw, int node, const trm_axis
 /* Nodes that make local value `out`, whole, of local inputs `in`, by axis->tree. */
 TRM_MUST_USE trm_status trmi_lower_tree(trmi_lower *lw, int node, const trm_axis *axis,
                                         const int *in, int out);
+/* Of whole local k and v, in[1] and in[2] of a TrmPagedAttention whose query heads `axis` shares,
+ * what this rank's heads read. */
+TRM_MUST_USE trm_status trmi_lower_kv(trmi_lower *lw, int node, const trm_axis *axis, int *in);
 /* Attributes of local node `n`, a TrmPagedAttention shared along `axis`. */
 TRM_MUST_USE trm_status trmi_lower_heads(trmi_lower *lw, int node, const trm_axis *axis,
                                          trm_node *n);

@@ -50,17 +50,63 @@ trm_status trmi_lower_tree(trmi_lower *lw, int node, const trm_axis *axis, const
     return trmi_lower_add(lw, TRM_OP_Add, n->name, operands, 2, out, NULL);
 }
 
+/* ---- attention ---- */
+
+static int64_t group_of(const trm_attrs *attrs)
+{
+    return trm_attr_int(attrs, "group",
+                        trm_attr_int(attrs, "heads", 1) / trm_attr_int(attrs, "kv_heads", 1));
+}
+
+/* The key and value heads that the query heads of `rank` read: [*first, *first + count). */
+static int64_t heads_read(const trmi_lower *lw, int node, const trm_axis *axis, int rank,
+                          int64_t *first_out)
+{
+    int64_t group = group_of(&lw->g->nodes[node].attrs);
+    int64_t begin = trmi_axis_begin(lw->s, node, axis, rank);
+    int64_t end = begin + trmi_axis_part(lw->s, node, axis, rank);
+
+    *first_out = begin / group;
+    return (end - 1) / group - begin / group + 1;
+}
+
+trm_status trmi_lower_kv(trmi_lower *lw, int node, const trm_axis *axis, int *in)
+{
+    const trm_node *n = &lw->g->nodes[node];
+    int64_t kv = trm_attr_int(&n->attrs, "kv_heads", 1), first, one = 1;
+    int64_t head = trm_attr_int(&n->attrs, "head_dim", 1);
+    bool all = true;
+
+    for (int r = 0; r < lw->s->ranks; r++) /* the same nodes on every rank */
+        all = all && heads_read(lw, node, axis, r, &first) == kv;
+    for (int i = 1; i < 3 && !all; i++) {
+        const char *base = lw->local->values[in[i]].name;
+        trm_tensor part = lw->local->values[in[i]].desc;
+        int64_t count = heads_read(lw, node, axis, lw->rank, &first);
+        int64_t ends[2] = {first * head, (first + count) * head};
+        int operands[4] = {in[i], TRM_NO_VALUE, TRM_NO_VALUE, TRM_NO_VALUE};
+
+        TRM_CHECK(trmi_lower_ints(lw, base, "heads begin", &ends[0], 1, &operands[1]));
+        TRM_CHECK(trmi_lower_ints(lw, base, "heads end", &ends[1], 1, &operands[2]));
+        TRM_CHECK(trmi_lower_ints(lw, base, "columns", &one, 1, &operands[3]));
+        part.dims[1] = count * head;
+        TRM_CHECK(trmi_lower_value(lw, base, "heads", &part, &in[i]));
+        TRM_CHECK(trmi_lower_add(lw, TRM_OP_Slice, n->name, operands, 4, in[i], NULL));
+    }
+    return TRM_OK;
+}
+
 trm_status trmi_lower_heads(trmi_lower *lw, int node, const trm_axis *axis, trm_node *n)
 {
-    int64_t part = trmi_axis_part(lw->s, node, axis, lw->rank);
-    int64_t heads = trm_attr_int(&n->attrs, "heads", 1),
-            kv = trm_attr_int(&n->attrs, "kv_heads", 1);
+    int64_t part = trmi_axis_part(lw->s, node, axis, lw->rank), first;
+    int64_t group = group_of(&lw->g->nodes[node].attrs);
 
-    TRM_CHECK(set(lw, n, "group", trm_attr_int(&n->attrs, "group", heads / kv)));
-    if (axis->in[1].dim < 0) { /* keys and values are whole */
-        TRM_CHECK(set(lw, n, "heads", part));
-        return set(lw, n, "first_head", trmi_axis_begin(lw->s, node, axis, lw->rank));
+    TRM_CHECK(set(lw, n, "group", group));
+    if (axis->in[1].dim >= 0) {
+        TRM_CHECK(set(lw, n, "heads", part * group));
+        return set(lw, n, "kv_heads", part);
     }
-    TRM_CHECK(set(lw, n, "heads", part * (heads / kv)));
-    return set(lw, n, "kv_heads", part);
+    TRM_CHECK(set(lw, n, "heads", part));
+    TRM_CHECK(set(lw, n, "kv_heads", heads_read(lw, node, axis, lw->rank, &first)));
+    return set(lw, n, "first_head", trmi_axis_begin(lw->s, node, axis, lw->rank));
 }

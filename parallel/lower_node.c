@@ -230,6 +230,11 @@ static trm_status adjust_gather(lowering *l)
     return TRM_OK;
 }
 
+static trm_status adjust_paged_attention(lowering *l)
+{
+    return l->axis->in[1].dim >= 0 ? TRM_OK : trmi_lower_kv(l->lw, l->node, l->axis, l->in);
+}
+
 /* ---- attributes, set after the node exists ---- */
 
 static trm_status set_int(lowering *l, trm_node *n, const char *attr, int64_t v)
@@ -290,7 +295,7 @@ static const adjust adjusts[TRM_OP_COUNT] = {
     [TRM_OP_Reshape] = adjust_shape1, [TRM_OP_Expand] = adjust_shape1,
     [TRM_OP_Resize] = adjust_resize,  [TRM_OP_Squeeze] = adjust_squeeze,
     [TRM_OP_Split] = adjust_split,    [TRM_OP_Slice] = adjust_slice,
-    [TRM_OP_Gather] = adjust_gather,
+    [TRM_OP_Gather] = adjust_gather,  [TRM_OP_TrmPagedAttention] = adjust_paged_attention,
 };
 
 /* ---- results that are corrected after the node ---- */

@@ -108,8 +108,8 @@ void trmi_rules_lm_rope(trmi_rules *r)
 }
 
 /* q [T, H * head_dim], k and v [T, KV * head_dim], step, sinks [H]? Whole groups of query heads
- * with their key and value head; where there are too few of those, query heads alone, with all
- * keys and values (and their cache) on every rank. */
+ * with their key and value head; where there are too few of those, query heads alone: every rank
+ * makes all of k and v, and keeps the heads that its query heads read (lower_language.c). */
 void trmi_rules_lm_attention(trmi_rules *r)
 {
     int64_t heads = attr(r, "heads", 0), kv = attr(r, "kv_heads", 0), head = attr(r, "head_dim", 0);

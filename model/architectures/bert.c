@@ -56,13 +56,13 @@ static trm_status embeddings(trm_lm_build *b, int *value_out)
     const trm_weight *w;
     int x, y;
 
-    TRM_CHECK(trmi_lm_embed(b, b->tokens, TRMI_EMBED, c->vocabulary, 0, 1.0f, "embedding", &x));
+    TRM_CHECK(trmi_arch_embed(b, b->tokens, TRMI_EMBED, c->vocabulary, 0, 1.0f, "embedding", &x));
     if (b->token_types != TRM_NO_VALUE) {
-        TRM_CHECK(trmi_lm_embed(b, b->token_types, TRMI_EMBED_TYPE, c->token_types, 0, 1.0f,
-                                "type_embedding", &y));
-        TRM_CHECK(trmi_lm_add(b, x, y, "type_add", &x));
+        TRM_CHECK(trmi_arch_embed(b, b->token_types, TRMI_EMBED_TYPE, c->token_types, 0, 1.0f,
+                                  "type_embedding", &y));
+        TRM_CHECK(trmi_arch_add(b, x, y, "type_add", &x));
     }
-    TRM_CHECK(trmi_lm_want(b, TRMI_EMBED_POSITION, 0, ".weight", &w));
+    TRM_CHECK(trmi_arch_want(b, TRMI_EMBED_POSITION, 0, ".weight", &w));
     if (w->desc.rank != 2 || c->position_offset < 0 ||
         w->desc.dims[0] < c->context + c->position_offset)
         return trm_fail(TRM_ERR_BAD_FILE,
@@ -70,10 +70,10 @@ static trm_status embeddings(trm_lm_build *b, int *value_out)
                         "nothing uses want more",
                         w->name, (long long)(w->desc.rank > 0 ? w->desc.dims[0] : 0),
                         (long long)c->context, (long long)c->position_offset);
-    TRM_CHECK(trmi_lm_embed(b, b->positions, TRMI_EMBED_POSITION, w->desc.dims[0],
-                            c->position_offset, 1.0f, "position_embedding", &y));
-    TRM_CHECK(trmi_lm_add(b, x, y, "position_add", &x));
-    return trmi_lm_norm(b, x, TRMI_EMBED_NORM, c->hidden, c->hidden, "embedding_norm", value_out);
+    TRM_CHECK(trmi_arch_embed(b, b->positions, TRMI_EMBED_POSITION, w->desc.dims[0],
+                              c->position_offset, 1.0f, "position_embedding", &y));
+    TRM_CHECK(trmi_arch_add(b, x, y, "position_add", &x));
+    return trmi_arch_norm(b, x, TRMI_EMBED_NORM, c->hidden, c->hidden, "embedding_norm", value_out);
 }
 
 static trm_status layer(trm_lm_build *b, int x, int *value_out)
@@ -81,12 +81,12 @@ static trm_status layer(trm_lm_build *b, int x, int *value_out)
     int64_t d = b->c->hidden;
     int y;
 
-    TRM_CHECK(trmi_lm_attention(b, x, &y));
-    TRM_CHECK(trmi_lm_add(b, y, x, "attention_add", &y));
-    TRM_CHECK(trmi_lm_norm(b, y, TRMI_ATTN_NORM, d, d, "attention_norm", &x));
-    TRM_CHECK(trmi_lm_feed_forward(b, x, &y));
-    TRM_CHECK(trmi_lm_add(b, y, x, "feed_forward_add", &y));
-    return trmi_lm_norm(b, y, TRMI_FFN_NORM, d, d, "feed_forward_norm", value_out);
+    TRM_CHECK(trmi_arch_attention(b, x, &y));
+    TRM_CHECK(trmi_arch_add(b, y, x, "attention_add", &y));
+    TRM_CHECK(trmi_arch_norm(b, y, TRMI_ATTN_NORM, d, d, "attention_norm", &x));
+    TRM_CHECK(trmi_arch_feed_forward(b, x, &y));
+    TRM_CHECK(trmi_arch_add(b, y, x, "feed_forward_add", &y));
+    return trmi_arch_norm(b, y, TRMI_FFN_NORM, d, d, "feed_forward_norm", value_out);
 }
 
 /* One row a sequence. */
@@ -97,7 +97,8 @@ static trm_status pool(trm_lm_build *b, int x, const char *kind, bool normalize,
                                 {.name = normalize ? "normalize" : NULL, .integer = 1},
                                 {.name = NULL}};
 
-    TRM_CHECK(trmi_lm_node(b, TRM_OP_TrmPool, "pooled", inputs, 2, b->c->hidden, attrs, value_out));
+    TRM_CHECK(
+        trmi_arch_node(b, TRM_OP_TrmPool, "pooled", inputs, 2, b->c->hidden, attrs, value_out));
     b->g->values[*value_out].desc.dims[0] = b->g->values[b->step].desc.dims[0];
     return TRM_OK;
 }
@@ -116,9 +117,9 @@ static trm_status head(trm_lm_build *b, int x)
         return pool(b, x, c->pooling[0] == '\0' ? "mean" : c->pooling, c->pooling_normalize,
                     &b->output);
     TRM_CHECK(pool(b, x, "cls", false, &x));
-    TRM_CHECK(trmi_lm_linear(b, x, &dense, &x));
-    TRM_CHECK(trmi_lm_act(b, x, TRM_NO_VALUE, "tanh", c->hidden, "pooler_tanh", &x));
-    return trmi_lm_linear(b, x, &classifier, &b->output);
+    TRM_CHECK(trmi_arch_linear(b, x, &dense, &x));
+    TRM_CHECK(trmi_arch_act(b, x, TRM_NO_VALUE, "tanh", c->hidden, "pooler_tanh", &x));
+    return trmi_arch_linear(b, x, &classifier, &b->output);
 }
 
 static trm_status build(trm_lm_build *b)
@@ -135,12 +136,12 @@ static trm_status build(trm_lm_build *b)
 
 trm_status trmi_bert_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &bert, &gguf);
+    trmi_arch_names(b, &bert, &gguf);
     return build(b);
 }
 
 trm_status trmi_roberta_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &roberta, &gguf);
+    trmi_arch_names(b, &roberta, &gguf);
     return build(b);
 }

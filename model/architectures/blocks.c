@@ -41,7 +41,7 @@ static bool name_of(const trm_lm_build *b, trmi_role role, int64_t expert, const
     return n < NAME_BYTES && *at == '\0';
 }
 
-void trmi_lm_names(trm_lm_build *b, const trmi_names *huggingface, const trmi_names *gguf)
+void trmi_arch_names(trm_lm_build *b, const trmi_names *huggingface, const trmi_names *gguf)
 {
     char name[NAME_BYTES];
 
@@ -58,23 +58,24 @@ void trmi_lm_names(trm_lm_build *b, const trmi_names *huggingface, const trmi_na
     }
 }
 
-const trm_weight *trmi_lm_find(trm_lm_build *b, trmi_role role, int64_t expert, const char *suffix)
+const trm_weight *trmi_arch_find(trm_lm_build *b, trmi_role role, int64_t expert,
+                                 const char *suffix)
 {
     char name[NAME_BYTES];
     const trm_weight *w =
         name_of(b, role, expert, suffix, name) ? trm_weights_find(b->weights, name) : NULL;
 
     if (w != NULL)
-        trmi_lm_use(b, w);
+        trmi_arch_use(b, w);
     return w;
 }
 
-trm_status trmi_lm_want(trm_lm_build *b, trmi_role role, int64_t expert, const char *suffix,
-                        const trm_weight **weight_out)
+trm_status trmi_arch_want(trm_lm_build *b, trmi_role role, int64_t expert, const char *suffix,
+                          const trm_weight **weight_out)
 {
     char name[NAME_BYTES];
 
-    *weight_out = trmi_lm_find(b, role, expert, suffix);
+    *weight_out = trmi_arch_find(b, role, expert, suffix);
     if (*weight_out != NULL)
         return TRM_OK;
     if (!name_of(b, role, expert, suffix, name))
@@ -84,7 +85,7 @@ trm_status trmi_lm_want(trm_lm_build *b, trmi_role role, int64_t expert, const c
                     b->c->source_name);
 }
 
-trm_status trmi_lm_shape(const trm_weight *w, int rank, const int64_t *dims)
+trm_status trmi_arch_shape(const trm_weight *w, int rank, const int64_t *dims)
 {
     char is[TRM_SHAPE_TEXT_BYTES], wanted[TRM_SHAPE_TEXT_BYTES];
     trm_tensor want = {.rank = rank};
@@ -120,8 +121,8 @@ static trm_status check_dtype(const trm_weight *w)
                     trm_dtype_name(w->desc.dtype));
 }
 
-trm_status trmi_lm_constant(trm_lm_build *b, const trm_weight *w, int64_t first, int64_t count,
-                            int *value_out)
+trm_status trmi_arch_constant(trm_lm_build *b, const trm_weight *w, int64_t first, int64_t count,
+                              int *value_out)
 {
     char name[NAME_BYTES + 64];
     trm_tensor desc = w->desc, row = w->desc;
@@ -140,18 +141,18 @@ trm_status trmi_lm_constant(trm_lm_build *b, const trm_weight *w, int64_t first,
                                 value_out);
 }
 
-trm_status trmi_lm_vector(trm_lm_build *b, const trm_weight *w, int64_t n, int64_t first,
-                          int64_t count, int *value_out)
+trm_status trmi_arch_vector(trm_lm_build *b, const trm_weight *w, int64_t n, int64_t first,
+                            int64_t count, int *value_out)
 {
     char name[NAME_BYTES + 64];
     size_t bytes = trm_dtype_bytes(w->desc.dtype);
     trm_tensor from = w->desc, to = {.dtype = TRM_DTYPE_F32, .rank = 1};
     trm_status st;
 
-    TRM_CHECK(trmi_lm_shape(w, 1, &n));
+    TRM_CHECK(trmi_arch_shape(w, 1, &n));
     TRM_CHECK(check_dtype(w));
     if (w->desc.dtype == TRM_DTYPE_F32)
-        return trmi_lm_constant(b, w, first, count, value_out);
+        return trmi_arch_constant(b, w, first, count, value_out);
     if (bytes == 0)
         return trm_fail(TRM_ERR_UNSUPPORTED, "tensor '%s' is %s: vectors are f32, f16 or bf16",
                         w->name, trm_dtype_name(w->desc.dtype));
@@ -190,8 +191,8 @@ static trm_status set_attrs(trm_lm_build *b, trm_node *n, const trmi_attr *attrs
     return TRM_OK;
 }
 
-trm_status trmi_lm_node(trm_lm_build *b, trm_op op, const char *what, const int *inputs,
-                        int input_count, int64_t width, const trmi_attr *attrs, int *value_out)
+trm_status trmi_arch_node(trm_lm_build *b, trm_op op, const char *what, const int *inputs,
+                          int input_count, int64_t width, const trmi_attr *attrs, int *value_out)
 {
     trm_tensor desc = {.dtype = TRM_DTYPE_F32, .rank = 2};
     char name[NAME_BYTES + 64];
@@ -220,13 +221,15 @@ static int64_t lcm(int64_t a, int64_t b)
     return a / x * b;
 }
 
-int64_t trmi_lm_unit(int64_t inputs, trm_dtype dtype, int64_t grain)
+int64_t trmi_arch_unit(int64_t inputs, trm_dtype dtype, int64_t grain)
 {
     int64_t unit, leaves;
 
-    if (grain <= 0 || grain > inputs)
+    int64_t block = (int64_t)trm_dtype_block_elems(dtype);
+
+    if (block == 0 || grain <= 0 || grain > inputs)
         return 0;
-    unit = lcm(grain, (int64_t)trm_dtype_block_elems(dtype));
+    unit = lcm(grain, block);
     /* whole vectors; kernels of float weights want pairs at the least */
     unit = lcm(unit, inputs % 32 == 0 ? 32 : 2);
     if (inputs % unit != 0)
@@ -260,13 +263,13 @@ static trm_status linear_weight(trm_lm_build *b, const trmi_linear *l, const trm
     char name[NAME_BYTES + 64];
     int whole;
 
-    TRM_CHECK(trmi_lm_shape(w, 2, b->transposed ? swapped : dims));
+    TRM_CHECK(trmi_arch_shape(w, 2, b->transposed ? swapped : dims));
     if (!b->transposed || l->count == 0)
-        return trmi_lm_constant(b, w, l->first, l->count, value_out);
+        return trmi_arch_constant(b, w, l->first, l->count, value_out);
     part_name(w, 0, 0, name);
     whole = trm_graph_find_value(b->g, name);
     if (whole < 0)
-        TRM_CHECK(trmi_lm_constant(b, w, 0, 0, &whole));
+        TRM_CHECK(trmi_arch_constant(b, w, 0, 0, &whole));
     part_name(w, l->first, l->count, name);
     return trm_graph_add_part(b->g, name, b->g, whole, 1, (const int64_t(*)[2])range, 1, value_out);
 }
@@ -277,13 +280,13 @@ static trm_status linear_bias(trm_lm_build *b, const trmi_linear *l, int *value_
 
     *value_out = TRM_NO_VALUE;
     if (l->bias == TRMI_BIAS_WANTED && !b->c->gguf)
-        TRM_CHECK(trmi_lm_want(b, l->role, 0, ".bias", &w));
+        TRM_CHECK(trmi_arch_want(b, l->role, 0, ".bias", &w));
     else if (l->bias != TRMI_BIAS_NONE || b->c->gguf)
-        w = trmi_lm_find(b, l->role, 0, ".bias");
-    return w == NULL ? TRM_OK : trmi_lm_vector(b, w, l->outputs, l->first, l->count, value_out);
+        w = trmi_arch_find(b, l->role, 0, ".bias");
+    return w == NULL ? TRM_OK : trmi_arch_vector(b, w, l->outputs, l->first, l->count, value_out);
 }
 
-trm_status trmi_lm_linear(trm_lm_build *b, int x, const trmi_linear *l, int *value_out)
+trm_status trmi_arch_linear(trm_lm_build *b, int x, const trmi_linear *l, int *value_out)
 {
     const trm_weight *w;
     trmi_attr attrs[4];
@@ -293,11 +296,11 @@ trm_status trmi_lm_linear(trm_lm_build *b, int x, const trmi_linear *l, int *val
     char what[64];
 
     memset(attrs, 0, sizeof(attrs));
-    TRM_CHECK(trmi_lm_want(b, l->role, 0, ".weight", &w));
+    TRM_CHECK(trmi_arch_want(b, l->role, 0, ".weight", &w));
     TRM_CHECK(linear_weight(b, l, w, &inputs[1]));
     TRM_CHECK(linear_bias(b, l, &inputs[2]));
     dtype = b->g->values[inputs[1]].desc.dtype;
-    unit = trmi_lm_unit(l->inputs, dtype, l->grain);
+    unit = trmi_arch_unit(l->inputs, dtype, l->grain);
     if (unit > 0)
         attrs[n++] = (trmi_attr){.name = "unit", .integer = unit};
     if (b->transposed)
@@ -308,52 +311,52 @@ trm_status trmi_lm_linear(trm_lm_build *b, int x, const trmi_linear *l, int *val
         snprintf(what, sizeof(what), "%s", role_what[l->role]);
     else
         snprintf(what, sizeof(what), "%s.%lld", role_what[l->role], (long long)l->first);
-    return trmi_lm_node(b, TRM_OP_TrmLinear, what, inputs, inputs[2] == TRM_NO_VALUE ? 2 : 3,
-                        l->count == 0 ? l->outputs : l->count, attrs, value_out);
+    return trmi_arch_node(b, TRM_OP_TrmLinear, what, inputs, inputs[2] == TRM_NO_VALUE ? 2 : 3,
+                          l->count == 0 ? l->outputs : l->count, attrs, value_out);
 }
 
-trm_status trmi_lm_norm(trm_lm_build *b, int x, trmi_role role, int64_t width, int64_t group,
-                        const char *what, int *value_out)
+trm_status trmi_arch_norm(trm_lm_build *b, int x, trmi_role role, int64_t width, int64_t group,
+                          const char *what, int *value_out)
 {
     const trm_weight *w;
     trmi_attr attrs[4];
     int inputs[3] = {x}, count = 2;
 
     memset(attrs, 0, sizeof(attrs));
-    TRM_CHECK(trmi_lm_want(b, role, 0, ".weight", &w));
-    TRM_CHECK(trmi_lm_vector(b, w, group, 0, 0, &inputs[1]));
+    TRM_CHECK(trmi_arch_want(b, role, 0, ".weight", &w));
+    TRM_CHECK(trmi_arch_vector(b, w, group, 0, 0, &inputs[1]));
     if (b->layer_norm) {
-        TRM_CHECK(trmi_lm_want(b, role, 0, ".bias", &w));
-        TRM_CHECK(trmi_lm_vector(b, w, group, 0, 0, &inputs[2]));
+        TRM_CHECK(trmi_arch_want(b, role, 0, ".bias", &w));
+        TRM_CHECK(trmi_arch_vector(b, w, group, 0, 0, &inputs[2]));
         count = 3;
     }
     attrs[0] = (trmi_attr){.name = "kind", .text = b->layer_norm ? "layer" : "rms"};
     attrs[1] = (trmi_attr){.name = "epsilon", .real = b->c->norm_epsilon, .is_real = true};
     if (b->c->norm_offset != 0.0f)
         attrs[2] = (trmi_attr){.name = "offset", .real = b->c->norm_offset, .is_real = true};
-    return trmi_lm_node(b, TRM_OP_TrmNorm, what, inputs, count, width, attrs, value_out);
+    return trmi_arch_node(b, TRM_OP_TrmNorm, what, inputs, count, width, attrs, value_out);
 }
 
-trm_status trmi_lm_add(trm_lm_build *b, int x, int y, const char *what, int *value_out)
+trm_status trmi_arch_add(trm_lm_build *b, int x, int y, const char *what, int *value_out)
 {
     const int inputs[2] = {x, y};
 
-    return trmi_lm_node(b, TRM_OP_Add, what, inputs, 2, b->g->values[x].desc.dims[1], NULL,
-                        value_out);
+    return trmi_arch_node(b, TRM_OP_Add, what, inputs, 2, b->g->values[x].desc.dims[1], NULL,
+                          value_out);
 }
 
-trm_status trmi_lm_act(trm_lm_build *b, int x, int up, const char *act, int64_t width,
-                       const char *what, int *value_out)
+trm_status trmi_arch_act(trm_lm_build *b, int x, int up, const char *act, int64_t width,
+                         const char *what, int *value_out)
 {
     const trmi_attr attrs[2] = {{.name = "act", .text = act}, {.name = NULL}};
     const int inputs[2] = {x, up};
 
-    return trmi_lm_node(b, TRM_OP_TrmGated, what, inputs, up == TRM_NO_VALUE ? 1 : 2, width, attrs,
-                        value_out);
+    return trmi_arch_node(b, TRM_OP_TrmGated, what, inputs, up == TRM_NO_VALUE ? 1 : 2, width,
+                          attrs, value_out);
 }
 
-trm_status trmi_lm_embed(trm_lm_build *b, int ids, trmi_role role, int64_t rows, int64_t first,
-                         float scale, const char *what, int *value_out)
+trm_status trmi_arch_embed(trm_lm_build *b, int ids, trmi_role role, int64_t rows, int64_t first,
+                           float scale, const char *what, int *value_out)
 {
     int64_t dims[2] = {rows, b->c->hidden};
     trmi_attr attrs[2];
@@ -361,12 +364,12 @@ trm_status trmi_lm_embed(trm_lm_build *b, int ids, trmi_role role, int64_t rows,
     int inputs[2] = {ids};
 
     memset(attrs, 0, sizeof(attrs));
-    TRM_CHECK(trmi_lm_want(b, role, 0, ".weight", &w));
-    TRM_CHECK(trmi_lm_shape(w, 2, dims));
-    TRM_CHECK(trmi_lm_constant(b, w, first, first > 0 ? rows - first : 0, &inputs[1]));
+    TRM_CHECK(trmi_arch_want(b, role, 0, ".weight", &w));
+    TRM_CHECK(trmi_arch_shape(w, 2, dims));
+    TRM_CHECK(trmi_arch_constant(b, w, first, first > 0 ? rows - first : 0, &inputs[1]));
     if (role == TRMI_EMBED)
         b->embedding = inputs[1];
     if (scale != 0.0f && scale != 1.0f)
         attrs[0] = (trmi_attr){.name = "scale", .real = scale, .is_real = true};
-    return trmi_lm_node(b, TRM_OP_TrmEmbed, what, inputs, 2, b->c->hidden, attrs, value_out);
+    return trmi_arch_node(b, TRM_OP_TrmEmbed, what, inputs, 2, b->c->hidden, attrs, value_out);
 }

@@ -77,24 +77,25 @@ struct trm_lm_build {
 };
 
 /* Settles names and prefix: HF or GGUF by the configuration. */
-void trmi_lm_names(trm_lm_build *b, const trmi_names *huggingface, const trmi_names *gguf);
+void trmi_arch_names(trm_lm_build *b, const trmi_names *huggingface, const trmi_names *gguf);
 /* NULL: the family has no such name, or the file no such tensor. suffix: ".weight", ".bias" */
-const trm_weight *trmi_lm_find(trm_lm_build *b, trmi_role role, int64_t expert, const char *suffix);
-void trmi_lm_use(trm_lm_build *b, const trm_weight *w); /* it is not reported as unused */
+const trm_weight *trmi_arch_find(trm_lm_build *b, trmi_role role, int64_t expert,
+                                 const char *suffix);
+void trmi_arch_use(trm_lm_build *b, const trm_weight *w); /* it is not reported as unused */
 /* The same; BAD_FILE where it is missing. */
-TRM_MUST_USE trm_status trmi_lm_want(trm_lm_build *b, trmi_role role, int64_t expert,
-                                     const char *suffix, const trm_weight **weight_out);
+TRM_MUST_USE trm_status trmi_arch_want(trm_lm_build *b, trmi_role role, int64_t expert,
+                                       const char *suffix, const trm_weight **weight_out);
 /* BAD_FILE unless the tensor has these dims. */
-TRM_MUST_USE trm_status trmi_lm_shape(const trm_weight *w, int rank, const int64_t *dims);
+TRM_MUST_USE trm_status trmi_arch_shape(const trm_weight *w, int rank, const int64_t *dims);
 /* The tensor as a constant of the graph, only rows [first, first + count) of its dim 0 (count 0:
  * all). */
-TRM_MUST_USE trm_status trmi_lm_constant(trm_lm_build *b, const trm_weight *w, int64_t first,
-                                         int64_t count, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_constant(trm_lm_build *b, const trm_weight *w, int64_t first,
+                                           int64_t count, int *value_out);
 /* A vector [n] of it as F32, elements [first, first + count). */
-TRM_MUST_USE trm_status trmi_lm_vector(trm_lm_build *b, const trm_weight *w, int64_t n,
-                                       int64_t first, int64_t count, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_vector(trm_lm_build *b, const trm_weight *w, int64_t n,
+                                         int64_t first, int64_t count, int *value_out);
 
-/* Attributes of a new node, for trmi_lm_node. */
+/* Attributes of a new node, for trmi_arch_node. */
 typedef struct trmi_attr {
     const char *name; /* NULL: the end */
     const char *text; /* NULL: a number */
@@ -104,9 +105,9 @@ typedef struct trmi_attr {
 } trmi_attr;
 /* A node "layers.<layer>.<what>" (the layer's part only inside one) with one F32 output of `width`
  * columns and as many rows as its first input; attrs NULL: none. */
-TRM_MUST_USE trm_status trmi_lm_node(trm_lm_build *b, trm_op op, const char *what,
-                                     const int *inputs, int input_count, int64_t width,
-                                     const trmi_attr *attrs, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_node(trm_lm_build *b, trm_op op, const char *what,
+                                       const int *inputs, int input_count, int64_t width,
+                                       const trmi_attr *attrs, int *value_out);
 
 typedef struct trmi_linear {
     trmi_role role;
@@ -115,32 +116,33 @@ typedef struct trmi_linear {
     trmi_bias bias;
     int64_t grain; /* > 0: ranks may share the inputs, cut at multiples of it: the sum is a tree */
 } trmi_linear;
-TRM_MUST_USE trm_status trmi_lm_linear(trm_lm_build *b, int x, const trmi_linear *l,
-                                       int *value_out);
+TRM_MUST_USE trm_status trmi_arch_linear(trm_lm_build *b, int x, const trmi_linear *l,
+                                         int *value_out);
 /* The `unit` of a sum over `inputs`, 0: none. */
-int64_t trmi_lm_unit(int64_t inputs, trm_dtype dtype, int64_t grain);
+int64_t trmi_arch_unit(int64_t inputs, trm_dtype dtype, int64_t grain);
 
 /* Norm of groups of `group` columns of [T, width]. */
-TRM_MUST_USE trm_status trmi_lm_norm(trm_lm_build *b, int x, trmi_role role, int64_t width,
-                                     int64_t group, const char *what, int *value_out);
-TRM_MUST_USE trm_status trmi_lm_add(trm_lm_build *b, int x, int y, const char *what,
-                                    int *value_out);
-TRM_MUST_USE trm_status trmi_lm_act(trm_lm_build *b, int x, int up, const char *act, int64_t width,
-                                    const char *what, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_norm(trm_lm_build *b, int x, trmi_role role, int64_t width,
+                                       int64_t group, const char *what, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_add(trm_lm_build *b, int x, int y, const char *what,
+                                      int *value_out);
+TRM_MUST_USE trm_status trmi_arch_act(trm_lm_build *b, int x, int up, const char *act,
+                                      int64_t width, const char *what, int *value_out);
 /* Rows of a table [rows, hidden] by `ids`: all of it from row `first` on. */
-TRM_MUST_USE trm_status trmi_lm_embed(trm_lm_build *b, int ids, trmi_role role, int64_t rows,
-                                      int64_t first, float scale, const char *what, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_embed(trm_lm_build *b, int ids, trmi_role role, int64_t rows,
+                                        int64_t first, float scale, const char *what,
+                                        int *value_out);
 /* Projections, norms of heads, rotary positions, attention and the output projection. */
-TRM_MUST_USE trm_status trmi_lm_attention(trm_lm_build *b, int x, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_attention(trm_lm_build *b, int x, int *value_out);
 /* Down(act(gate) * up), or down(act(up)) where the family has no gate. */
-TRM_MUST_USE trm_status trmi_lm_feed_forward(trm_lm_build *b, int x, int *value_out);
-TRM_MUST_USE trm_status trmi_lm_experts(trm_lm_build *b, int x, int *value_out); /* moe.c */
+TRM_MUST_USE trm_status trmi_arch_feed_forward(trm_lm_build *b, int x, int *value_out);
+TRM_MUST_USE trm_status trmi_arch_experts(trm_lm_build *b, int x, int *value_out); /* moe.c */
 /* The wanted rows, final norm, head and soft cap: b->output. */
-TRM_MUST_USE trm_status trmi_lm_head(trm_lm_build *b, int x);
+TRM_MUST_USE trm_status trmi_arch_head(trm_lm_build *b, int x);
 /* A whole pre-norm decoder: embedding, layers, head. */
-TRM_MUST_USE trm_status trmi_lm_decoder(trm_lm_build *b);
+TRM_MUST_USE trm_status trmi_arch_decoder(trm_lm_build *b);
 
-static inline int64_t trmi_lm_rotary(const trm_lm_config *c)
+static inline int64_t trmi_arch_rotary(const trm_lm_config *c)
 {
     return c->rotary_dim > 0 ? c->rotary_dim : c->head_dim;
 }
@@ -151,8 +153,8 @@ static inline int64_t trmi_lm_rotary(const trm_lm_config *c)
 TRM_MUST_USE trm_status trmi_rope_frequencies(const trm_lm_config *c, int64_t context, bool local,
                                               float *frequencies, float *scale_out);
 /* The same as a constant of the graph, made once. */
-TRM_MUST_USE trm_status trmi_lm_rope_table(trm_lm_build *b, bool local, int *value_out,
-                                           float *scale_out);
+TRM_MUST_USE trm_status trmi_arch_rope_table(trm_lm_build *b, bool local, int *value_out,
+                                             float *scale_out);
 
 /* Rows of the table (table.c). */
 trm_status trmi_llama_build(trm_lm_build *b);
@@ -163,6 +165,7 @@ trm_status trmi_gemma2_build(trm_lm_build *b);
 trm_status trmi_gemma3_build(trm_lm_build *b);
 trm_status trmi_phi3_build(trm_lm_build *b);
 trm_status trmi_gpt2_build(trm_lm_build *b);
+trm_status trmi_starcoder2_build(trm_lm_build *b);
 trm_status trmi_bert_build(trm_lm_build *b);
 trm_status trmi_roberta_build(trm_lm_build *b);
 

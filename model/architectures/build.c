@@ -29,7 +29,7 @@ static int by_address(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-void trmi_lm_use(trm_lm_build *b, const trm_weight *w)
+void trmi_arch_use(trm_lm_build *b, const trm_weight *w)
 {
     const trm_weight **at =
         bsearch(&w, b->sorted, trm_weights_count(b->weights), sizeof(*b->sorted), by_address);

@@ -46,14 +46,14 @@ static const trmi_names gemma2_gguf = {
 
 trm_status trmi_gemma_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &gemma, &gemma_gguf);
-    return trmi_lm_decoder(b);
+    trmi_arch_names(b, &gemma, &gemma_gguf);
+    return trmi_arch_decoder(b);
 }
 
 trm_status trmi_gemma2_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &gemma2, &gemma2_gguf);
-    return trmi_lm_decoder(b);
+    trmi_arch_names(b, &gemma2, &gemma2_gguf);
+    return trmi_arch_decoder(b);
 }
 
 trm_status trmi_gemma3_build(trm_lm_build *b)

@@ -37,6 +37,6 @@ trm_status trmi_gpt2_build(trm_lm_build *b)
 {
     b->layer_norm = true;
     b->transposed = !b->c->gguf;
-    trmi_lm_names(b, &huggingface, &gguf);
-    return trmi_lm_decoder(b);
+    trmi_arch_names(b, &huggingface, &gguf);
+    return trmi_arch_decoder(b);
 }

@@ -50,6 +50,6 @@ static const trmi_names gguf = {
 
 trm_status trmi_llama_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &huggingface, &gguf);
-    return trmi_lm_decoder(b);
+    trmi_arch_names(b, &huggingface, &gguf);
+    return trmi_arch_decoder(b);
 }

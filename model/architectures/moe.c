@@ -2,8 +2,6 @@
  * a tensor for each expert, GGUF one [experts, ..] for all of them. */
 #include "model/architectures/blocks.h"
 
-#include "model/graph.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -81,17 +79,17 @@ static trm_status experts_weight(trm_lm_build *b, trmi_role role, int64_t rows, 
     trm_status st = TRM_OK;
 
     if (strchr(star + 1, '*') == NULL) {
-        TRM_CHECK(trmi_lm_want(b, role, 0, ".weight", &w));
-        TRM_CHECK(trmi_lm_shape(w, 3, dims));
-        return trmi_lm_constant(b, w, 0, 0, value_out);
+        TRM_CHECK(trmi_arch_want(b, role, 0, ".weight", &w));
+        TRM_CHECK(trmi_arch_shape(w, 3, dims));
+        return trmi_arch_constant(b, w, 0, 0, value_out);
     }
     values = (int *)trm_malloc((size_t)b->c->experts, sizeof(int));
     if (values == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "%lld experts", (long long)b->c->experts);
     for (int64_t e = 0; e < b->c->experts; e++) {
-        TRM_TRY(st, trmi_lm_want(b, role, e, ".weight", &w), done);
-        TRM_TRY(st, trmi_lm_shape(w, 2, dims + 1), done);
-        TRM_TRY(st, trmi_lm_constant(b, w, 0, 0, &values[e]), done);
+        TRM_TRY(st, trmi_arch_want(b, role, e, ".weight", &w), done);
+        TRM_TRY(st, trmi_arch_shape(w, 2, dims + 1), done);
+        TRM_TRY(st, trmi_arch_constant(b, w, 0, 0, &values[e]), done);
     }
     snprintf(name, sizeof(name), "layers.%lld.experts.%s", (long long)b->layer,
              role == TRMI_EXPERT_GATE ? "gate"
@@ -103,7 +101,7 @@ done:
     return st;
 }
 
-trm_status trmi_lm_experts(trm_lm_build *b, int x, int *value_out)
+trm_status trmi_arch_experts(trm_lm_build *b, int x, int *value_out)
 {
     const trm_lm_config *c = b->c;
     trmi_linear router = {.role = TRMI_ROUTER, .outputs = c->experts, .inputs = c->hidden};
@@ -117,21 +115,21 @@ trm_status trmi_lm_experts(trm_lm_build *b, int x, int *value_out)
 
     if (b->names->of[TRMI_ROUTER] == NULL)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s with experts", c->source_name);
-    TRM_CHECK(trmi_lm_linear(b, x, &router, &inputs[1]));
+    TRM_CHECK(trmi_arch_linear(b, x, &router, &inputs[1]));
     TRM_CHECK(experts_weight(b, TRMI_EXPERT_GATE, f, c->hidden, &inputs[2]));
     TRM_CHECK(experts_weight(b, TRMI_EXPERT_UP, f, c->hidden, &inputs[3]));
     TRM_CHECK(experts_weight(b, TRMI_EXPERT_DOWN, c->hidden, f, &inputs[4]));
-    return trmi_lm_node(b, TRM_OP_TrmExperts, "experts", inputs, 5, c->hidden, attrs, value_out);
+    return trmi_arch_node(b, TRM_OP_TrmExperts, "experts", inputs, 5, c->hidden, attrs, value_out);
 }
 
 trm_status trmi_mixtral_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &mixtral, &gguf);
-    return trmi_lm_decoder(b);
+    trmi_arch_names(b, &mixtral, &gguf);
+    return trmi_arch_decoder(b);
 }
 
 trm_status trmi_qwen3moe_build(trm_lm_build *b)
 {
-    trmi_lm_names(b, &qwen3moe, &gguf);
-    return trmi_lm_decoder(b);
+    trmi_arch_names(b, &qwen3moe, &gguf);
+    return trmi_arch_decoder(b);
 }

@@ -149,7 +149,7 @@ static trm_status check(const trm_lm_config *c, double *factor_out)
 trm_status trmi_rope_frequencies(const trm_lm_config *c, int64_t context, bool local,
                                  float *frequencies, float *scale_out)
 {
-    int64_t rotary = trmi_lm_rotary(c);
+    int64_t rotary = trmi_arch_rotary(c);
     double base = local ? c->rope_local_theta : c->rope_theta, factor = 1.0, longer;
 
     *scale_out = 1.0f;

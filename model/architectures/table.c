@@ -20,6 +20,8 @@ static const trm_architecture table[] = {
      trmi_gemma3_build},
     {"phi3", NAMES("Phi3ForCausalLM"), NAMES("phi3"), false, trmi_phi3_build},
     {"gpt2", NAMES("GPT2LMHeadModel", "GPT2Model"), NAMES("gpt2"), false, trmi_gpt2_build},
+    {"starcoder2", NAMES("Starcoder2ForCausalLM"), NAMES("starcoder2"), false,
+     trmi_starcoder2_build},
     {"bert", NAMES("BertModel", "BertForSequenceClassification", "BertForMaskedLM"), NAMES("bert"),
      true, trmi_bert_build},
     {"roberta",

@@ -14,6 +14,9 @@ static const trmi_hf_keys llama_keys = {
 static const trmi_hf_keys gemma_keys = {
     "num_hidden_layers",       "hidden_size",  "intermediate_size", "num_attention_heads",
     "max_position_embeddings", "rms_norm_eps", "hidden_activation"};
+static const trmi_hf_keys starcoder2_keys = {
+    "num_hidden_layers",       "hidden_size",  "intermediate_size", "num_attention_heads",
+    "max_position_embeddings", "norm_epsilon", "hidden_act"};
 static const trmi_hf_keys gpt2_keys = {"n_layer",
                                        "n_embd",
                                        "n_inner",
@@ -32,7 +35,7 @@ bool trmi_hf_null(const trmi_hf_source *s, const char *key)
 
 trm_status trmi_hf_int(const trmi_hf_source *s, const char *key, int64_t low, int64_t *out)
 {
-    return trmi_json_int(s->name, s->root, key, low, TRMI_HF_SIZE_MAX, out);
+    return trmi_lm_json_int(s->name, s->root, key, low, TRMI_HF_SIZE_MAX, out);
 }
 
 /* A setting that only false is built for. */
@@ -40,7 +43,7 @@ static trm_status refuse_true(const trmi_hf_source *s, const char *key)
 {
     bool on = false;
 
-    TRM_CHECK(trmi_json_bool(s->name, s->root, key, &on));
+    TRM_CHECK(trmi_lm_json_bool(s->name, s->root, key, &on));
     return on ? trm_fail(TRM_ERR_UNSUPPORTED, "'%s': \"%s\": true is not supported", s->name, key)
               : TRM_OK;
 }
@@ -92,7 +95,7 @@ static trm_status read_switch(const trmi_hf_source *s, trm_lm_config *c)
 {
     bool on = false;
 
-    TRM_CHECK(trmi_json_bool(s->name, s->root, "use_sliding_window", &on));
+    TRM_CHECK(trmi_lm_json_bool(s->name, s->root, "use_sliding_window", &on));
     if (!on)
         c->window = 0;
     return TRM_OK;
@@ -102,7 +105,7 @@ static trm_status read_switch(const trmi_hf_source *s, trm_lm_config *c)
 
 static trm_status more_llama(const trmi_hf_source *s, trm_lm_config *c)
 {
-    return trmi_json_bool(s->name, s->root, "mlp_bias", &c->mlp_bias);
+    return trmi_lm_json_bool(s->name, s->root, "mlp_bias", &c->mlp_bias);
 }
 
 static trm_status more_mixtral(const trmi_hf_source *s, trm_lm_config *c)
@@ -144,7 +147,7 @@ static trm_status more_qwen3_moe(const trmi_hf_source *s, trm_lm_config *c)
     TRM_CHECK(trmi_hf_int(s, "num_experts_per_tok", 1, &c->experts_used));
     TRM_CHECK(trmi_hf_int(s, "moe_intermediate_size", 1, &c->expert_feed_forward));
     TRM_CHECK(trmi_hf_int(s, "decoder_sparse_step", 1, &c->experts_every));
-    TRM_CHECK(trmi_json_bool(s->name, s->root, "norm_topk_prob", &c->experts_normalize));
+    TRM_CHECK(trmi_lm_json_bool(s->name, s->root, "norm_topk_prob", &c->experts_normalize));
     if (json_array_size(json_object_get(s->root, "mlp_only_layers")) > 0)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "'%s': \"mlp_only_layers\" is not empty: single layers without experts are "
@@ -158,7 +161,7 @@ static trm_status read_softcap(const trmi_hf_source *s, const char *key, double 
 {
     double cap = trmi_hf_null(s, key) ? 0 : otherwise;
 
-    TRM_CHECK(trmi_json_float(s->name, s->root, key, 0, 1e9, &cap));
+    TRM_CHECK(trmi_lm_json_float(s->name, s->root, key, 0, 1e9, &cap));
     *out = (float)cap;
     return TRM_OK;
 }
@@ -169,7 +172,7 @@ static trm_status more_gemma(const trmi_hf_source *s, trm_lm_config *c, double a
     double scalar = 256;
 
     TRM_CHECK(refuse_true(s, "use_bidirectional_attention"));
-    TRM_CHECK(trmi_json_float(s->name, s->root, "query_pre_attn_scalar", 1e-6, 1e9, &scalar));
+    TRM_CHECK(trmi_lm_json_float(s->name, s->root, "query_pre_attn_scalar", 1e-6, 1e9, &scalar));
     c->attention_scale = (float)(1 / sqrt(scalar));
     TRM_CHECK(read_softcap(s, "attn_logit_softcapping", attention_cap, &c->attention_softcap));
     TRM_CHECK(read_softcap(s, "final_logit_softcapping", logit_cap, &c->logit_softcap));
@@ -219,9 +222,18 @@ static trm_status more_gpt2(const trmi_hf_source *s, trm_lm_config *c)
 
     TRM_CHECK(refuse_true(s, "scale_attn_by_inverse_layer_idx"));
     TRM_CHECK(refuse_true(s, "add_cross_attention"));
-    TRM_CHECK(trmi_json_bool(s->name, s->root, "scale_attn_weights", &scaled));
+    TRM_CHECK(trmi_lm_json_bool(s->name, s->root, "scale_attn_weights", &scaled));
     if (!scaled)
         c->attention_scale = 1;
+    return TRM_OK;
+}
+
+static trm_status more_starcoder2(const trmi_hf_source *s, trm_lm_config *c)
+{
+    bool biased = true;
+
+    TRM_CHECK(trmi_lm_json_bool(s->name, s->root, "use_bias", &biased));
+    c->attention_bias = c->output_bias = c->mlp_bias = biased;
     return TRM_OK;
 }
 
@@ -260,7 +272,7 @@ static trm_status more_bert(const trmi_hf_source *s, trm_lm_config *c)
 {
     const char *positions = "absolute", *at = strstr(c->source_name, "ForSequenceClassification");
 
-    TRM_CHECK(trmi_json_text(s->name, s->root, "position_embedding_type", &positions));
+    TRM_CHECK(trmi_lm_json_text(s->name, s->root, "position_embedding_type", &positions));
     if (strcmp(positions, "absolute") != 0)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "'%s': \"position_embedding_type\": '%.60s'; supported is absolute",
@@ -535,6 +547,27 @@ static const trmi_hf_family families[] = {
      .eos = 50256,
      .pad = -1,
      .more = more_gpt2},
+    {.prefix = "Starcoder2",
+     .model_type = "starcoder2",
+     .class_name = "Starcoder2ForCausalLM",
+     .keys = &starcoder2_keys,
+     .layers = 30,
+     .hidden = 3072,
+     .feed_forward = 12288,
+     .heads = 24,
+     .kv_heads = 2,
+     .vocabulary = 49152,
+     .context = 4096,
+     .epsilon = 1e-5,
+     .activation = "gelu_pytorch_tanh",
+     .tied = true,
+     .bias = TRMI_BIAS_BY_ALL,
+     .theta = 1e4,
+     .rope = TRMI_ROPE_PLAIN,
+     .bos = 50256,
+     .eos = 50256,
+     .pad = -1,
+     .more = more_starcoder2},
     {.prefix = "Bert",
      .model_type = "bert",
      .class_name = "BertModel",

@@ -84,14 +84,14 @@ static bool has_tensor(const source *s, const char *name)
 
 /* ---- rotary embeddings ---- */
 
-/* The factors of a tensor as doubles, from trm_malloc; NULL and OK where it is absent. */
+/* The factors of a tensor as doubles, from trm_malloc; OK and nothing changes where it is absent.
+ */
 static trm_status read_factors(const source *s, const char *name, double **values_out,
                                int64_t *count_out)
 {
     const trm_weight *w = trm_weights_find(s->g->weights, name);
     size_t n;
 
-    *values_out = NULL;
     if (w == NULL)
         return TRM_OK;
     if (w->desc.dtype != TRM_DTYPE_F32 || w->desc.rank != 1 || w->desc.dims[0] > 1 << 16 ||
@@ -116,12 +116,12 @@ static trm_status read_rope_freqs(const source *s, trm_lm_config *c)
 {
     int64_t n = 0;
 
-    TRM_CHECK(read_factors(s, "rope_freqs.weight", &c->rope_short, &n));
-    if (c->rope_short == NULL)
-        return TRM_OK;
+    if (!has_tensor(s, "rope_freqs.weight"))
+        return TRM_OK; /* what LongRoPE has set stays */
     if (c->rope_scaling != TRM_ROPE_NONE)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "'%s': tensor 'rope_freqs.weight' and rope.scaling.type at once", s->path);
+    TRM_CHECK(read_factors(s, "rope_freqs.weight", &c->rope_short, &n));
     TRM_CHECK(read_factors(s, "rope_freqs.weight", &c->rope_long, &n));
     c->rope_factor_count = n;
     c->rope_scaling = TRM_ROPE_LONGROPE;
@@ -307,6 +307,14 @@ static trm_status more_gpt2(const source *s, trm_lm_config *c)
     return TRM_OK;
 }
 
+static trm_status more_starcoder2(const source *s, trm_lm_config *c)
+{
+    c->attention_bias = c->output_bias = c->mlp_bias = true;
+    snprintf(c->activation, sizeof(c->activation), "gelu_tanh");
+    TRM_CHECK(read_window(s, 0, 0, c));
+    return read_rope(s, false, c);
+}
+
 static trm_status more_bert(const source *s, trm_lm_config *c)
 {
     static const char *const names[] = {"", "mean", "cls", "last"};
@@ -334,9 +342,11 @@ static const struct family {
     bool layer_norm; /* else RMS */
     trm_status (*more)(const source *s, trm_lm_config *c);
 } families[] = {
-    {"llama", false, more_llama},    {"qwen2", false, more_qwen2},  {"qwen3", false, more_qwen3},
-    {"qwen3moe", false, more_qwen3}, {"gemma", false, more_gemma1}, {"gemma2", false, more_gemma2},
-    {"gemma3", false, more_gemma3},  {"phi3", false, more_phi3},    {"gpt2", true, more_gpt2},
+    {"llama", false, more_llama},   {"qwen2", false, more_qwen2},
+    {"qwen3", false, more_qwen3},   {"qwen3moe", false, more_qwen3},
+    {"gemma", false, more_gemma1},  {"gemma2", false, more_gemma2},
+    {"gemma3", false, more_gemma3}, {"phi3", false, more_phi3},
+    {"gpt2", true, more_gpt2},      {"starcoder2", true, more_starcoder2},
     {"bert", true, more_bert},
 };
 

@@ -155,13 +155,18 @@ typedef struct trm_language {
     char *path;
     bool gguf_file;
     trm_lm_config config;
-    trm_gguf *gguf;            /* NULL: a folder */
-    trm_weights *weights;      /* borrowed from gguf, or owned */
-    trm_tokenizer *tokenizer;  /* NULL: none was found, or not asked for */
-    trm_template *chat;        /* NULL: the model has none */
-    char *chat_text;           /* its source */
+    trm_gguf *gguf;           /* NULL: a folder */
+    trm_weights *weights;     /* borrowed from gguf, or owned */
+    trm_tokenizer *tokenizer; /* NULL: none was found, or not asked for */
+    trm_template *chat;       /* NULL: the model has none, or one that is not understood, which was
+                                 logged (compile chat_text for the reason) */
+    char *chat_text;          /* its source; NULL: none */
+    trm_template *chat_tools; /* for requests with tools ("tool_use"); NULL: chat is for them too */
+    char *chat_tools_text;
     char *bos_text, *eos_text; /* what the template sees; may be NULL */
     bool encoder;              /* embeddings or classification instead of generation */
+    int64_t context;           /* tokens of a sequence, by the options */
+    trm_dtype dtype;           /* of the options */
     trm_graph *graph;          /* built; constants stay in the files */
 } trm_language;
 
@@ -173,8 +178,8 @@ typedef struct trm_language_options {
                         NONE: as stored, fp32 activations */
     const char *chat_template; /* a file's path instead of the model's own; NULL */
 } trm_language_options;
-/* Whether MODEL looks like a language model: a folder with config.json, a .gguf or .safetensors
- * file. Never fails. */
+/* Whether MODEL looks like a language model: a folder with config.json (unless all it holds is an
+ * ONNX network), a .gguf or .safetensors file. Never fails. */
 bool trm_language_is(const char *path);
 /* Opens MODEL and builds the graph: inputs "tokens" [T] I32, "positions" [T] I32, "step" [1] I64,
  * "rows" [R] I32 (encoders: "token_types" [T] I32 where there are any, no rows); output "logits"
@@ -184,7 +189,8 @@ bool trm_language_is(const char *path);
 TRM_MUST_USE trm_status trm_language_open(const char *path, const trm_language_options *options,
                                           trm_language **language_out);
 void trm_language_close(trm_language *l); /* takes NULL */
-/* A hash of what decides its numbers, as trm_package_identity. */
+/* A hash of what decides its numbers, as trm_package_identity: the weights' files, the
+ * configuration and the options. The tokenizer and the chat template do not count. */
 TRM_MUST_USE trm_status trm_language_identity(const trm_language *l, uint64_t *hash_out);
 
 #ifdef __cplusplus

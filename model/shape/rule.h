@@ -184,6 +184,17 @@ TRMI_RULE(scan);
 TRMI_RULE(all_gather);
 TRMI_RULE(shard);
 TRMI_RULE(all_to_all);
+/* language.c */
+TRMI_RULE(lm_embed);
+TRMI_RULE(lm_norm);
+TRMI_RULE(lm_linear);
+TRMI_RULE(lm_rope);
+TRMI_RULE(lm_attention);
+TRMI_RULE(lm_gated);
+TRMI_RULE(lm_experts);
+TRMI_RULE(lm_rows);
+TRMI_RULE(lm_pool);
+TRMI_RULE(lm_reduce_tree);
 #undef TRMI_RULE
 
 /* Spatial window geometry, shared by conv.c and pool.c. */

@@ -188,6 +188,16 @@ static const trm_shape_rule rules[TRM_OP_COUNT] = {
     [TRM_OP_TrmReduceScatter] = trmi_rule_shard,
     [TRM_OP_TrmShard] = trmi_rule_shard,
     [TRM_OP_TrmAllToAll] = trmi_rule_all_to_all,
+    [TRM_OP_TrmEmbed] = trmi_rule_lm_embed,
+    [TRM_OP_TrmNorm] = trmi_rule_lm_norm,
+    [TRM_OP_TrmLinear] = trmi_rule_lm_linear,
+    [TRM_OP_TrmRope] = trmi_rule_lm_rope,
+    [TRM_OP_TrmPagedAttention] = trmi_rule_lm_attention,
+    [TRM_OP_TrmGated] = trmi_rule_lm_gated,
+    [TRM_OP_TrmExperts] = trmi_rule_lm_experts,
+    [TRM_OP_TrmRows] = trmi_rule_lm_rows,
+    [TRM_OP_TrmPool] = trmi_rule_lm_pool,
+    [TRM_OP_TrmReduceTree] = trmi_rule_lm_reduce_tree,
 };
 
 trm_shape_rule trm_shape_rule_get(trm_op op)

@@ -9,7 +9,8 @@ static trmi_call rest_of(const trmi_call *call, size_t skip, const char *what)
     trmi_call rest = *call;
 
     rest.what = what;
-    rest.items += skip;
+    if (skip > 0)
+        rest.items += skip;
     rest.count -= skip;
     return rest;
 }
@@ -19,7 +20,7 @@ static trm_status map_attribute(trmi_run *r, const trmi_list *list, const trmi_c
 {
     trmi_value args[2];
 
-    TRM_CHECK(trmi_bind(r, call, "attribute default", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "attribute default", 1, args));
     for (size_t i = 0; i < list->count; i++) {
         trmi_value v;
 

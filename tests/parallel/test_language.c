@@ -285,7 +285,8 @@ static void check_tree(const divided *d, const spmd_rank *ranks, int node)
 }
 
 /* Heads add up, and each query head finds its key head here. */
-static void check_heads(const divided *d, const spmd_rank *ranks, int node, const lm_shape *shape)
+static void check_heads(const divided *d, const spmd_rank *ranks, int node, const char *how,
+                        const lm_shape *shape)
 {
     int64_t heads = 0, group = shape->heads / shape->kv;
 
@@ -300,11 +301,19 @@ static void check_heads(const divided *d, const spmd_rank *ranks, int node, cons
         ck_assert_int_eq(g->values[n->inputs[0]].desc.dims[1], mine * shape->head);
         ck_assert_int_eq(g->values[n->inputs[1]].desc.dims[1], kv * shape->head);
         ck_assert_int_eq(g->values[n->outputs[0]].desc.dims[1], mine * shape->head);
-        if (kv == shape->kv && d->s->ranks > 1)
+        if (strcmp(how, "query heads") == 0) {
+            const trm_node *keys = &g->nodes[g->values[n->inputs[1]].producer];
+            int64_t begin = trm_tensor_get_i64(&g->values[keys->inputs[1]].desc, 0);
+
+            /* just the key heads that are read */
             ck_assert_int_eq(first, heads);
-        else
+            ck_assert_int_eq(kv, (first + mine - 1) / group - first / group + 1);
+            ck_assert_int_eq(keys->op, TRM_OP_Slice);
+            ck_assert_int_eq(begin, first / group * shape->head);
+        } else {
             ck_assert_int_eq(first, 0);
-        ck_assert_int_lt((first + mine - 1) / group, kv);
+            ck_assert_int_eq(mine, kv * group);
+        }
         heads += mine;
     }
     ck_assert_int_eq(heads, shape->heads);
@@ -316,7 +325,11 @@ START_TEST(every_rank)
     int count = group_sizes[_i / SHAPES], trees = 0, attention = 0;
     divided d = divide(&shape, count);
     spmd_rank ranks[SPMD_RANKS_MAX] = {{0}};
+    const char *how = "";
 
+    for (int n = 0; n < d.m.g->node_count; n++)
+        if (d.m.g->nodes[n].op == TRM_OP_TrmPagedAttention)
+            how = name_at(&d, n);
     for (int r = 0; r < count; r++)
         ck_assert_msg(trm_lower(d.s, d.strategy, r, &ranks[r].g) == TRM_OK, "%s: rank %d: %s",
                       shape.name, r, trm_message());
@@ -332,7 +345,7 @@ START_TEST(every_rank)
             trees++;
         }
         if (op == TRM_OP_TrmPagedAttention) {
-            check_heads(&d, ranks, n, &shape);
+            check_heads(&d, ranks, n, how, &shape);
             attention++;
         }
     }

@@ -69,7 +69,7 @@ START_TEST(cache_in_the_ledger)
         int64_t kv; /* of the last shard */
         int64_t heads, kv_heads;
     } rows[] = {{1, 1, 4, 8, 4}, {2, 1, 2, 8, 4}, {3, 1, 2, 8, 4}, {4, 1, 1, 8, 4},
-                {2, 2, 2, 8, 4}, {1, 4, 4, 8, 4}, {8, 1, 2, 8, 2}}; /* all of them where query heads
+                {2, 2, 2, 8, 4}, {1, 4, 4, 8, 4}, {8, 1, 1, 8, 2}}; /* all of them where query heads
                                                                        are cut */
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -233,7 +233,7 @@ int trm_lm_grid(int count)
 {
     int step = 1;
 
-    while (count > 8 * step)
+    while (count > 16 * step)
         step *= 2;
     return (count + step - 1) / step * step;
 }
