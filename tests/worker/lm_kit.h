@@ -63,6 +63,16 @@ static inline void lm_build(lm *m, int64_t context)
     OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
 }
 
+/* Heads of a layer's keys and values on this rank: the graph says it. 0: the layer is not here. */
+static inline int64_t lm_kv_heads(const lm *m, int64_t layer)
+{
+    for (int n = 0; n < m->graph->node_count; n++)
+        if (m->graph->nodes[n].op == TRM_OP_TrmPagedAttention &&
+            trm_attr_int(&m->graph->nodes[n].attrs, "layer", 0) == layer)
+            return trm_attr_int(&m->graph->nodes[n].attrs, "kv_heads", 0);
+    return 0;
+}
+
 static inline void lm_cache(lm *m, int32_t tokens)
 {
     const trm_lm_config *c = &m->config;
@@ -77,8 +87,8 @@ static inline void lm_cache(lm *m, int32_t tokens)
     for (int64_t l = 0; l < c->layers; l++) {
         trm_kv_layer *k = &m->layers[l];
 
-        k->page_bytes = trm_kv_page_bytes(c->kv_heads, c->head_dim, m->kv_dtype);
-        k->pages = trm_aligned_malloc(k->page_bytes * (size_t)m->page_count);
+        k->page_bytes = trm_kv_page_bytes(lm_kv_heads(m, l), c->head_dim, m->kv_dtype);
+        k->pages = trm_aligned_malloc(k->page_bytes * (size_t)m->page_count + 1);
         ck_assert_ptr_nonnull(k->pages);
         memset(k->pages, 0xff, k->page_bytes * (size_t)m->page_count); /* NaN: nobody reads ahead */
     }
