@@ -135,8 +135,9 @@ typedef struct trmi_lm_x {
 #define TRMI_LM_QUANT_TYPES(X)                                                                     \
     X(q4_0, Q4_0)                                                                                  \
     X(q4_1, Q4_1)                                                                                  \
-    X(q5_0, Q5_0) X(q5_1, Q5_1) X(q8_0, Q8_0) X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K)            \
-        X(q5_k, Q5_K) X(q6_k, Q6_K)
+    X(q5_0, Q5_0)                                                                                  \
+    X(q5_1, Q5_1) X(q8_0, Q8_0) X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K) X(q5_k, Q5_K)            \
+        X(q6_k, Q6_K)
 #define TRMI_LM_QUANT_DECLARE(name, type)                                                          \
     size_t trmi_lm_quant_panel_##name(size_t k);                                                   \
     void trmi_lm_quant_pack_##name(const void *const *rows, size_t k, size_t k_offset, void *panel);
