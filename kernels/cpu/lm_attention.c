@@ -304,8 +304,8 @@ static void attend_sequences(attention_job *job)
     trm_team_for(tokens, 1 + WRITES_OF_THREAD / row, write_range, job);
     job->queries_max = QUERIES;
     job->cost = walk(job, NULL, NULL);
-    job->parts = 1 + job->cost * (1 + k->head_dim / 64) / WORK_OF_THREAD;
-    job->parts = job->parts < k->threads ? job->parts : k->threads;
+    /* all threads or none: OpenMP's team is made anew when its size changes */
+    job->parts = job->cost * (1 + k->head_dim / 64) < 2 * WORK_OF_THREAD ? 1 : k->threads;
     if (pairs * ((most + QUERIES - 1) / QUERIES) < job->parts) { /* smaller tasks, one a thread */
         size_t each = (job->parts + pairs - 1) / pairs;
 
