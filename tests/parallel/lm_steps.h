@@ -74,6 +74,7 @@ static inline void cache_step(cache *c, const batch *b)
 
 typedef struct feed { /* inputs "tokens", "positions", "step", "rows" */
     int32_t tokens[32], positions[32], rows[SEQUENCES];
+    int64_t step[SEQUENCES]; /* the address; as many as there are sequences */
     trm_tensor at[4];
 } feed;
 
@@ -93,7 +94,10 @@ static inline void feed_step(feed *f, const batch *b, const lm_shape *s, cache *
     lm_descs(b->padded, b->count, f->at);
     f->at[0].data = f->tokens;
     f->at[1].data = f->positions;
-    f->at[2].data = &c->address;
+    f->at[2].data = f->step;
+    f->step[0] = c->address;
+    if (s->encoder)
+        f->at[2].dims[0] = b->count;
     f->at[3].data = f->rows;
 }
 

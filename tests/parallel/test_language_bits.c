@@ -1,6 +1,5 @@
 /* Language models in every layout give the bits that one rank gives: the graphs of all ranks in
  * lockstep, stages one after another, over several steps with a paged cache. */
-#include "kernels/cpu/cpu.h"
 #include "tests/parallel/lm_steps.h"
 
 #define STAGES_MAX 4
@@ -164,6 +163,7 @@ static const lm_shape shapes[] = {
      .ffn = 416,
      .vocabulary = 64,
 
+     .tied = true,
      .weights = TRM_DTYPE_Q4_0},
     {.name = "q8_0",
      .heads = 8,
@@ -211,6 +211,27 @@ static const lm_shape shapes[] = {
      .top_k = 2,
      .groups = 8,
      .weights = TRM_DTYPE_Q8_0},
+    {.name = "encoder",
+     .heads = 6,
+     .kv = 6,
+     .head = 32,
+     .hidden = 96,
+     .ffn = 384,
+     .vocabulary = 64,
+     .biased = true,
+     .encoder = true,
+     .weights = TRM_DTYPE_F32},
+    {.name = "encoder with lengths of one",
+     .heads = 4,
+     .kv = 4,
+     .head = 32,
+     .hidden = 64,
+     .ffn = 192,
+     .vocabulary = 64,
+     .biased = true,
+     .encoder = true,
+     .tied = true,
+     .weights = TRM_DTYPE_F16},
 };
 #define SHAPES ((int)(sizeof(shapes) / sizeof(shapes[0])))
 
@@ -251,14 +272,14 @@ START_TEST(bits)
     int *strategy;
     net m;
 
-    if (s.experts > 0 && trmi_cpu_kernel(TRM_OP_TrmExperts) == NULL)
-        return;
     s.layers = 2;
     m = lm_open(&s, (uint64_t)_i + 3);
     ck_assert_int_eq(trm_arena_create(0, &arena), TRM_OK);
     descs = trm_calloc((size_t)m.g->value_count + 1, sizeof(trm_tensor));
     strategy = trm_calloc((size_t)m.g->node_count + 1, sizeof(int));
     lm_descs(6, 3, inputs);
+    if (s.encoder)
+        inputs[2].dims[0] = SEQUENCES;
     ck_assert_msg(trm_shapes_bind(m.g, inputs, arena, descs) == TRM_OK, "%s", trm_message());
     replica_open(&p, m.g, NULL, NULL, 1, kv_dtype);
     for (int i = 0; i < STEPS; i++) {

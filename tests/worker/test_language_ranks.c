@@ -38,6 +38,18 @@ static const lm_shape shapes[] = {
      .layers = 2,
      .window = 20,
      .weights = TRM_DTYPE_Q8_0},
+    {.name = "experts",
+     .heads = 8,
+     .kv = 4,
+     .head = 32,
+     .hidden = 64,
+     .ffn = 64,
+     .vocabulary = 50,
+     .layers = 2,
+     .experts = 20,
+     .top_k = 3,
+     .groups = 10,
+     .weights = TRM_DTYPE_BF16},
 };
 
 typedef struct runner {
