@@ -172,7 +172,11 @@ static void attend_block(const attention_job *job, const task *t, size_t block, 
         index = index < page_first ? page_first : index > page_last ? page_last : index;
         tile.keys[p] = page_of(job, t->q, t->base, index, 0, t->c);
         tile.values[p] = page_of(job, t->q, t->base, index, 1, t->c);
+        index = (block + 1) * TRMI_LM_BLOCK_PAGES + p;
+        if (index <= page_last)
+            tile.next[p] = page_of(job, t->q, t->base, index, 0, t->c);
     }
+    tile.ahead = true;
     for (size_t at = 0; at < queries; at += per) {
         size_t n = queries - at < per ? queries - at : per;
         bool any = false;
@@ -195,6 +199,8 @@ static void attend_block(const attention_job *job, const task *t, size_t block, 
         tile.top = top + at;
         tile.sum = sum + at;
         job->attend(&tile);
+        tile.ahead = false;
+        memset(tile.next, 0, sizeof(tile.next));
     }
 }
 

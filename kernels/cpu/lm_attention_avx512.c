@@ -15,6 +15,8 @@
 #define V_FMA _mm512_fmadd_ps
 #define V_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define V_BF16(p) bf16((_mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define TOP_OF(v) _mm512_reduce_max_ps(_mm512_loadu_ps(v))
+#define SUM_OF(v) _mm512_reduce_add_ps(_mm512_loadu_ps(v))
 #define V_TAIL(kind, p, n) load_tail((kind) == KV_F32 ? 0 : (kind) == KV_F16 ? 1 : 2, (p), (n))
 
 static inline __m512 bf16(__m256i h)

@@ -17,11 +17,29 @@ typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
 #define V_FMA(a, b, c) ((a) * (b) + (c))
 #define V_F16(p) load_tail(1, (p), 4)
 #define V_BF16(p) load_tail(2, (p), 4)
+#define TOP_OF(v) top_of(v)
+#define SUM_OF(v) sum_of(v)
 #define V_TAIL(kind, p, n) load_tail((kind) == KV_F32 ? 0 : (kind) == KV_F16 ? 1 : 2, (p), (n))
 
 static inline vec4 set1(float x)
 {
     return (vec4){x, x, x, x};
+}
+
+static inline float top_of(float *v)
+{
+    for (int w = 8; w > 0; w /= 2)
+        for (int i = 0; i < w; i++)
+            v[i] = v[i] > v[i + w] ? v[i] : v[i + w];
+    return v[0];
+}
+
+static inline float sum_of(float *v)
+{
+    for (int w = 8; w > 0; w /= 2)
+        for (int i = 0; i < w; i++)
+            v[i] += v[i + w];
+    return v[0];
 }
 
 static inline vec4 load_tail(int kind, const void *p, int n)

@@ -46,6 +46,10 @@ ALWAYS void scores(const trmi_lm_tile *t, const enum kv_kind kind, const int row
         for (size_t d = 0; d < dims; d++) {
             VEC k[QK_PAGES * PAGE_VECTORS];
 
+            if (t->ahead)
+                for (int p = 0; p < QK_PAGES; p++)
+                    __builtin_prefetch((const char *)t->values[page + p] + d * step);
+
             for (int v = 0; v < QK_PAGES * PAGE_VECTORS; v++)
                 k[v] = load(kind, keys[v / PAGE_VECTORS] + d * step +
                                       (size_t)(v % PAGE_VECTORS) * LANES * kv_bytes(kind));
@@ -62,6 +66,14 @@ ALWAYS void scores(const trmi_lm_tile *t, const enum kv_kind kind, const int row
     }
 }
 
+static __attribute__((noinline)) void soften(float *s, float scale, float cap)
+{
+    const float inverse = 1.0f / cap;
+
+    for (int j = 0; j < TRMI_LM_BLOCK; j++)
+        s[j] = cap * trmi_tanh(s[j] * scale * inverse);
+}
+
 /* e^x for x <= 0; what would be subnormal is zero. */
 static inline float exp_below(float x)
 {
@@ -73,39 +85,51 @@ static inline float exp_below(float x)
     return x < -87.0f ? 0.0f : p;
 }
 
-/* Scores of query r become weights e^(score - top), zero where it does not see; returns what its
- * output so far is to be multiplied by. */
-static float weigh(const trmi_lm_tile *t, int r, float *s)
+/* Scores become weights e^(score - top), zero where a query does not see; alpha[r]: what its output
+ * so far is to be multiplied by. Sums run in 16 lanes of position % 16, folded by SUM_OF. Stages go
+ * over all rows, so that one row's latencies hide behind another's work. */
+ALWAYS void weigh(const trmi_lm_tile *t, const int rows, float (*s)[TRMI_LM_BLOCK], float *alpha)
 {
-    const int first = t->first[r], last = t->last[r];
     const float scale = t->scale, cap = t->cap;
-    float fold[TRMI_LM_BLOCK], top, base, alpha;
+    float base[TRMI_LM_TILE];
 
-    if (cap > 0.0f) {
-        const float inverse = 1.0f / cap;
+    for (int r = 0; r < rows; r++) {
+        const int first = t->first[r], last = t->last[r];
+        float fold[TRM_KV_PAGE], top;
 
+        if (cap > 0.0f)
+            soften(s[r], scale, cap);
+        else
+            for (int j = 0; j < TRMI_LM_BLOCK; j++)
+                s[r][j] *= scale;
         for (int j = 0; j < TRMI_LM_BLOCK; j++)
-            s[j] = cap * trmi_tanh(s[j] * scale * inverse);
-    } else {
-        for (int j = 0; j < TRMI_LM_BLOCK; j++)
-            s[j] *= scale;
+            s[r][j] = j >= first && j < last ? s[r][j] : -INFINITY;
+        for (int j = 0; j < TRM_KV_PAGE; j++) {
+            float a = s[r][j], b = s[r][j + TRM_KV_PAGE];
+            float c = s[r][j + 2 * TRM_KV_PAGE], d = s[r][j + 3 * TRM_KV_PAGE];
+
+            a = a > b ? a : b;
+            c = c > d ? c : d;
+            fold[j] = a > c ? a : c;
+        }
+        top = TOP_OF(fold);
+        top = t->top[r] > top ? t->top[r] : top;
+        base[r] = top > -INFINITY ? top : 0.0f;
+        alpha[r] = t->top[r] - base[r];
+        t->top[r] = top;
     }
-    for (int j = 0; j < TRMI_LM_BLOCK; j++)
-        fold[j] = s[j] = j >= first && j < last ? s[j] : -INFINITY;
-    for (int w = TRMI_LM_BLOCK / 2; w > 0; w /= 2)
-        for (int j = 0; j < w; j++)
-            fold[j] = fold[j] > fold[j + w] ? fold[j] : fold[j + w];
-    top = t->top[r] > fold[0] ? t->top[r] : fold[0];
-    base = top > -INFINITY ? top : 0.0f;
-    alpha = exp_below(t->top[r] - base);
-    for (int j = 0; j < TRMI_LM_BLOCK; j++)
-        fold[j] = s[j] = exp_below(s[j] - base);
-    for (int w = TRMI_LM_BLOCK / 2; w > 0; w /= 2)
-        for (int j = 0; j < w; j++)
-            fold[j] += fold[j + w];
-    t->sum[r] = t->sum[r] * alpha + fold[0];
-    t->top[r] = top;
-    return alpha;
+    for (int r = 0; r < TRMI_LM_TILE; r++)
+        alpha[r] = r < rows ? exp_below(alpha[r]) : 0.0f;
+    for (int r = 0; r < rows; r++) {
+        float fold[TRM_KV_PAGE];
+
+        for (int j = 0; j < TRMI_LM_BLOCK; j++)
+            s[r][j] = exp_below(s[r][j] - base[r]);
+        for (int j = 0; j < TRM_KV_PAGE; j++)
+            fold[j] = (s[r][j] + s[r][j + TRM_KV_PAGE]) +
+                      (s[r][j + 2 * TRM_KV_PAGE] + s[r][j + 3 * TRM_KV_PAGE]);
+        t->sum[r] = t->sum[r] * alpha[r] + SUM_OF(fold);
+    }
 }
 
 /* One query, positions [from, to) of the block, into its accumulators. */
@@ -135,6 +159,8 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
                     const float *alpha, int lo, int hi)
 {
     const size_t row = t->head_dim * kv_bytes(kind);
+    /* of the next keys, as many bytes a position as of the values */
+    const size_t fetch = (size_t)vectors * LANES * kv_bytes(kind);
     VEC acc[TRMI_LM_TILE][PV_VECTORS];
 
     for (int r = 0; r < rows; r++)
@@ -147,11 +173,20 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
     for (int j = lo; j < hi;) {
         const char *v = (const char *)t->values[j / TRM_KV_PAGE] + (size_t)(j % TRM_KV_PAGE) * row +
                         c * kv_bytes(kind);
+        const char *next = t->next[j / TRM_KV_PAGE];
         int end = (j / TRM_KV_PAGE + 1) * TRM_KV_PAGE;
 
         end = end < hi ? end : hi;
+        if (next != NULL)
+            next += TRM_KV_PAGE * c * kv_bytes(kind) + (size_t)(j % TRM_KV_PAGE) * fetch;
         for (; j < end; j++, v += row) {
             VEC value[PV_VECTORS];
+
+            if (next != NULL) {
+                for (size_t i = 0; i < fetch; i += 64)
+                    __builtin_prefetch(next + i);
+                next += fetch;
+            }
 
             for (int i = 0; i < vectors; i++)
                 value[i] = rest > 0 ? V_TAIL(kind, v, rest)
@@ -179,8 +214,8 @@ ALWAYS void attend_rows(const trmi_lm_tile *t, const enum kv_kind kind, const in
     size_t c = 0;
 
     scores(t, kind, rows, s);
+    weigh(t, rows, s, alpha);
     for (int r = 0; r < rows; r++) {
-        alpha[r] = t->first[r] < t->last[r] ? weigh(t, r, s[r]) : 1.0f;
         lo = lo > t->first[r] ? lo : t->first[r];
         hi = hi < t->last[r] ? hi : t->last[r];
     }

@@ -1,5 +1,6 @@
 /* TrmEmbed and TrmRows: rows picked from a table, and from activations. A table is a gigabyte in
  * large models: it is read where the constant lies and neither packed nor copied. */
+#include "kernels/cpu/lm_linear.h"
 #include "kernels/cpu/lm_rows.h"
 #include "kernels/cpu/math_util.h"
 
@@ -31,8 +32,11 @@ static void to_f32(trm_dtype dtype, const void *row, size_t n, float *out)
     case TRM_DTYPE_F16:
         vec->f16_to_f32(out, row, n);
         break;
-    default:
+    case TRM_DTYPE_BF16:
         vec->bf16_to_f32(out, row, n);
+        break;
+    default:
+        trmi_lm_dequantize(dtype, row, n, out);
         break;
     }
 }
@@ -89,8 +93,8 @@ trm_status trmi_prepare_lm_embed(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **k
     TRM_CHECK(trmi_lm_want(desc, 0, TRM_DTYPE_I32, 1));
     TRM_CHECK(trmi_lm_want(desc, 1, TRM_DTYPE_NONE, 2));
     if (table->dtype != TRM_DTYPE_F32 && table->dtype != TRM_DTYPE_F16 &&
-        table->dtype != TRM_DTYPE_BF16)
-        return trmi_bad_dtype(desc, 1, "f32, f16 or bf16");
+        table->dtype != TRM_DTYPE_BF16 && !trm_dtype_is_block(table->dtype))
+        return trmi_bad_dtype(desc, 1, "f32, f16, bf16 or a block type");
     TRM_CHECK(trm_tensor_bytes(table, &bytes));
     if (out->dims[0] != ids->dims[0] || out->dims[1] != table->dims[1])
         return trm_fail(TRM_ERR_INVALID_ARG,

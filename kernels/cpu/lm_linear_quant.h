@@ -115,6 +115,26 @@ static inline size_t trmi_lm_before(trm_dtype t, const void *panel)
     return trmi_lm_super(t) ? *(const unsigned char *)panel : 0;
 }
 
+/* Asks for the group that is whole chunks ahead, 2 KiB or a little more. One row does without: the
+ * hardware keeps up with a plain read of memory, and this would cost a fifth. With more rows it
+ * does not: Q4_0, 8 rows, 198 -> 315 Gop/s; 4 rows 175 -> 255 (1, 4, 6, 8 and 12 KiB, into the
+ * first or second level, are no better; Zen 4 at 31 GB/s, tests/bench/lm_linear.c, 2026-11). */
+static inline __attribute__((always_inline)) void trmi_lm_ahead(trm_dtype t, const void *panel,
+                                                                trmi_lm_place at)
+{
+    const size_t data = trmi_lm_data_bytes(t), head = trmi_lm_head_bytes(t);
+    const size_t chunk = head + (trmi_lm_super(t) ? 8 : 2) * data;
+    const size_t far = (2048 + chunk - 1) / chunk * chunk;
+    const size_t line = at.i * 64 < head ? at.i * 64 : head - 64;
+    /* as a number: it may lie behind the weight, where a pointer may not be made */
+    uintptr_t from = (uintptr_t)panel + far;
+
+    __builtin_prefetch((const void *)(from + at.head + line));
+#pragma GCC unroll 8
+    for (size_t v = 0; v < data; v += 64)
+        __builtin_prefetch((const void *)(from + at.data + v));
+}
+
 /* A group of a converted row: x = scale * q. scale is amax / 127, NaN if any element is infinite or
  * NaN, 0 if all are below 2^-120. Sums are what offsets and mins need. */
 typedef struct trmi_lm_x {
@@ -135,8 +155,9 @@ typedef struct trmi_lm_x {
 #define TRMI_LM_QUANT_TYPES(X)                                                                     \
     X(q4_0, Q4_0)                                                                                  \
     X(q4_1, Q4_1)                                                                                  \
-    X(q5_0, Q5_0) X(q5_1, Q5_1) X(q8_0, Q8_0) X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K)            \
-        X(q5_k, Q5_K) X(q6_k, Q6_K)
+    X(q5_0, Q5_0)                                                                                  \
+    X(q5_1, Q5_1)                                                                                  \
+    X(q8_0, Q8_0) X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K) X(q5_k, Q5_K) X(q6_k, Q6_K)
 #define TRMI_LM_QUANT_DECLARE(name, type)                                                          \
     size_t trmi_lm_quant_panel_##name(size_t k);                                                   \
     void trmi_lm_quant_pack_##name(const void *const *rows, size_t k, size_t k_offset, void *panel);

@@ -205,6 +205,8 @@ INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel
     for (; g < g_end; g++) {
         trmi_lm_place at = trmi_lm_place_of(t, before, g);
 
+        if (m > 1)
+            trmi_lm_ahead(t, panel, at);
 #pragma GCC unroll 2
         for (size_t side = 0; side < 2; side++)
             group_rows(t, m, panel + at.head, at.i, panel + at.data, side, x, g, acc);

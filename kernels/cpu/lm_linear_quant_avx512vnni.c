@@ -172,23 +172,6 @@ INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *head
         acc[r] = add_group(t, &s, x[r] + g, dot[r], acc[r]);
 }
 
-/* Asks for the group that is whole chunks ahead, 2 KiB or a little more. One row does without: the
- * hardware keeps up with a plain read of memory, and this would cost a fifth. With more rows it
- * does not: Q4_0, 8 rows, 198 -> 315 Gop/s; 4 rows 175 -> 255 (1, 4, 6, 8 and 12 KiB, into the
- * first or second level, are no better; Zen 4 at 31 GB/s, tests/bench/lm_linear.c, 2026-11). */
-INLINE void ahead(const trm_dtype t, const unsigned char *panel, trmi_lm_place at)
-{
-    const size_t data = trmi_lm_data_bytes(t), head = trmi_lm_head_bytes(t);
-    const size_t chunk = head + (trmi_lm_super(t) ? 8 : 2) * data;
-    const size_t far = (2048 + chunk - 1) / chunk * chunk;
-    const size_t line = at.i * 64 < head ? at.i * 64 : head - 64;
-
-    _mm_prefetch((const char *)panel + at.head + far + line, _MM_HINT_T0);
-#pragma GCC unroll 8
-    for (size_t v = 0; v < data; v += 64)
-        _mm_prefetch((const char *)panel + at.data + far + v, _MM_HINT_T0);
-}
-
 /* One panel, m rows of which the last may be there twice. */
 INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel,
                       const void *const *rows, int live, size_t g, size_t g_end, float *out)
@@ -206,7 +189,7 @@ INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel
         trmi_lm_place at = trmi_lm_place_of(t, before, g);
 
         if (m > 1)
-            ahead(t, panel, at);
+            trmi_lm_ahead(t, panel, at);
         group_rows(t, m, panel + at.head, at.i, panel + at.data, x, g, acc);
     }
 #pragma GCC unroll 8

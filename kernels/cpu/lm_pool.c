@@ -44,9 +44,10 @@ static void pool_range(void *ctx, size_t begin, size_t end)
 
     for (size_t s = begin; s < end; s++) {
         float *out = job->out + s * k->width;
-        const trm_step_sequence *q = &job->step->sequences[s];
+        const trm_step_sequence *q =
+            s < (size_t)job->step->sequence_count ? &job->step->sequences[s] : NULL;
 
-        if (s >= (size_t)job->step->sequence_count || q->tokens == 0) {
+        if (q == NULL || q->tokens == 0) {
             memset(out, 0, k->width * sizeof(float));
             continue;
         }

@@ -9,7 +9,8 @@ static trmi_call rest_of(const trmi_call *call, size_t skip, const char *what)
     trmi_call rest = *call;
 
     rest.what = what;
-    rest.items += skip;
+    if (skip > 0)
+        rest.items += skip;
     rest.count -= skip;
     return rest;
 }

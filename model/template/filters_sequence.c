@@ -23,7 +23,7 @@ static trm_status length(trmi_run *r, trmi_value value, const trmi_call *call, t
 {
     trmi_value n;
     bool found = false;
-    trmi_string name = {"length", 6, 6, NULL};
+    trmi_string name = {"length", 6, 6, NULL, false};
     int64_t count = 0;
 
     TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));

@@ -12,12 +12,13 @@
 static trm_status as_method(trmi_run *r, trmi_value value, const char *name, const trmi_call *call,
                             trmi_value *out)
 {
-    trmi_string named = {name, strlen(name), SIZE_MAX, NULL};
+    trmi_string named = {name, strlen(name), SIZE_MAX, NULL, false};
     trmi_value s;
 
     s.kind = TRMI_V_STRING;
     TRM_CHECK(trmi_to_string(r, value, &s.as.string));
-    return trmi_find_method(s, &named)->apply(r, s, call, out);
+    TRM_CHECK(trmi_find_method(s, &named)->apply(r, s, call, out));
+    return s.as.string->markup ? trmi_mark(r, *out, out) : TRM_OK;
 }
 
 static trm_status trim(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
@@ -66,7 +67,9 @@ static trm_status replace(trmi_run *r, trmi_value value, const trmi_call *call, 
     }
     if (args[2].kind == TRMI_V_ABSENT || args[2].kind == TRMI_V_NONE)
         bound.count = 2;
-    return as_method(r, value, "replace", &bound, out);
+    TRM_CHECK(as_method(r, value, "replace", &bound, out));
+    out->as.string->markup = false; /* a string of its own: str() of the value */
+    return TRM_OK;
 }
 
 static trm_status title(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
@@ -90,23 +93,57 @@ static trm_status title(trmi_run *r, trmi_value value, const trmi_call *call, tr
     return trmi_take(r, st, &to, out);
 }
 
-static trm_status escape(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
+static trm_status escape_text(trmi_run *r, const trmi_string *s, trmi_output *to)
 {
     static const char special[] = "&<>'\"";
     static const char *const becomes[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
+
+    for (size_t i = 0; i < s->bytes; i++) {
+        const char *hit = s->data[i] == '\0' ? NULL : strchr(special, s->data[i]);
+
+        TRM_CHECK(hit != NULL ? trmi_append_text(r, to, becomes[hit - special])
+                              : trmi_append(r, to, s->data + i, 1));
+    }
+    return TRM_OK;
+}
+
+static trm_status force_escape(trmi_run *r, trmi_value value, const trmi_call *call,
+                               trmi_value *out)
+{
     trmi_output to = {NULL, 0, 0};
     trmi_string *s;
-    trm_status st = TRM_OK;
 
     TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
-    for (size_t i = 0; i < s->bytes && st == TRM_OK; i++) {
-        const char *hit = s->data[i] == '\0' ? NULL : strchr(special, s->data[i]);
+    TRM_CHECK(trmi_take(r, escape_text(r, s, &to), &to, out));
+    out->as.string->markup = true;
+    return TRM_OK;
+}
 
-        st = hit != NULL ? trmi_append_text(r, &to, becomes[hit - special])
-                         : trmi_append(r, &to, s->data + i, 1);
-    }
-    return trmi_take(r, st, &to, out);
+trm_status trmi_escape(trmi_run *r, trmi_value v, trmi_value *out)
+{
+    trmi_call none = {.what = "escape"};
+
+    *out = v;
+    if (v.kind == TRMI_V_STRING && v.as.string->markup)
+        return TRM_OK;
+    return force_escape(r, v, &none, out);
+}
+
+static trm_status escape(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
+{
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
+    return trmi_escape(r, value, out);
+}
+
+static trm_status safe(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
+{
+    trmi_value v;
+
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
+    v.kind = TRMI_V_STRING;
+    TRM_CHECK(trmi_to_string(r, value, &v.as.string));
+    return trmi_mark(r, v, out);
 }
 
 static trm_status string(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
@@ -122,7 +159,7 @@ static trm_status string(trmi_run *r, trmi_value value, const trmi_call *call, t
 
 static trm_status indent(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
-    static const trmi_string newline = {"\n", 1, 1, NULL};
+    static const trmi_string newline = {"\n", 1, 1, NULL, false};
     trmi_value args[3], width, lines, none[1];
     trmi_call nothing = {.what = call->what, .items = none};
     trmi_output to = {NULL, 0, 0};
@@ -487,8 +524,8 @@ const trmi_filter trmi_filters_text[] = {
     {"replace", replace},
     {"escape", escape},
     {"e", escape},
-    {"forceescape", escape},
-    {"safe", string},
+    {"forceescape", force_escape},
+    {"safe", safe},
     {"string", string},
     {"indent", indent},
     {"truncate", truncate},

@@ -84,7 +84,7 @@ static trm_status parse_spec(const char *at, const char *end, spec *s)
 static trm_status put(trmi_run *r, const spec *s, const char *sign, const char *text, size_t bytes,
                       char align, trmi_output *to)
 {
-    trmi_string counted = {text, bytes, SIZE_MAX, NULL};
+    trmi_string counted = {text, bytes, SIZE_MAX, NULL, false};
     int64_t missing = s->width - (int64_t)trmi_chars(&counted) - (int64_t)strlen(sign);
     bool zero = s->zero && s->align == 0 && align == '>';
     int64_t before;

@@ -36,7 +36,7 @@ KIND_TEST(is_iterable, v.kind == TRMI_V_STRING || v.kind == TRMI_V_LIST || v.kin
 KIND_TEST(is_callable, v.kind == TRMI_V_METHOD || v.kind == TRMI_V_FUNCTION ||
                            v.kind == TRMI_V_MACRO || v.kind == TRMI_V_LOOP ||
                            v.kind == TRMI_V_JOINER || v.kind == TRMI_V_UNDEFINED)
-KIND_TEST(is_escaped, v.kind != v.kind)
+KIND_TEST(is_escaped, v.kind == TRMI_V_STRING && v.as.string->markup)
 
 static trm_status remainder_is(trmi_run *r, trmi_value v, trmi_value by, int64_t wanted, bool *out)
 {
@@ -69,7 +69,7 @@ static trm_status is_divisible(trmi_run *r, trmi_value v, const trmi_call *call,
 static trm_status by_method(trmi_run *r, trmi_value v, const char *name, const trmi_call *call,
                             bool *out)
 {
-    trmi_string named = {name, strlen(name), SIZE_MAX, NULL};
+    trmi_string named = {name, strlen(name), SIZE_MAX, NULL, false};
     trmi_value s, yes;
 
     s.kind = TRMI_V_STRING;

@@ -84,7 +84,7 @@ static trm_status measure(trmi_run *r, trmi_loop *loop)
 static trm_status run(trmi_run *r, const trmi_node *n, trmi_scope *scope, trmi_value over,
                       int64_t depth0)
 {
-    static const trmi_string loop_name = {"loop", 4, 4, NULL};
+    static const trmi_string loop_name = {"loop", 4, 4, NULL, false};
     trmi_scope *outer = r->scope;
     bool done = false, none = true;
     trmi_value self;

@@ -83,7 +83,7 @@ static trm_status pad(trmi_run *r, trmi_output *to, const trmi_string *fill, int
 static trm_status justify(trmi_run *r, trmi_value self, const trmi_call *call, char side,
                           trmi_value *out)
 {
-    static const trmi_string space = {" ", 1, 1, NULL};
+    static const trmi_string space = {" ", 1, 1, NULL, false};
     trmi_output to = {NULL, 0, 0};
     trmi_string *s = self.as.string;
     const trmi_string *fill = &space;
@@ -128,7 +128,7 @@ static trm_status center(trmi_run *r, trmi_value self, const trmi_call *call, tr
 
 static trm_status zfill(trmi_run *r, trmi_value self, const trmi_call *call, trmi_value *out)
 {
-    static const trmi_string zero = {"0", 1, 1, NULL};
+    static const trmi_string zero = {"0", 1, 1, NULL, false};
     trmi_output to = {NULL, 0, 0};
     trmi_string *s = self.as.string;
     trmi_value width;

@@ -155,7 +155,7 @@ static trm_status repr_range(trmi_run *r, const trmi_range *range, trmi_output *
 
 static trm_status repr_loop(trmi_run *r, trmi_loop *loop, trmi_output *to)
 {
-    static const trmi_string name = {"length", 6, 6, NULL};
+    static const trmi_string name = {"length", 6, 6, NULL, false};
     bool found = false;
     trmi_value length;
     char text[80];

@@ -48,7 +48,6 @@ void trmi_model_fini(trmi_model *m)
     trmi_vocabulary_fini(&m->vocabulary);
     trm_free(m->merges);
     trm_free(m->ranks);
-    trm_free(m->unused);
     trmi_trie_destroy(m->start);
     trmi_trie_destroy(m->inside);
     trm_free(m->scores);

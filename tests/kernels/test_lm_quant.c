@@ -12,6 +12,14 @@
 
 #define DATA TRM_SOURCE_DIR "/tests/data/language/quant/"
 
+static uint32_t bits_of(float v)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &v, sizeof(bits));
+    return bits;
+}
+
 static const trm_dtype read_types[] = {
     TRM_DTYPE_F32,  TRM_DTYPE_F16,  TRM_DTYPE_BF16, TRM_DTYPE_Q4_0, TRM_DTYPE_Q4_1,
     TRM_DTYPE_Q5_0, TRM_DTYPE_Q5_1, TRM_DTYPE_Q8_0, TRM_DTYPE_Q2_K, TRM_DTYPE_Q3_K,
@@ -45,7 +53,7 @@ START_TEST(dequantizes_as_gguf_does)
 
         trmi_lm_dequantize(dtype, raw + r * row, 512, got);
         for (size_t i = 0; i < 512; i++) {
-            if (memcmp(&got[i], &w[i], sizeof(float)) != 0)
+            if (bits_of(got[i]) != bits_of(w[i]))
                 ck_abort_msg("%s: row %zu, element %zu is %a, gguf says %a", trm_dtype_name(dtype),
                              r, i, (double)got[i], (double)w[i]);
         }
@@ -167,7 +175,7 @@ static void product_free(product *p)
 
 static bool same(float a, float b)
 {
-    return memcmp(&a, &b, sizeof(a)) == 0 || (isnan(a) && isnan(b));
+    return bits_of(a) == bits_of(b) || (isnan(a) && isnan(b));
 }
 
 /* out[row][n] over [k_begin, k_end), with m rows a tile, or one row and as many panels as go. */
@@ -219,17 +227,19 @@ typedef struct truth {
 static truth truth_of(trm_dtype t, const void *w, size_t k, const float *x, const trmi_lm_x *row)
 {
     float *plain = malloc(k * sizeof(float));
+    size_t groups = k / 32;
     double size = 0;
     truth o = {0, 0, 0, 0};
 
     trmi_lm_dequantize(t, w, k, plain);
-    for (size_t g = 0; g < k / 32; g++) {
+    for (size_t g = 0; g < groups; g++) {
         trmi_lm_group group;
 
         trmi_lm_group_read(t, w, g, &group);
         for (size_t i = 0; i < 32; i++) {
             double v = (double)plain[32 * g + i], q = (double)row[g].scale * row[g].q[i];
-            double min = fabs((double)trm_f16_to_f32(group.m) * group.min[i / 16]);
+            int times = group.min[i / 16];
+            double min = fabs((double)trm_f16_to_f32(group.m) * times);
 
             o.sum += v * q;
             o.plain += v * (double)x[32 * g + i];
@@ -239,7 +249,7 @@ static truth truth_of(trm_dtype t, const void *w, size_t k, const float *x, cons
     }
     /* every group is rounded four times, and added to a sum once or twice; gguf's floats, one
      * rounding an element, are not what a group's integers stand for */
-    o.error = size * (2.0 * (double)(k / 32) + 8) * 0x1p-24;
+    o.error = size * (2.0 * (double)groups + 8) * 0x1p-24;
     o.loose += o.error + size * 1e-6;
     free(plain);
     return o;

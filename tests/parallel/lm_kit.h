@@ -192,7 +192,8 @@ static inline net lm_open(const lm_shape *s, uint64_t seed)
     io.positions = lm_input(&m, "positions", TRM_DTYPE_I32, "tokens");
     io.step = lm_input(&m, "step", TRM_DTYPE_I64, NULL);
     io.rows = lm_input(&m, "rows", TRM_DTYPE_I32, "rows");
-    table = lm_weight(&m, s->weights, 2, (const int64_t[]){s->vocabulary, s->hidden});
+    table = lm_weight(&m, s->tied || !trm_dtype_is_block(s->weights) ? s->weights : TRM_DTYPE_F16,
+                      2, (const int64_t[]){s->vocabulary, s->hidden});
     h = net_node_of(&m, TRM_OP_TrmEmbed, (int[]){io.tokens, table}, 2);
     for (int l = 0; l < s->layers; l++) {
         h = lm_add(&m, h, lm_attention(&m, s, &io, lm_norm(&m, h, s->hidden), l));

@@ -1,6 +1,6 @@
 /* Language models on one CPU device, without a scheduler: one sequence, or an encoder's batch. */
-#ifndef TESTS_WORKER_LM_KIT_H
-#define TESTS_WORKER_LM_KIT_H
+#ifndef TRM_TESTS_WORKER_LM_KIT_H
+#define TRM_TESTS_WORKER_LM_KIT_H
 
 #include "base/file.h"
 #include "kernels/language.h"
@@ -50,6 +50,19 @@ static inline void lm_read(lm *m, const char *path, const char *config)
     trm_free(name);
 }
 
+/* Graph and engine; context 0: the model's. */
+static inline void lm_build(lm *m, int64_t context)
+{
+    const trm_language_options options = {.context = context};
+
+    OK(trm_architecture_build(&m->config,
+                              m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
+                              &m->graph));
+    OK(trm_pass_all(m->graph, NULL));
+    OK(trm_device_cpu_create(2, &m->device));
+    OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
+}
+
 static inline void lm_cache(lm *m, int32_t tokens)
 {
     const trm_lm_config *c = &m->config;
@@ -74,15 +87,8 @@ static inline void lm_cache(lm *m, int32_t tokens)
 static inline void lm_open(lm *m, const char *path, const char *config, int64_t context,
                            int32_t tokens)
 {
-    const trm_language_options options = {.context = context};
-
     lm_read(m, path, config);
-    OK(trm_architecture_build(&m->config,
-                              m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
-                              &m->graph));
-    OK(trm_pass_all(m->graph, NULL));
-    OK(trm_device_cpu_create(2, &m->device));
-    OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
+    lm_build(m, context);
     lm_cache(m, tokens);
 }
 

@@ -1,0 +1,313 @@
+/* Shape rules of the operators of language models, table-driven. Shapes are texts: "f32[t,8]", a
+ * letter being a symbol, "?" unknown, "f32*" of unknown rank, "-" absent. */
+#include "base/tree.h"
+#include "model/shape/shape.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX 6
+
+/* Attributes: up to six integers, and one text. */
+typedef struct attr {
+    const char *name;
+    int64_t value;
+} attr;
+typedef struct row {
+    trm_op op;
+    const char *inputs, *output; /* "!text": an error that says so */
+    attr ints[8];
+    const char *text_name, *text;
+} row;
+
+#define HEADS                                                                                      \
+    {"heads", 4}, {"kv_heads", 2},                                                                 \
+    {                                                                                              \
+        "head_dim", 8                                                                              \
+    }
+
+static const row rows[] = {
+    {TRM_OP_TrmEmbed, "i32[t] f32[100,8]", "f32[t,8]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmEmbed, "i32[t] q4_0[100,64]", "f32[t,64]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmEmbed, "i32* bf16*", "f32[?,?]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmEmbed, "i64[t] f32[100,8]", "!want i32", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmEmbed, "i32[t] i8[100,8]", "!block type", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmEmbed, "i32[t,1] f32[100,8]", "!rank 2", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmEmbed, "i32[t] f32[100]", "!rank 1", {{NULL, 0}}, NULL, NULL},
+
+    {TRM_OP_TrmNorm, "f32[t,8] f32[8]", "f32[t,8]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmNorm, "f32[t,8] f32[2] f32[2]", "f32[t,8]", {{NULL, 0}}, "kind", "layer"},
+    {TRM_OP_TrmNorm, "f32* f32[2]", "f32*", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmNorm, "f32[t,8] f32[3]", "!does not divide", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmNorm, "f32[t,8] f32[0]", "!does not divide", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmNorm, "f32[t,8] f32[8] f32[4]", "!weight and bias", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmNorm, "f32[t,8] f32[8]", "!'group'", {{NULL, 0}}, "kind", "group"},
+
+    {TRM_OP_TrmLinear, "f32[t,8] f32[5,8]", "f32[t,5]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,64] q8_0[5,64] f32[5]", "f32[t,5]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,8] f32[8,5]", "f32[t,5]", {{"transposed", 1}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,8] f32[8,5]", "!must be equal", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,8] f32[5,8] f32[6]", "!bias", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,96] f32[5,96] f32[5]", "f32[t,5]", {{"unit", 32}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,96] f32[5,96]", "!whole units", {{"unit", 36}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,96] f32[5,96]", "!unit", {{"unit", -1}}, NULL, NULL},
+    {TRM_OP_TrmLinear, "f32[t,9600] f32[5,9600]", "!at most 128", {{"unit", 32}}, NULL, NULL},
+    {TRM_OP_TrmLinear,
+     "f32[t,96] f32[5,96]",
+     "f32[2,t,5]", /* leaves 2, 3, 4 of 8: nodes [2, 4) and [4, 5) */
+     {{"unit", 32}, {"first", 2}, {"leaves", 8}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinear,
+     "f32[t,?] f32[5,?]",
+     "f32[?,t,5]",
+     {{"unit", 32}, {"first", 2}, {"leaves", 8}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinear,
+     "f32[t,96] f32[5,96]",
+     "!leaves [6, 9) of 8",
+     {{"unit", 32}, {"first", 6}, {"leaves", 8}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinear,
+     "f32[t,96] f32[5,96]",
+     "!at most 128",
+     {{"unit", 32}, {"first", INT64_MAX}, {"leaves", INT64_MAX}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinear,
+     "f32[t,96] f32[5,96] f32[5]",
+     "!no bias",
+     {{"unit", 32}, {"first", 0}, {"leaves", 8}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinear, "f32[t,96] f32[5,96]", "!needs a unit", {{"leaves", 8}}, NULL, NULL},
+
+    {TRM_OP_TrmRope, "f32[t,32] i32[t] f32[4]", "f32[t,32]", {{"head_dim", 8}}, NULL, NULL},
+    {TRM_OP_TrmRope, "f32[t,32] i32[t] f32[4]", "!'head_dim' is 0", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmRope, "f32[t,32] i32[t] f32[5]", "!at most half", {{"head_dim", 8}}, NULL, NULL},
+    {TRM_OP_TrmRope, "f32[t,33] i32[t] f32[4]", "!does not divide", {{"head_dim", 8}}, NULL, NULL},
+    {TRM_OP_TrmRope, "f32[3,32] i32[4] f32[4]", "!positions", {{"head_dim", 8}}, NULL, NULL},
+
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1]",
+     "f32[t,32]",
+     {HEADS},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1] f32[4]",
+     "f32[t,32]",
+     {HEADS, {"group", 3}, {"first_head", 2}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1]",
+     "!key heads",
+     {HEADS, {"group", 2}, {"first_head", 5}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1]",
+     "!key heads",
+     {HEADS, {"first_head", INT64_MAX}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,24] f32[t,16] i64[1]",
+     "!24 columns",
+     {HEADS},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[3,32] f32[3,16] f32[4,16] i64[1]",
+     "!rows of k and v",
+     {HEADS},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1] f32[5]",
+     "!sinks",
+     {HEADS},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1]",
+     "!window -1",
+     {HEADS, {"window", -1}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1]",
+     "!heads",
+     {{NULL, 0}},
+     NULL,
+     NULL},
+
+    {TRM_OP_TrmGated, "f32[t,8] f32[t,8]", "f32[t,8]", {{NULL, 0}}, "act", "silu"},
+    {TRM_OP_TrmGated, "f32[t,8]", "f32[t,8]", {{NULL, 0}}, "act", "gelu_tanh"},
+    {TRM_OP_TrmGated, "f32[?,8] f32[t,?]", "f32[t,8]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmGated, "f32[t,8] f32[t,9]", "!must be equal", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmGated, "f32[t,8]", "!'selu'", {{NULL, 0}}, "act", "selu"},
+
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[6,5,8] f32[6,5,8] f32[6,8,5]",
+     "f32[t,8]",
+     {{"top_k", 2}, {"groups", 3}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[4,5,8] f32[4,5,8] f32[4,8,5]",
+     "f32[2,t,8]", /* groups 0 and 1 of 3: nodes [0, 1) and [1, 2) */
+     {{"top_k", 2}, {"groups", 3}, {"leaves", 3}, {"first", 0}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[4,5,8] f32[4,5,8] f32[4,8,5]",
+     "f32[1,t,8]",
+     {{"top_k", 2}, {"groups", 3}, {"leaves", 3}, {"first", 2}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[4,5,8] f32[4,5,8] f32[4,8,5]",
+     "!whole groups",
+     {{"top_k", 2}, {"groups", 3}, {"leaves", 3}, {"first", 1}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[4,5,8] f32[4,5,8] f32[4,8,5]",
+     "!experts and columns",
+     {{"top_k", 2}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[6,5,8] f32[6,5,8] f32[6,8,5]",
+     "!top_k 7",
+     {{"top_k", 7}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmExperts,
+     "f32[t,8] f32[t,6] f32[6,5,8] f32[6,5,8] f32[6,5,8]",
+     "!gate and down",
+     {{"top_k", 2}},
+     NULL,
+     NULL},
+
+    {TRM_OP_TrmRows, "f32[t,8] i32[r]", "f32[r,8]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmRows, "f32[t,8] i64[r]", "!want i32", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmPool, "f32[t,8] i64[s]", "f32[s,8]", {{NULL, 0}}, "kind", "cls"},
+    {TRM_OP_TrmPool, "f32[t,8] i64[s]", "!'max'", {{NULL, 0}}, "kind", "max"},
+
+    {TRM_OP_TrmReduceTree,
+     "f32[2,t,5]",
+     "f32[t,5]",
+     {{"leaves", 8}, {"first", 2}, {"count", 3}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmReduceTree,
+     "f32[3,t,5]",
+     "!parts",
+     {{"leaves", 8}, {"first", 2}, {"count", 3}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmReduceTree, "f32[2,t,5]", "!leaves", {{"leaves", 8}}, NULL, NULL},
+};
+
+/* One tensor at *s, which moves behind it. */
+static trm_tensor read_one(trm_graph *g, const char **s)
+{
+    trm_tensor t = {.rank = -1};
+    char dtype[8] = "";
+    size_t n = strcspn(*s, "[*- ");
+
+    if (**s == '-') {
+        *s += 1;
+        return t;
+    }
+    memcpy(dtype, *s, n);
+    t.dtype = trm_dtype_from_name(dtype);
+    ck_assert_msg(t.dtype != TRM_DTYPE_NONE, "dtype %s", dtype);
+    *s += n;
+    if (*(*s)++ == '*')
+        return t;
+    for (t.rank = 0; (*s)[-1] != ']'; t.rank++) {
+        int64_t *dim = &t.dims[t.rank];
+        char *end;
+
+        if (**s >= 'a') {
+            ck_assert_int_eq(trm_graph_symbol(g, (char[2]){**s, '\0'}, dim), TRM_OK);
+            *s += 2;
+        } else if (**s == '?') {
+            *dim = TRM_DIM_UNKNOWN;
+            *s += 2;
+        } else {
+            *dim = strtoll(*s, &end, 10);
+            *s = end + 1;
+        }
+    }
+    return t;
+}
+
+START_TEST(rule)
+{
+    const row *r = &rows[_i];
+    const char *name = trm_op_get(r->op)->name, *s = r->inputs;
+    trm_tensor in[MAX], out = {.rank = -1};
+    int ids[MAX];
+    trm_node node = {.op = r->op, .name = "node", .inputs = ids, .outputs = ids, .output_count = 1};
+    trm_graph *g;
+    trm_shape_io io;
+    trm_status st;
+
+    ck_assert_int_eq(trm_graph_create(NULL, "g", &g), TRM_OK);
+    while (*s != '\0') {
+        in[node.input_count] = read_one(g, &s);
+        ids[node.input_count] =
+            in[node.input_count].dtype == TRM_DTYPE_NONE ? TRM_NO_VALUE : node.input_count;
+        node.input_count++;
+        s += *s == ' ';
+    }
+    for (const attr *a = r->ints; a->name != NULL; a++)
+        ck_assert_int_eq(trm_attr_set_int(&node.attrs, g->arena, a->name, a->value), TRM_OK);
+    if (r->text != NULL)
+        ck_assert_int_eq(trm_attr_set_string(&node.attrs, g->arena, r->text_name, r->text), TRM_OK);
+    io = (trm_shape_io){.graph = g, .node = &node, .in = in, .out = &out};
+    st = trm_shape_infer(&io);
+    if (r->output[0] == '!') {
+        ck_assert_msg(st == TRM_ERR_INVALID_ARG, "%s %s: status %d", name, r->inputs, (int)st);
+        ck_assert_msg(strstr(trm_message(), r->output + 1) != NULL, "%s: '%s' lacks '%s'", name,
+                      trm_message(), r->output + 1);
+    } else {
+        char got[TRM_SHAPE_TEXT_BYTES], want[TRM_SHAPE_TEXT_BYTES];
+        trm_tensor t;
+
+        s = r->output;
+        t = read_one(g, &s);
+        ck_assert_msg(st == TRM_OK, "%s %s: %s", name, r->inputs, trm_message());
+        ck_assert_msg(out.dtype == t.dtype && out.rank == t.rank &&
+                          (t.rank < 0 || trm_tensor_same_shape(&out, &t)),
+                      "%s %s: %s, want %s", name, r->inputs,
+                      trm_tensor_shape_text(&out, got, sizeof(got)),
+                      trm_tensor_shape_text(&t, want, sizeof(want)));
+    }
+    trm_graph_destroy(g);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("shape rules of language models");
+    TCase *t = tcase_create("rules");
+    SRunner *r;
+    int failed;
+
+    tcase_add_loop_test(t, rule, 0, (int)(sizeof(rows) / sizeof(rows[0])));
+    suite_add_tcase(s, t);
+    r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
