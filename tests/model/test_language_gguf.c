@@ -251,6 +251,13 @@ START_TEST(gemmas)
     ck_assert(c.window == 32 && trm_lm_layer_windowed(&c, 4) && !trm_lm_layer_windowed(&c, 5));
     ck_assert(c.rope_theta == 1e6 && c.rope_local_theta == 1e4 && c.logit_softcap == 0);
     ck_assert(c.rope_scaling == TRM_ROPE_LINEAR && c.rope_factor == 8);
+    ck_assert_int_eq(trm_lm_context_max(&c), 100);
+    trm_lm_config_fini(&c);
+    set_up();
+    basics("llama");
+    f32("llama.rope.scale_linear", 2);
+    c = config_of();
+    ck_assert(c.rope_scaling == TRM_ROPE_LINEAR && c.rope_factor == 2);
     trm_lm_config_fini(&c);
 }
 END_TEST
