@@ -4,8 +4,13 @@
  * out), scripts mean Script rather than Script_Extensions, (?m) is PCRE2's (?s), an option in the
  * middle of a group closes over the alternatives that follow, {n,m}+ repeats instead of being
  * possessive, {,n} is an interval, and classes nest and intersect: [a[bc]], [\p{L}&&[^\p{Han}]]. A
- * class that PCRE2 cannot say becomes a group that matches one character, with lookaheads. */
+ * class that PCRE2 cannot say becomes a group that matches one character, with lookaheads.
+ * Oniguruma's Unicode is newer than that of the PCRE2 which is at hand today: properties are
+ * PCRE2's and what is newer than Unicode 14, which does no harm where PCRE2 knows it too. */
 #include "model/tokenizer/regex.h"
+
+#define TRMI_UNICODE_PATTERNS
+#include "model/tokenizer/unicode_tables.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -25,7 +30,7 @@
     "\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}"        \
     "\\x{3001}-\\x{10FFFF}"
 /* Alphabetic, M, Nd, Pc, and Latin-1's superscripts and fractions */
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}" NEWER_WORD
 #define HEX "0-9A-Fa-f"
 
 typedef struct reader {
@@ -90,49 +95,94 @@ static void insert(trmi_buf *b, size_t at, const char *text)
 static const struct {
     const char *name, *inside, *negated;
 } properties[] = {
-    {"letter", "\\p{L}", "\\P{L}"},
-    {"uppercaseletter", "\\p{Lu}", "\\P{Lu}"},
-    {"lowercaseletter", "\\p{Ll}", "\\P{Ll}"},
+    {"letter", "\\p{L}" NEWER_L, NULL},
+    {"l", "\\p{L}" NEWER_L, NULL},
+    {"uppercaseletter", "\\p{Lu}" NEWER_Lu, NULL},
+    {"lu", "\\p{Lu}" NEWER_Lu, NULL},
+    {"lowercaseletter", "\\p{Ll}" NEWER_Ll, NULL},
+    {"ll", "\\p{Ll}" NEWER_Ll, NULL},
     {"titlecaseletter", "\\p{Lt}", "\\P{Lt}"},
-    {"modifierletter", "\\p{Lm}", "\\P{Lm}"},
-    {"otherletter", "\\p{Lo}", "\\P{Lo}"},
-    {"mark", "\\p{M}", "\\P{M}"},
-    {"nonspacingmark", "\\p{Mn}", "\\P{Mn}"},
-    {"spacingmark", "\\p{Mc}", "\\P{Mc}"},
+    {"lt", "\\p{Lt}", "\\P{Lt}"},
+    {"modifierletter", "\\p{Lm}" NEWER_Lm, NULL},
+    {"lm", "\\p{Lm}" NEWER_Lm, NULL},
+    {"otherletter", "\\p{Lo}" NEWER_Lo, NULL},
+    {"lo", "\\p{Lo}" NEWER_Lo, NULL},
+    {"mark", "\\p{M}" NEWER_M, NULL},
+    {"m", "\\p{M}" NEWER_M, NULL},
+    {"nonspacingmark", "\\p{Mn}" NEWER_Mn, NULL},
+    {"mn", "\\p{Mn}" NEWER_Mn, NULL},
+    {"spacingmark", "\\p{Mc}" NEWER_Mc, NULL},
+    {"mc", "\\p{Mc}" NEWER_Mc, NULL},
     {"enclosingmark", "\\p{Me}", "\\P{Me}"},
-    {"number", "\\p{N}", "\\P{N}"},
-    {"decimalnumber", "\\p{Nd}", "\\P{Nd}"},
+    {"me", "\\p{Me}", "\\P{Me}"},
+    {"number", "\\p{N}" NEWER_N, NULL},
+    {"n", "\\p{N}" NEWER_N, NULL},
+    {"decimalnumber", "\\p{Nd}" NEWER_Nd, NULL},
+    {"nd", "\\p{Nd}" NEWER_Nd, NULL},
     {"letternumber", "\\p{Nl}", "\\P{Nl}"},
-    {"othernumber", "\\p{No}", "\\P{No}"},
-    {"punctuation", "\\p{P}", "\\P{P}"},
-    {"symbol", "\\p{S}", "\\P{S}"},
+    {"nl", "\\p{Nl}", "\\P{Nl}"},
+    {"othernumber", "\\p{No}" NEWER_No, NULL},
+    {"no", "\\p{No}" NEWER_No, NULL},
+    {"punctuation", "\\p{P}" NEWER_P, NULL},
+    {"p", "\\p{P}" NEWER_P, NULL},
+    {"connectorpunctuation", "\\p{Pc}", "\\P{Pc}"},
+    {"pc", "\\p{Pc}", "\\P{Pc}"},
+    {"dashpunctuation", "\\p{Pd}", "\\P{Pd}"},
+    {"pd", "\\p{Pd}", "\\P{Pd}"},
+    {"openpunctuation", "\\p{Ps}", "\\P{Ps}"},
+    {"ps", "\\p{Ps}", "\\P{Ps}"},
+    {"closepunctuation", "\\p{Pe}", "\\P{Pe}"},
+    {"pe", "\\p{Pe}", "\\P{Pe}"},
+    {"initialpunctuation", "\\p{Pi}", "\\P{Pi}"},
+    {"pi", "\\p{Pi}", "\\P{Pi}"},
+    {"finalpunctuation", "\\p{Pf}", "\\P{Pf}"},
+    {"pf", "\\p{Pf}", "\\P{Pf}"},
+    {"otherpunctuation", "\\p{Po}" NEWER_Po, NULL},
+    {"po", "\\p{Po}" NEWER_Po, NULL},
+    {"symbol", "\\p{S}" NEWER_S, NULL},
+    {"s", "\\p{S}" NEWER_S, NULL},
     {"mathsymbol", "\\p{Sm}", "\\P{Sm}"},
+    {"sm", "\\p{Sm}", "\\P{Sm}"},
     {"currencysymbol", "\\p{Sc}", "\\P{Sc}"},
+    {"sc", "\\p{Sc}", "\\P{Sc}"},
+    {"modifiersymbol", "\\p{Sk}", "\\P{Sk}"},
+    {"sk", "\\p{Sk}", "\\P{Sk}"},
+    {"othersymbol", "\\p{So}" NEWER_So, NULL},
+    {"so", "\\p{So}" NEWER_So, NULL},
     {"separator", "\\p{Z}", "\\P{Z}"},
+    {"z", "\\p{Z}", "\\P{Z}"},
     {"spaceseparator", "\\p{Zs}", "\\P{Zs}"},
+    {"zs", "\\p{Zs}", "\\P{Zs}"},
+    {"lineseparator", "\\p{Zl}", "\\P{Zl}"},
+    {"zl", "\\p{Zl}", "\\P{Zl}"},
+    {"paragraphseparator", "\\p{Zp}", "\\P{Zp}"},
+    {"zp", "\\p{Zp}", "\\P{Zp}"},
     {"control", "\\p{Cc}", "\\P{Cc}"},
+    {"cc", "\\p{Cc}", "\\P{Cc}"},
     {"format", "\\p{Cf}", "\\P{Cf}"},
+    {"cf", "\\p{Cf}", "\\P{Cf}"},
+    {"privateuse", "\\p{Co}", "\\P{Co}"},
+    {"co", "\\p{Co}", "\\P{Co}"},
     {"other", "\\p{C}", "\\P{C}"},
-    {"alpha", "\\p{Alphabetic}", "\\P{Alphabetic}"},
-    {"alphabetic", "\\p{Alphabetic}", "\\P{Alphabetic}"},
-    {"upper", "\\p{Uppercase}", "\\P{Uppercase}"},
-    {"uppercase", "\\p{Uppercase}", "\\P{Uppercase}"},
+    {"c", "\\p{C}", "\\P{C}"},
+    {"unassigned", "\\p{Cn}", "\\P{Cn}"},
+    {"cn", "\\p{Cn}", "\\P{Cn}"},
+    {"alpha", "\\p{Alphabetic}" NEWER_ALPHABETIC, NULL},
+    {"alphabetic", "\\p{Alphabetic}" NEWER_ALPHABETIC, NULL},
+    {"upper", "\\p{Uppercase}" NEWER_Lu, NULL},
+    {"uppercase", "\\p{Uppercase}" NEWER_Lu, NULL},
     {"lower", "\\p{Lowercase}", "\\P{Lowercase}"},
     {"lowercase", "\\p{Lowercase}", "\\P{Lowercase}"},
-    {"digit", "\\p{Nd}", "\\P{Nd}"},
+    {"digit", "\\p{Nd}" NEWER_Nd, NULL},
     {"space", WHITE, NOT_WHITE},
     {"whitespace", WHITE, NOT_WHITE},
-    {"alnum", "\\p{Alphabetic}\\p{Nd}", NULL},
+    {"alnum", "\\p{Alphabetic}\\p{Nd}" NEWER_ALPHABETIC NEWER_Nd, NULL},
     {"word", WORD, NULL},
+    {"han", "\\p{sc:Han}" NEWER_HAN, NULL},
     {"cntrl", "\\p{Cc}", "\\P{Cc}"},
     {"xdigit", HEX, NULL},
     {"ascii", "\\x{0}-\\x{7F}", "\\x{80}-\\x{10FFFF}"},
     {"any", "\\x{0}-\\x{10FFFF}", NULL},
-};
-static const char *const categories[] = {
-    "l",  "lu", "ll", "lt", "lm", "lo", "m",  "mn", "mc", "me", "n",  "nd", "nl",
-    "no", "p",  "pc", "pd", "ps", "pe", "pi", "pf", "po", "s",  "sm", "sc", "sk",
-    "so", "z",  "zs", "zl", "zp", "c",  "cc", "cf", "cn", "co", "cs",
 };
 
 static bool compiles(const char *pattern)
@@ -183,13 +233,6 @@ static trm_status add_property(reader *r, const char *name, size_t bytes, bool n
     for (size_t i = 0; i < sizeof(properties) / sizeof(properties[0]); i++)
         if (strcmp(plain, properties[i].name) == 0) {
             add_set(inside, nested, properties[i].inside, properties[i].negated, negate);
-            return TRM_OK;
-        }
-    for (size_t i = 0; i < sizeof(categories) / sizeof(categories[0]); i++)
-        if (strcmp(plain, categories[i]) == 0) {
-            snprintf(text, sizeof(text), "\\%c{%c%s}", negate ? 'P' : 'p', plain[0] - 'a' + 'A',
-                     plain + 1);
-            put(inside, text);
             return TRM_OK;
         }
     snprintf(text, sizeof(text), "\\%c{sc:%s}", negate ? 'P' : 'p', plain);
@@ -313,7 +356,7 @@ static trm_status read_escaped_set(reader *r, trmi_buf *inside, trmi_buf *nested
         return TRM_OK;
     case 'd':
     case 'D':
-        add_set(inside, nested, "\\p{Nd}", "\\P{Nd}", e == 'D');
+        add_set(inside, nested, "\\p{Nd}" NEWER_Nd, NULL, e == 'D');
         return TRM_OK;
     case 'w':
     case 'W':
