@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The oracle of model/tokenizer/: the `tokenizers` library and sentencepiece.
 
   tokenizers.py                         writes tests/data/tokenizers/: small tokenizers of every family (tokenizers_families.py), each with

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Writes model/tokenizer/unicode_tables.h: which characters the `tokenizers` library takes for what. Its parts carry Unicode tables of
 different ages (8 to 17), and the ids depend on them, so they are read out of the library itself, character by character. Regular
 expressions are PCRE2's, of Unicode 14 in PCRE2 10.42: for them only what is newer is listed, against this Python's unicodedata, which
