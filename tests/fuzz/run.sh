@@ -36,6 +36,7 @@ for file in "$source"/tests/fuzz/fuzz_*.c; do
         seeds+=("$build/seeds/$target")
     fi
     [ "$target" = fuzz_image ] && seeds+=("$source/tests/data/images")
+    [ "$target" = fuzz_template ] && seeds+=("$source/tests/data/templates")
     [ "$target" = fuzz_npy ] && seeds+=("$source/tests/data/npy")
     echo "fuzz: $target for $seconds s"
     "$build/tests/$target" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=25 -print_final_stats=1 \
