@@ -36,6 +36,7 @@ for file in "$source"/tests/fuzz/fuzz_*.c; do
         seeds+=("$build/seeds/$target")
     fi
     [ "$target" = fuzz_image ] && seeds+=("$source/tests/data/images")
+    [ "$target" = fuzz_template ] && seeds+=("$source/tests/data/templates")
     [ "$target" = fuzz_npy ] && seeds+=("$source/tests/data/npy")
     [ "$target" = fuzz_gguf ] && seeds+=("$source/tests/data/language/formats")
     [ "$target" = fuzz_safetensors ] && seeds+=("$source/tests/data/language/formats")

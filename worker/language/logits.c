@@ -149,7 +149,7 @@ int32_t trmi_row_top(const float *row, int64_t count, int32_t wanted, int32_t *i
         if (have == wanted && !(chunk_max(chunk, &bad) > values[have - 1]))
             continue; /* as large, but with a higher id */
         for (int64_t i = 0; i < n; i++) {
-            int32_t at = have;
+            int32_t at;
 
             if (have == wanted && !(chunk[i] > values[have - 1]))
                 continue;
