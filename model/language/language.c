@@ -228,6 +228,18 @@ done:
     return st;
 }
 
+trm_status trm_language_read_text(trm_language *l, const char *chat_template)
+{
+    char *folder = trm_path_is_dir(l->path) ? trm_strdup(l->path) : trm_path_dir(l->path);
+    trm_status st;
+
+    if (folder == NULL)
+        return no_memory(l->path);
+    st = trmi_language_read_text(l, folder, chat_template);
+    trm_free(folder);
+    return st;
+}
+
 void trm_language_close(trm_language *l)
 {
     if (l == NULL)

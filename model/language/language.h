@@ -188,6 +188,9 @@ bool trm_language_is(const char *path);
  * that nothing uses are a warning. */
 TRM_MUST_USE trm_status trm_language_open(const char *path, const trm_language_options *options,
                                           trm_language **language_out);
+/* For a model opened without tokenizer: reads it, and the chat template, now. As trm_language_open.
+ */
+TRM_MUST_USE trm_status trm_language_read_text(trm_language *l, const char *chat_template);
 void trm_language_close(trm_language *l); /* takes NULL */
 /* A hash of what decides its numbers, as trm_package_identity: the weights' files, the
  * configuration and the options. The tokenizer and the chat template do not count. */

@@ -115,20 +115,15 @@ struct opening {
 static trm_status plan_inputs(void *ctx, const trm_graph *g, const trm_tensor **inputs_out)
 {
     struct opening *o = ctx;
-    int tokens = o->m->limits.encoder ? o->m->limits.step_tokens : o->m->limits.step_tokens;
-    int picks = o->m->limits.batch;
-
-    TRM_CHECK(trm_lm_plan_inputs(g, tokens, picks, &o->inputs));
+    TRM_CHECK(trm_lm_plan_inputs(g, o->m->limits.step_tokens, o->m->limits.batch, &o->inputs));
     *inputs_out = o->inputs;
     return TRM_OK;
 }
 
 static trm_status prepare(trm_lm_model *m, const char *path, const trm_lm_options *o)
 {
-    trm_language_options lo = {.no_tokenizer = !o->tokenizer,
-                               .context = o->context,
-                               .dtype = o->layout.dtype,
-                               .chat_template = o->chat_template};
+    const trm_language_options lo = {
+        .no_tokenizer = true, .context = o->context, .dtype = o->layout.dtype};
 
     TRM_CHECK(trm_language_open(path, &lo, &m->language));
     m->layout.graph = m->language->graph;
@@ -156,6 +151,8 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
     TRM_CHECK(trm_lm_replica_create(&ro, &m->replica));
     if (!trm_lm_replica_leads(m->replica))
         return TRM_OK;
+    if (o->tokenizer)
+        TRM_CHECK(trm_language_read_text(m->language, o->chat_template));
     go.replica = m->replica;
     return trm_generator_create(&go, &m->generator);
 }
