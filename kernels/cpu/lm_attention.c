@@ -6,6 +6,7 @@
  * tiles on one block before the next, so that a block is fetched once. Tasks are dealt to threads
  * by what they cost; workspace is a thread's, whatever the context's length. */
 #include "kernels/cpu/lm_attention.h"
+#include "kernels/cpu/lm_kv.h"
 #include "kernels/cpu/lm_rows.h"
 #include "kernels/cpu/lm_step.h"
 #include "kernels/cpu/math_util.h"
@@ -76,40 +77,18 @@ static unsigned char *page_of(const attention_job *job, const trm_step_sequence 
 
 /* ---- writing ---- */
 
-static void narrow(trm_dtype dtype, void *to, const float *from, size_t n)
-{
-    if (dtype == TRM_DTYPE_F32)
-        memcpy(to, from, n * sizeof(float));
-    else if (dtype == TRM_DTYPE_F16)
-        trmi_vec_get()->f32_to_f16(to, from, n);
-    else
-        trmi_vec_get()->f32_to_bf16(to, from, n);
-}
-
 /* Keys and values of `n` tokens of one page, from column `at` on, all kv heads. key, value: the
  * first token's rows. */
 static void write_page(const attention_job *job, const trm_step_sequence *q, size_t base,
                        size_t index, size_t at, size_t n, const float *key, const float *value)
 {
     const attention_kernel *k = job->k;
-    size_t row = k->kv_heads * k->head_dim, size = trm_dtype_bytes(job->dtype);
+    size_t row = k->kv_heads * k->head_dim;
 
-    for (size_t c = 0; c < k->kv_heads; c++) {
-        unsigned char *to = page_of(job, q, base, index, 0, c) + at * size;
-        const float *from = key + c * k->head_dim;
-
-        for (size_t d = 0; d < k->head_dim; d++) {
-            float column[TRM_KV_PAGE];
-
-            for (size_t t = 0; t < n; t++)
-                column[t] = from[t * row + d];
-            narrow(job->dtype, to + d * TRM_KV_PAGE * size, column, n);
-        }
-        to = page_of(job, q, base, index, 1, c) + at * k->head_dim * size;
-        from = value + c * k->head_dim;
-        for (size_t t = 0; t < n; t++)
-            narrow(job->dtype, to + t * k->head_dim * size, from + t * row, k->head_dim);
-    }
+    for (size_t c = 0; c < k->kv_heads; c++)
+        trmi_lm_kv_write(job->dtype, k->head_dim, page_of(job, q, base, index, 0, c),
+                         page_of(job, q, base, index, 1, c), at, n, key + c * k->head_dim,
+                         value + c * k->head_dim, row);
 }
 
 /* Tokens [begin, end) of those of the job's sequences, counted one after the other. */
@@ -156,13 +135,20 @@ static void sees(const attention_kernel *k, const trm_step_sequence *q, size_t r
     *hi = k->encoder ? (size_t)q->tokens : position + 1;
 }
 
-static void attend_block(const attention_job *job, const task *t, size_t block, size_t lo,
-                         size_t hi, float *q, float *out, float *top, float *sum)
+/* A task's queries, in a thread's scratch. */
+typedef struct query_set {
+    size_t count, lo, hi; /* positions that any of them sees */
+    float *q, *out;       /* [QUERIES][stride] */
+    float top[QUERIES], sum[QUERIES];
+    size_t first[QUERIES], last[QUERIES], row[QUERIES], head[QUERIES];
+} query_set;
+
+static void attend_block(const attention_job *job, const task *t, size_t block, query_set *s)
 {
     const attention_kernel *k = job->k;
-    size_t queries = t->query_end - t->query_begin;
-    size_t tiles = (queries + TRMI_LM_TILE - 1) / TRMI_LM_TILE, per = (queries + tiles - 1) / tiles;
-    size_t page_first = lo / TRM_KV_PAGE, page_last = (hi - 1) / TRM_KV_PAGE;
+    size_t tiles = (s->count + TRMI_LM_TILE - 1) / TRMI_LM_TILE, begin = block * TRMI_LM_BLOCK;
+    size_t per = (s->count + tiles - 1) / tiles;
+    size_t page_first = s->lo / TRM_KV_PAGE, page_last = (s->hi - 1) / TRM_KV_PAGE;
     trmi_lm_tile tile = {
         .head_dim = k->head_dim, .stride = k->stride, .scale = k->scale, .cap = k->cap};
 
@@ -172,17 +158,19 @@ static void attend_block(const attention_job *job, const task *t, size_t block, 
         index = index < page_first ? page_first : index > page_last ? page_last : index;
         tile.keys[p] = page_of(job, t->q, t->base, index, 0, t->c);
         tile.values[p] = page_of(job, t->q, t->base, index, 1, t->c);
+        index = (block + 1) * TRMI_LM_BLOCK_PAGES + p;
+        if (index <= page_last)
+            tile.next[p] = page_of(job, t->q, t->base, index, 0, t->c);
     }
-    for (size_t at = 0; at < queries; at += per) {
-        size_t n = queries - at < per ? queries - at : per;
+    tile.ahead = true;
+    for (size_t at = 0; at < s->count; at += per) {
+        size_t n = s->count - at < per ? s->count - at : per;
         bool any = false;
 
         for (size_t i = 0; i < n; i++) {
-            size_t from, to, begin = block * TRMI_LM_BLOCK;
+            size_t from = s->first[at + i] > begin ? s->first[at + i] - begin : 0;
+            size_t to = s->last[at + i] > begin ? s->last[at + i] - begin : 0;
 
-            sees(k, t->q, (t->query_begin + at + i) / t->heads, &from, &to);
-            from = from > begin ? from - begin : 0;
-            to = to > begin ? to - begin : 0;
             tile.first[i] = (int)(from < TRMI_LM_BLOCK ? from : TRMI_LM_BLOCK);
             tile.last[i] = (int)(to < TRMI_LM_BLOCK ? to : TRMI_LM_BLOCK);
             any |= tile.first[i] < tile.last[i];
@@ -190,42 +178,47 @@ static void attend_block(const attention_job *job, const task *t, size_t block, 
         if (!any)
             continue;
         tile.count = (int)n;
-        tile.q = q + at * k->stride;
-        tile.out = out + at * k->stride;
-        tile.top = top + at;
-        tile.sum = sum + at;
+        tile.q = s->q + at * k->stride;
+        tile.out = s->out + at * k->stride;
+        tile.top = s->top + at;
+        tile.sum = s->sum + at;
         job->attend(&tile);
+        tile.ahead = false;
+        memset(tile.next, 0, sizeof(tile.next));
     }
 }
 
 static void attend_task(const attention_job *job, const task *t, float *scratch)
 {
     const attention_kernel *k = job->k;
-    size_t queries = t->query_end - t->query_begin, lo, hi, unused;
-    float *q = scratch, *out = q + QUERIES * k->stride, *top = out + QUERIES * k->stride;
-    float *sum = top + QUERIES;
+    size_t token = t->query_begin / t->heads, head = t->query_begin % t->heads;
+    query_set s = {
+        .count = t->query_end - t->query_begin, .q = scratch, .out = scratch + QUERIES * k->stride};
 
-    for (size_t i = 0; i < queries; i++) {
-        size_t at = t->query_begin + i, h = t->head_first + at % t->heads;
-        size_t row = (size_t)t->q->row + at / t->heads;
-
-        memcpy(q + i * k->stride, job->q + (row * k->heads + h) * k->head_dim,
+    for (size_t i = 0; i < s.count; i++) {
+        sees(k, t->q, token, &s.first[i], &s.last[i]);
+        s.row[i] = (size_t)t->q->row + token;
+        s.head[i] = t->head_first + head;
+        memcpy(s.q + i * k->stride, job->q + (s.row[i] * k->heads + s.head[i]) * k->head_dim,
                k->head_dim * sizeof(float));
-        top[i] = job->sinks != NULL ? job->sinks[h] : -INFINITY;
-        sum[i] = top[i] > -INFINITY ? 1.0f : 0.0f;
+        s.top[i] = job->sinks != NULL ? job->sinks[s.head[i]] : -INFINITY;
+        s.sum[i] = s.top[i] > -INFINITY ? 1.0f : 0.0f;
+        if (++head == t->heads) {
+            head = 0;
+            token++;
+        }
     }
-    memset(out, 0, queries * k->stride * sizeof(float));
-    sees(k, t->q, t->query_begin / t->heads, &lo, &unused);
-    sees(k, t->q, (t->query_end - 1) / t->heads, &unused, &hi);
-    for (size_t block = lo / TRMI_LM_BLOCK; block * TRMI_LM_BLOCK < hi; block++)
-        attend_block(job, t, block, lo, hi, q, out, top, sum);
-    for (size_t i = 0; i < queries; i++) {
-        size_t at = t->query_begin + i, h = t->head_first + at % t->heads;
-        size_t row = (size_t)t->q->row + at / t->heads;
-        float *to = job->out + (row * k->heads + h) * k->head_dim, inverse = 1.0f / sum[i];
+    s.lo = s.first[0];
+    s.hi = s.last[s.count - 1];
+    memset(s.out, 0, s.count * k->stride * sizeof(float));
+    for (size_t block = s.lo / TRMI_LM_BLOCK; block * TRMI_LM_BLOCK < s.hi; block++)
+        attend_block(job, t, block, &s);
+    for (size_t i = 0; i < s.count; i++) {
+        float *to = job->out + (s.row[i] * k->heads + s.head[i]) * k->head_dim;
+        const float *from = s.out + i * k->stride, inverse = 1.0f / s.sum[i];
 
         for (size_t d = 0; d < k->head_dim; d++)
-            to[d] = out[i * k->stride + d] * inverse;
+            to[d] = from[d] * inverse;
     }
 }
 
@@ -311,8 +304,8 @@ static void attend_sequences(attention_job *job)
     trm_team_for(tokens, 1 + WRITES_OF_THREAD / row, write_range, job);
     job->queries_max = QUERIES;
     job->cost = walk(job, NULL, NULL);
-    job->parts = 1 + job->cost * (1 + k->head_dim / 64) / WORK_OF_THREAD;
-    job->parts = job->parts < k->threads ? job->parts : k->threads;
+    /* all threads or none: OpenMP's team is made anew when its size changes */
+    job->parts = job->cost * (1 + k->head_dim / 64) < 2 * WORK_OF_THREAD ? 1 : k->threads;
     if (pairs * ((most + QUERIES - 1) / QUERIES) < job->parts) { /* smaller tasks, one a thread */
         size_t each = (job->parts + pairs - 1) / pairs;
 
@@ -481,7 +474,7 @@ trm_status trmi_prepare_lm_attention(trm_cpu *cpu, trm_op_desc *desc, trm_kernel
     TRM_TRY(st, settle(k, desc), fail);
     k->threads = (size_t)cpu->threads;
     k->stride = trm_align_up(k->head_dim, 16);
-    k->scratch_floats = trm_align_up(2 * QUERIES * (k->stride + 1), 16);
+    k->scratch_floats = 2 * QUERIES * k->stride;
     k->scratch_at = trm_align_up(k->rows, TRM_ALIGN);
     k->pages_at = k->scratch_at + k->threads * k->scratch_floats * sizeof(float);
     k->base.workspace_bytes = k->pages_at;

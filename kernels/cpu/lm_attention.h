@@ -27,7 +27,10 @@ typedef struct trmi_lm_tile {
     int first[TRMI_LM_TILE], last[TRMI_LM_TILE];
     /* The block's pages of this kv head. Pages that no query sees may be any that can be read. */
     const void *keys[TRMI_LM_BLOCK_PAGES], *values[TRMI_LM_BLOCK_PAGES];
-    const void *next[TRMI_LM_BLOCK_PAGES]; /* keys of the next block, to fetch early; or NULL */
+    /* Fetch this block's values while keys are read, and the keys that come next, if any: for the
+     * first tile on a block. Pages lie anywhere, so the hardware does not foresee them. */
+    bool ahead;
+    const void *next[TRMI_LM_BLOCK_PAGES]; /* or NULL */
 } trmi_lm_tile;
 
 /* Adds the block to its queries; by dtype of the cache. */

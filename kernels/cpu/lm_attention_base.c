@@ -1,6 +1,4 @@
 /* The attention core for any x86-64: multiply and add are two roundings here. */
-#include "base/tensor.h"
-
 #include <string.h>
 
 #define TRMI_LM_ATTENTION_TABLE trmi_lm_attention_base
@@ -8,6 +6,7 @@
 #define QK_PAGES 1
 #define PV_VECTORS 2
 typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef unsigned int whole4 __attribute__((vector_size(16)));
 #define VEC vec4
 #define V_SET1(x) set1(x)
 #define V_ZERO() set1(0.0f)
@@ -42,6 +41,24 @@ static inline float sum_of(float *v)
     return v[0];
 }
 
+/* Half to single: the exponent is moved by a multiplication, which subnormals need; infinities and
+ * NaN get the largest one. */
+static inline vec4 f16(const unsigned short *h)
+{
+    whole4 bits = {h[0], h[1], h[2], h[3]}, magnitude = bits & 0x7fff;
+    vec4 v = (vec4)(magnitude << 13) * set1(0x1p112f);
+    whole4 special = (whole4)(magnitude >= 0x7c00) & 0x7f800000;
+
+    return (vec4)((whole4)v | special | (bits & 0x8000) << 16);
+}
+
+static inline vec4 bf16(const unsigned short *h)
+{
+    whole4 bits = {h[0], h[1], h[2], h[3]};
+
+    return (vec4)(bits << 16);
+}
+
 static inline vec4 load_tail(int kind, const void *p, int n)
 {
     vec4 v = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -52,9 +69,7 @@ static inline vec4 load_tail(int kind, const void *p, int n)
         return v;
     }
     memcpy(h, p, (size_t)n * sizeof(h[0]));
-    for (int i = 0; i < n; i++)
-        v[i] = kind == 1 ? trm_f16_to_f32(h[i]) : trm_bf16_to_f32(h[i]);
-    return v;
+    return kind == 1 ? f16(h) : bf16(h);
 }
 
 #include "kernels/cpu/lm_attention_body.h"

@@ -28,36 +28,40 @@ ALWAYS VEC load(const enum kv_kind kind, const char *p)
                           : (kind == KV_F16 ? V_F16(p) : V_BF16(p));
 }
 
-/* s[r][position] = q[r] . k[position] */
-ALWAYS void scores(const trmi_lm_tile *t, const enum kv_kind kind, const int rows,
-                   float (*s)[TRMI_LM_BLOCK])
+/* s[r][position] = q[r] . k[position], of the first `pages` pages, `at_once` together. */
+ALWAYS void scores(const trmi_lm_tile *t, const enum kv_kind kind, const int rows, const int pages,
+                   const int at_once, float (*s)[TRMI_LM_BLOCK])
 {
     const size_t dims = t->head_dim, step = TRM_KV_PAGE * kv_bytes(kind);
 
-    for (int page = 0; page < TRMI_LM_BLOCK_PAGES; page += QK_PAGES) {
+    for (int page = 0; page < pages; page += at_once) {
         const char *keys[QK_PAGES];
         VEC acc[TRMI_LM_TILE][QK_PAGES * PAGE_VECTORS];
 
-        for (int p = 0; p < QK_PAGES; p++)
+        for (int p = 0; p < at_once; p++)
             keys[p] = t->keys[page + p];
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < QK_PAGES * PAGE_VECTORS; v++)
+            for (int v = 0; v < at_once * PAGE_VECTORS; v++)
                 acc[r][v] = V_ZERO();
         for (size_t d = 0; d < dims; d++) {
             VEC k[QK_PAGES * PAGE_VECTORS];
 
-            for (int v = 0; v < QK_PAGES * PAGE_VECTORS; v++)
+            if (t->ahead)
+                for (int p = 0; p < at_once; p++)
+                    __builtin_prefetch((const char *)t->values[page + p] + d * step);
+
+            for (int v = 0; v < at_once * PAGE_VECTORS; v++)
                 k[v] = load(kind, keys[v / PAGE_VECTORS] + d * step +
                                       (size_t)(v % PAGE_VECTORS) * LANES * kv_bytes(kind));
             for (int r = 0; r < rows; r++) {
                 VEC q = V_SET1(t->q[(size_t)r * t->stride + d]);
 
-                for (int v = 0; v < QK_PAGES * PAGE_VECTORS; v++)
+                for (int v = 0; v < at_once * PAGE_VECTORS; v++)
                     acc[r][v] = V_FMA(q, k[v], acc[r][v]);
             }
         }
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < QK_PAGES * PAGE_VECTORS; v++)
+            for (int v = 0; v < at_once * PAGE_VECTORS; v++)
                 V_STOREU(s[r] + page * TRM_KV_PAGE + v * LANES, acc[r][v]);
     }
 }
@@ -155,6 +159,8 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
                     const float *alpha, int lo, int hi)
 {
     const size_t row = t->head_dim * kv_bytes(kind);
+    /* of the next keys, as many bytes a position as of the values */
+    const size_t fetch = (size_t)vectors * LANES * kv_bytes(kind);
     VEC acc[TRMI_LM_TILE][PV_VECTORS];
 
     for (int r = 0; r < rows; r++)
@@ -167,11 +173,20 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
     for (int j = lo; j < hi;) {
         const char *v = (const char *)t->values[j / TRM_KV_PAGE] + (size_t)(j % TRM_KV_PAGE) * row +
                         c * kv_bytes(kind);
+        const char *next = t->next[j / TRM_KV_PAGE];
         int end = (j / TRM_KV_PAGE + 1) * TRM_KV_PAGE;
 
         end = end < hi ? end : hi;
+        if (next != NULL)
+            next += TRM_KV_PAGE * c * kv_bytes(kind) + (size_t)(j % TRM_KV_PAGE) * fetch;
         for (; j < end; j++, v += row) {
             VEC value[PV_VECTORS];
+
+            if (next != NULL) {
+                for (size_t i = 0; i < fetch; i += 64)
+                    __builtin_prefetch(next + i);
+                next += fetch;
+            }
 
             for (int i = 0; i < vectors; i++)
                 value[i] = rest > 0 ? V_TAIL(kind, v, rest)
@@ -195,10 +210,17 @@ ALWAYS void outputs(const trmi_lm_tile *t, const enum kv_kind kind, const int ro
 ALWAYS void attend_rows(const trmi_lm_tile *t, const enum kv_kind kind, const int rows)
 {
     float s[TRMI_LM_TILE][TRMI_LM_BLOCK], alpha[TRMI_LM_TILE];
-    int lo = 0, hi = TRMI_LM_BLOCK;
+    int lo = 0, hi = TRMI_LM_BLOCK, end = 0;
     size_t c = 0;
 
-    scores(t, kind, rows, s);
+    for (int r = 0; r < rows; r++)
+        end = end > t->last[r] ? end : t->last[r];
+    if (end > TRMI_LM_BLOCK / 2) {
+        scores(t, kind, rows, TRMI_LM_BLOCK_PAGES, QK_PAGES, s);
+    } else { /* short sequences, and the last block of long ones */
+        memset(s, 0, sizeof(s));
+        scores(t, kind, rows, TRMI_LM_BLOCK_PAGES / 2, QK_PAGES > 2 ? 2 : QK_PAGES, s);
+    }
     weigh(t, rows, s, alpha);
     for (int r = 0; r < rows; r++) {
         lo = lo > t->first[r] ? lo : t->first[r];

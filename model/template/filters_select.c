@@ -38,9 +38,13 @@ static trm_status map(trmi_run *r, trmi_value value, const trmi_call *call, trmi
     const trmi_filter *filter;
     trmi_value list, v;
     trmi_call rest;
+    bool some = false;
 
-    TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     TRM_CHECK(trmi_make_list(r, TRMI_V_GENERATOR, out));
+    TRM_CHECK(trmi_truth(r, value, &some));
+    if (!some) /* none, 0, undefined: nothing to map */
+        return TRM_OK;
+    TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     if (call->count == 0)
         return map_attribute(r, list.as.list, call, out->as.list);
     if (call->items[0].kind != TRMI_V_STRING)

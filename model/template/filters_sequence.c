@@ -214,6 +214,9 @@ static trm_status sort(trmi_run *r, trmi_value value, const trmi_call *call, trm
     bool backwards = false, sensitive = false;
 
     TRM_CHECK(trmi_template_bind(r, call, "reverse case_sensitive attribute", 0, args));
+    if (args[0].kind != TRMI_V_ABSENT && !trmi_is_int(args[0]))
+        return trm_fail(TRM_ERR_INVALID_ARG, "sort: reverse is true or false, not %s",
+                        trmi_type_name(args[0]));
     TRM_CHECK(trmi_truth(r, args[0], &backwards));
     TRM_CHECK(trmi_truth(r, args[1], &sensitive));
     TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, out));

@@ -207,6 +207,9 @@ static trm_status truncate(trmi_run *r, trmi_value value, const trmi_call *call,
     TRM_CHECK(trmi_truth(r, args[1], &killwords));
     if (value.kind != TRMI_V_STRING)
         return trm_fail(TRM_ERR_INVALID_ARG, "truncate: '%s' is no text", trmi_type_name(value));
+    if (args[0].kind != TRMI_V_ABSENT && !trmi_is_int(args[0]))
+        return trm_fail(TRM_ERR_INVALID_ARG, "truncate: a length is an integer, not %s",
+                        trmi_type_name(args[0]));
     if (trmi_is_int(args[0]))
         length = trmi_as_int(args[0]);
     if (trmi_is_int(args[3]))

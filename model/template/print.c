@@ -198,7 +198,11 @@ trm_status trmi_repr(trmi_run *r, trmi_value v, trmi_output *to)
 
     switch (v.kind) {
     case TRMI_V_STRING:
-        return repr_string(r, v.as.string, to);
+        if (!v.as.string->markup)
+            return repr_string(r, v.as.string, to);
+        TRM_CHECK(trmi_append_text(r, to, "Markup("));
+        TRM_CHECK(repr_string(r, v.as.string, to));
+        return trmi_append_text(r, to, ")");
     case TRMI_V_NONE:
         return trmi_append_text(r, to, "None");
     case TRMI_V_BOOL:

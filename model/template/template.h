@@ -7,9 +7,11 @@
  * deepest rendering takes less than 1 MiB of stack), nothing of the machine can be reached. Errors
  * name the template's line. Threads: read-only once compiled, may be shared.
  *
- * Beyond the part: integers over 64 bits, inheritance and includes, the filters filesizeformat,
- * groupby, pprint, random, striptags, urlize, wordwrap and xmlattr, letters whose other case is more
- * than one letter (but for the German one). */
+ * Beyond the part: integers over 64 bits, inheritance and includes, some filters that no chat
+ * template was seen to use (their names are refused), formatting of text that is escaped or safe,
+ * letters whose other case is more than one letter (but for the German one). Two things differ from
+ * Jinja: a macro that reads a given variable which the template itself sets only later sees what
+ * was given, and errors of lazy filters come at once. */
 #ifndef TRM_MODEL_TEMPLATE_TEMPLATE_H
 #define TRM_MODEL_TEMPLATE_TEMPLATE_H
 

@@ -221,7 +221,7 @@ static trm_status add_bert_steps(trm_tokenizer *t, bool lower)
     t->pretokenizers[0].kind = t->pretokenizers[1].kind = TRMI_PRETOKENIZER_CHARACTERS;
     t->pretokenizers[0].is = trmi_is_white;
     t->pretokenizers[0].behavior = TRMI_REMOVED;
-    t->pretokenizers[1].is = trmi_is_bert_punctuation;
+    t->pretokenizers[1].is = trmi_is_punctuation;
     t->pretokenizers[1].behavior = TRMI_ISOLATED;
     t->pretokenizer_count = 2;
     t->decoders[0].kind = TRMI_DECODER_WORDPIECE;

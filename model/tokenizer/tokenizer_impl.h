@@ -125,7 +125,6 @@ void trmi_words_fini(trmi_words *w);
 TRM_MUST_USE trm_status trmi_pretokenize(const trmi_pretokenizer *steps, size_t count,
                                          trmi_matcher *m, const char *text, size_t bytes, bool head,
                                          trmi_words *w);
-bool trmi_is_bert_punctuation(uint32_t c);
 /* GPT-2's pattern, which ByteLevel has built in. */
 extern const char trmi_gpt2_pattern[];
 
@@ -184,13 +183,12 @@ typedef struct trmi_best {
     uint32_t from; /* where the best token that ends here begins; UINT32_MAX: none */
     int32_t id;
 } trmi_best;
-typedef struct trmi_cache_entry trmi_cache_entry;
 /* Memory of one encode call. */
 typedef struct trmi_scratch {
     trmi_matcher *matcher;
     trmi_line line;
     trmi_words words;
-    trmi_buf clean, spelled, map; /* clean: the text as UTF-8 */
+    trmi_buf clean, spelled; /* the text as UTF-8; a character with a prefix or suffix */
     trmi_symbol *symbols;
     size_t symbol_room;
     trmi_candidate *heap;
@@ -198,8 +196,6 @@ typedef struct trmi_scratch {
     trmi_best *best;
     size_t best_room;
     trmi_ids ids; /* the words' */
-    trmi_cache_entry *cache;
-    size_t cache_text; /* bytes of words that went past the cache so far */
 } trmi_scratch;
 void trmi_scratch_fini(trmi_scratch *s);
 /* Makes [*block] room for at least `count` elements; false: no memory. */

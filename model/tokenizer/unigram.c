@@ -32,9 +32,14 @@ trm_status trmi_unigram_finish(trmi_model *m)
     return st;
 }
 
+static bool is_better(const trmi_best *b, double score)
+{
+    return b->from == UINT32_MAX || score > b->score;
+}
+
 static void better(trmi_best *b, double score, size_t from, int32_t id)
 {
-    if (b->from != UINT32_MAX && !(score > b->score))
+    if (!is_better(b, score))
         return;
     b->score = score;
     b->from = (uint32_t)from;
@@ -80,7 +85,7 @@ static trm_status forward(const trmi_model *m, trmi_scratch *s, const char *word
         }
         if (single)
             continue;
-        if (m->unknown < 0)
+        if (m->unknown < 0 && is_better(&s->best[i + bytes], sum(m, m->unknown_score, here)))
             return missing(word + i, bytes);
         better(&s->best[i + bytes], sum(m, m->unknown_score, here), i, m->unknown);
     }

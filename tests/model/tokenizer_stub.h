@@ -8,8 +8,8 @@
 #include <string.h>
 
 static struct {
-    size_t count, special_from; /* special_from: ids from it on are special */
-    char made_of[300];
+    size_t count, special_from;   /* special_from: ids from it on are special */
+    char made_of[300], text[300]; /* text: what some of a vocabulary holds, which is borrowed */
     trm_gguf_vocabulary vocabulary;
 } stub = {.count = 1};
 
@@ -42,7 +42,13 @@ trm_status trm_tokenizer_from_sentencepiece(const char *name, const void *data, 
 trm_status trm_tokenizer_from_gguf(const char *name, const trm_gguf_vocabulary *vocabulary,
                                    trm_tokenizer **tokenizer_out)
 {
-    stub.vocabulary = *vocabulary;
+    const trm_gguf_vocabulary *v = vocabulary;
+
+    stub.vocabulary = *v;
+    if (v->merge_count > 0 && v->scores != NULL && v->types != NULL && v->pre != NULL)
+        snprintf(stub.text, sizeof(stub.text), "%s %s %.*s %g %d %.*s", v->model, v->pre,
+                 (int)v->tokens[2].count, v->tokens[2].bytes, (double)v->scores[3], v->types[0],
+                 (int)v->merges[1].count, v->merges[1].bytes);
     return stub_make("gguf", name, tokenizer_out);
 }
 
