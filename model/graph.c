@@ -352,17 +352,46 @@ static bool held_by(const around *a, const void *data)
     return false;
 }
 
+static bool is_parameter(const trm_value *v)
+{
+    return v->desc.data != NULL &&
+           (trm_dtype_is_float(v->desc.dtype) || trm_dtype_is_block(v->desc.dtype));
+}
+
+/* used[v]: some node or output reads v. What nothing reads may be the source of a part or a stack,
+ * and would count twice. NULL: all count (no memory, or there are bodies, which may read it too).
+ */
+static bool *find_used(const trm_graph *g)
+{
+    bool *used = NULL;
+
+    for (int n = 0; n < g->node_count; n++)
+        for (int i = 0; i < g->nodes[n].attrs.count; i++)
+            if (g->nodes[n].attrs.items[i].kind == TRM_ATTR_GRAPH)
+                return NULL;
+    used = (bool *)trm_calloc((size_t)g->value_count + 1, sizeof(bool));
+    if (used == NULL)
+        return NULL;
+    for (int n = 0; n < g->node_count; n++)
+        for (int i = 0; i < g->nodes[n].input_count; i++)
+            if (g->nodes[n].inputs[i] != TRM_NO_VALUE)
+                used[g->nodes[n].inputs[i]] = true;
+    for (int i = 0; i < g->output_count; i++)
+        used[g->outputs[i]] = true;
+    return used;
+}
+
 static int64_t count_parameters(const trm_graph *g, const around *outer)
 {
     around here = {g, outer};
+    bool *used = find_used(g);
     int64_t total = 0;
 
     for (int v = 0; v < g->value_count; v++)
-        if (g->values[v].desc.data != NULL &&
-            (trm_dtype_is_float(g->values[v].desc.dtype) ||
-             trm_dtype_is_block(g->values[v].desc.dtype)) &&
+        if (is_parameter(&g->values[v]) && (used == NULL || used[v]) &&
             !held_by(outer, g->values[v].desc.data))
             total += (int64_t)trm_tensor_numel(&g->values[v].desc);
+    trm_free(used);
     for (int n = 0; n < g->node_count; n++)
         for (int i = 0; i < g->nodes[n].attrs.count; i++)
             if (g->nodes[n].attrs.items[i].kind == TRM_ATTR_GRAPH)

@@ -159,7 +159,8 @@ static inline bool trm_dim_is_symbol(int64_t dim)
  * unknown. */
 int64_t trm_graph_dim_op(trm_graph *g, char op, int64_t a, int64_t b);
 
-/* Parameters: elements of all floating constants, bodies included. */
+/* Parameters: elements of all floating constants that something reads, blocks and bodies included.
+ */
 int64_t trm_graph_parameter_count(const trm_graph *g);
 
 #ifdef __cplusplus

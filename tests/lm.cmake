@@ -1,7 +1,14 @@
 # Operators of language models at the lower instruction sets, which run-time dispatch would not choose here.
 foreach(isa scalar avx2 avx512 avx512_vnni)
-  foreach(test lm_linear_op)
+  foreach(test lm_linear_op lm_experts)
     add_test(NAME kernels/test_${test}_${isa} COMMAND kernels_test_${test})
-    set_tests_properties(kernels/test_${test}_${isa} PROPERTIES LABELS unit TIMEOUT 120 ENVIRONMENT "TRM_CPU_ISA=${isa}")
+    set_tests_properties(kernels/test_${test}_${isa} PROPERTIES LABELS unit TIMEOUT 120
+      ENVIRONMENT "TRM_CPU_ISA=${isa};OMP_WAIT_POLICY=passive")
   endforeach()
 endforeach()
+# Teams of more threads than a machine may have: threads that wait must not spin.
+set_property(TEST kernels/test_lm_linear kernels/test_lm_experts APPEND PROPERTY ENVIRONMENT OMP_WAIT_POLICY=passive)
+
+# How fast the products run here: build/<preset>/tests/bench_lm_linear -n N -k K -m M -t threads
+add_executable(bench_lm_linear EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_linear.c)
+target_link_libraries(bench_lm_linear PRIVATE trm_warnings trm_kernels)

@@ -35,6 +35,14 @@ foreach(case tensor=2 tensor=3 tensor=4 pipeline=2 pipeline=3 tensor=2,pipeline=
     ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache) # the probe of rates, once
 endforeach()
 
+# Language models: the same bits under every layout.
+foreach(case layouts formats)
+  add_test(NAME mpi/language-${case}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/language.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(mpi/language-${case} PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+    ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache)
+endforeach()
+
 # Two hosts, which are network namespaces of this machine: skipped where those are not allowed.
 foreach(case score bytes listen rollcall cut)
   add_test(NAME mpi/two-hosts-${case}

@@ -252,6 +252,7 @@ static void run_block(const trmi_lm_product *p, const block_at *b)
     _Alignas(64) float stack[TRM_TREE_DEPTH_MAX][BLOCK_VECTORS * TRMI_LM_PANEL];
     int depth = 0, part = 0;
 
+    TRM_ASSERT(b->tiles > 0);
     for (int i = 0; i < l->count; i++) {
         size_t k = (size_t)i * l->leaf, from, to;
 

@@ -57,21 +57,21 @@ typedef struct group {
 INLINE void get_values(int bits, const unsigned char *data, group *g)
 {
     for (int q = 0; q < TRMI_LM_QUADS; q++)
-        for (int b = 0; b < 64; b++) {
+        for (size_t b = 0; b < 64; b++) {
             int u;
 
             if (bits == 8)
-                u = data[64 * q + b];
+                u = data[(size_t)(64 * q) + b];
             else if (bits <= 3)
-                u = data[64 * (q / 4) + b] >> 2 * (q % 4) & 3;
+                u = data[trmi_lm_pairs_at(bits, q / 4) + b] >> 2 * (q % 4) & 3;
             else
-                u = data[64 * (q % 4) + b] >> 4 * (q / 4) & 15;
+                u = data[trmi_lm_nibbles_at(bits) + (size_t)(64 * (q % 4)) + b] >> 4 * (q / 4) & 15;
             if (bits == 3)
-                u |= (data[128 + b] >> q & 1) << 2;
+                u |= (data[b] >> q & 1) << 2;
             if (bits == 5)
-                u |= (data[256 + b] >> q & 1) << 4;
+                u |= (data[b] >> q & 1) << 4;
             if (bits == 6)
-                u |= (data[256 + 64 * (q / 4) + b] >> 2 * (q % 4) & 3) << 4;
+                u |= (data[trmi_lm_pairs_at(bits, q / 4) + b] >> 2 * (q % 4) & 3) << 4;
             g->u[q][b] = (unsigned char)u;
         }
 }
@@ -84,25 +84,27 @@ static float half(const unsigned char *p)
     return trm_f16_to_f32(h);
 }
 
-INLINE void get_scales(trm_dtype t, const unsigned char *head, size_t i, group *g)
+INLINE void get_scales(trm_dtype t, const unsigned char *panel, trmi_lm_place at, group *g)
 {
+    const unsigned char *head = panel + at.head + 32 * at.i, *top = panel + at.top;
+
     for (size_t j = 0; j < TRMI_LM_PANEL; j++) {
         if (!trmi_lm_super(t)) {
-            g->d[j] = half(head + 32 * i + 2 * j);
-            g->m[j] = trmi_lm_mins(t) ? half(head + 64 + 32 * i + 2 * j) : 0.0f;
+            g->d[j] = half(head + 2 * j);
+            g->m[j] = trmi_lm_mins(t) ? half(head + 64 + 2 * j) : 0.0f;
             continue;
         }
-        g->d[j] = half(head + 2 * j);
-        g->m[j] = half(head + 32 + 2 * j);
+        g->d[j] = half(top + 2 * j);
+        g->m[j] = half(top + 32 + 2 * j);
         for (int h = 0; trmi_lm_halves(t) && h < 2; h++) {
-            unsigned char b = head[64 + 32 * i + 2 * j + (size_t)h];
+            unsigned char b = head[2 * j + (size_t)h];
 
             g->s[j][h] = trmi_lm_mins(t) ? b & 15 : (int8_t)b;
             g->n[j][h] = b >> 4;
         }
         if (!trmi_lm_halves(t)) {
-            g->d[j] *= (float)head[64 + 16 * i + j];
-            g->m[j] *= (float)head[192 + 16 * i + j];
+            g->d[j] *= (float)head[j];
+            g->m[j] *= (float)head[16 + j];
         }
     }
 }
@@ -141,7 +143,7 @@ INLINE void tile(trm_dtype t, const unsigned char *panel, size_t stride, int pan
             group w;
 
             get_values(trmi_lm_bits(t), panel + at.data, &w);
-            get_scales(t, panel + at.head, at.i, &w);
+            get_scales(t, panel, at, &w);
             for (int r = 0; r < m; r++)
                 for (size_t j = 0; j < TRMI_LM_PANEL; j++) {
                     float *a = &acc[(size_t)r * TRMI_LM_PANEL + j];

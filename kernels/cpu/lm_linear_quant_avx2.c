@@ -34,28 +34,29 @@ INLINE __m256 bytes8(const unsigned char *p)
         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
-INLINE scales get_scales(const trm_dtype t, const unsigned char *head, size_t i, size_t side)
+INLINE scales get_scales(const trm_dtype t, const unsigned char *panel, trmi_lm_place at,
+                         size_t side)
 {
+    const unsigned char *head = panel + at.head + 32 * at.i, *top = panel + at.top;
     const __m256i zero = _mm256_setzero_si256();
     scales s = {_mm256_setzero_ps(), _mm256_setzero_ps(), zero, zero, zero};
     __m256i pair;
 
     if (!trmi_lm_super(t)) {
-        s.d = halves8(head + 32 * i + 16 * side);
+        s.d = halves8(head + 16 * side);
         if (trmi_lm_mins(t))
-            s.m = halves8(head + 64 + 32 * i + 16 * side);
+            s.m = halves8(head + 64 + 16 * side);
         return s;
     }
-    s.d = halves8(head + 16 * side);
+    s.d = halves8(top + 16 * side);
     if (trmi_lm_mins(t))
-        s.m = halves8(head + 32 + 16 * side);
+        s.m = halves8(top + 32 + 16 * side);
     if (!trmi_lm_halves(t)) {
-        s.d = _mm256_mul_ps(s.d, bytes8(head + 64 + 16 * i + 8 * side));
-        s.m = _mm256_mul_ps(s.m, bytes8(head + 192 + 16 * i + 8 * side));
+        s.d = _mm256_mul_ps(s.d, bytes8(head + 8 * side));
+        s.m = _mm256_mul_ps(s.m, bytes8(head + 16 + 8 * side));
         return s;
     }
-    pair = _mm256_cvtepi8_epi16(
-        _mm_loadu_si128((const __m128i *)(const void *)(head + 64 + 32 * i + 16 * side)));
+    pair = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(head + 16 * side)));
     if (trmi_lm_mins(t)) { /* nibbles */
         s.pair = _mm256_and_si256(_mm256_srli_epi16(pair, 4), _mm256_set1_epi16(15));
         pair = _mm256_and_si256(pair, _mm256_set1_epi16(15));
@@ -86,16 +87,17 @@ INLINE void get_values(const int bits, const int half, const unsigned char *data
             continue;
         }
         if (bits <= 3) {
-            w[v] = bits_to(load(data + 64 * half), 2 * v, 0, 3);
+            w[v] = bits_to(load(data + trmi_lm_pairs_at(bits, half)), 2 * v, 0, 3);
             if (bits == 3)
-                w[v] = _mm256_or_si256(w[v], bits_to(load(data + 128), q, 2, 1));
+                w[v] = _mm256_or_si256(w[v], bits_to(load(data), q, 2, 1));
             continue;
         }
-        w[v] = bits_to(load(data + 64 * v), 4 * half, 0, 15);
+        w[v] = bits_to(load(data + trmi_lm_nibbles_at(bits) + 64 * v), 4 * half, 0, 15);
         if (bits == 5)
-            w[v] = _mm256_or_si256(w[v], bits_to(load(data + 256), q, 4, 1));
+            w[v] = _mm256_or_si256(w[v], bits_to(load(data), q, 4, 1));
         if (bits == 6)
-            w[v] = _mm256_or_si256(w[v], bits_to(load(data + 256 + 64 * half), 2 * v, 4, 3));
+            w[v] = _mm256_or_si256(w[v],
+                                   bits_to(load(data + trmi_lm_pairs_at(bits, half)), 2 * v, 4, 3));
     }
 }
 
@@ -158,23 +160,23 @@ INLINE __m256 add_group(const trm_dtype t, const scales *s, const trmi_lm_x *x, 
 }
 
 /* Half a panel's group times m rows. */
-INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *head, size_t i,
-                       const unsigned char *data, size_t side, const trmi_lm_x *const *x, size_t g,
-                       __m256 (*acc)[2])
+INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *panel, trmi_lm_place at,
+                       size_t side, const trmi_lm_x *const *x, size_t g, __m256 (*acc)[2])
 {
     const int bits = trmi_lm_bits(t);
     const __m256i offset = _mm256_set1_epi16((short)-trmi_lm_offset(t));
-    scales s = get_scales(t, head, i, side);
+    const unsigned char *data = panel + at.data + 32 * side;
+    scales s = get_scales(t, panel, at, side);
     __m256i w[4], dot[ROWS];
 
-    get_values(bits, 0, data + 32 * side, w);
+    get_values(bits, 0, data, w);
 #pragma GCC unroll 4
     for (int r = 0; r < m; r++) {
         dot[r] = dot16(bits, w, x[r] + g, 0);
         if (trmi_lm_halves(t))
             dot[r] = _mm256_mullo_epi32(dot[r], s.s0);
     }
-    get_values(bits, 1, data + 32 * side, w);
+    get_values(bits, 1, data, w);
 #pragma GCC unroll 4
     for (int r = 0; r < m; r++) {
         __m256i other = dot16(bits, w, x[r] + g, 1);
@@ -205,9 +207,11 @@ INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel
     for (; g < g_end; g++) {
         trmi_lm_place at = trmi_lm_place_of(t, before, g);
 
+        if (m > 1)
+            trmi_lm_ahead(t, panel, at);
 #pragma GCC unroll 2
         for (size_t side = 0; side < 2; side++)
-            group_rows(t, m, panel + at.head, at.i, panel + at.data, side, x, g, acc);
+            group_rows(t, m, panel, at, side, x, g, acc);
     }
 #pragma GCC unroll 4
     for (int r = 0; r < m; r++)

@@ -31,27 +31,28 @@ INLINE __m512 bytes16(const unsigned char *p)
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
-INLINE scales get_scales(const trm_dtype t, const unsigned char *head, size_t i)
+INLINE scales get_scales(const trm_dtype t, const unsigned char *panel, trmi_lm_place at)
 {
+    const unsigned char *head = panel + at.head + 32 * at.i, *top = panel + at.top;
     const __m512i zero = _mm512_setzero_si512();
     scales s = {_mm512_setzero_ps(), _mm512_setzero_ps(), zero, zero, zero};
     __m512i pair;
 
     if (!trmi_lm_super(t)) {
-        s.d = halves16(head + 32 * i);
+        s.d = halves16(head);
         if (trmi_lm_mins(t))
-            s.m = halves16(head + 64 + 32 * i);
+            s.m = halves16(head + 64);
         return s;
     }
-    s.d = halves16(head);
+    s.d = halves16(top);
     if (trmi_lm_mins(t))
-        s.m = halves16(head + 32);
+        s.m = halves16(top + 32);
     if (!trmi_lm_halves(t)) {
-        s.d = _mm512_mul_ps(s.d, bytes16(head + 64 + 16 * i));
-        s.m = _mm512_mul_ps(s.m, bytes16(head + 192 + 16 * i));
+        s.d = _mm512_mul_ps(s.d, bytes16(head));
+        s.m = _mm512_mul_ps(s.m, bytes16(head + 16));
         return s;
     }
-    pair = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(head + 64 + 32 * i)));
+    pair = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)head));
     if (trmi_lm_mins(t)) { /* nibbles */
         s.pair = _mm512_and_si512(_mm512_srli_epi16(pair, 4), _mm512_set1_epi16(15));
         pair = _mm512_and_si512(pair, _mm512_set1_epi16(15));
@@ -82,16 +83,17 @@ INLINE void get_values(const int bits, const int half, const unsigned char *data
             continue;
         }
         if (bits <= 3) {
-            w[v] = bits_to(load(data + 64 * half), 2 * v, 0, 3);
+            w[v] = bits_to(load(data + trmi_lm_pairs_at(bits, half)), 2 * v, 0, 3);
             if (bits == 3)
-                w[v] = _mm512_or_si512(w[v], bits_to(load(data + 128), q, 2, 1));
+                w[v] = _mm512_or_si512(w[v], bits_to(load(data), q, 2, 1));
             continue;
         }
-        w[v] = bits_to(load(data + 64 * v), 4 * half, 0, 15);
+        w[v] = bits_to(load(data + trmi_lm_nibbles_at(bits) + 64 * v), 4 * half, 0, 15);
         if (bits == 5)
-            w[v] = _mm512_or_si512(w[v], bits_to(load(data + 256), q, 4, 1));
+            w[v] = _mm512_or_si512(w[v], bits_to(load(data), q, 4, 1));
         if (bits == 6)
-            w[v] = _mm512_or_si512(w[v], bits_to(load(data + 256 + 64 * half), 2 * v, 4, 3));
+            w[v] = _mm512_or_si512(w[v],
+                                   bits_to(load(data + trmi_lm_pairs_at(bits, half)), 2 * v, 4, 3));
     }
 }
 
@@ -132,12 +134,12 @@ INLINE __m512 add_group(const trm_dtype t, const scales *s, const trmi_lm_x *x, 
 
 /* A group of one panel times m rows: instructions of different rows alternate, since those of one
  * wait for each other. */
-INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *head, size_t i,
-                       const unsigned char *data, const trmi_lm_x *const *x, size_t g, __m512 *acc)
+INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *panel, trmi_lm_place at,
+                       const trmi_lm_x *const *x, size_t g, __m512 *acc)
 {
     const __m512i zero = _mm512_setzero_si512();
     const __m512i offset = _mm512_set1_epi16((short)-trmi_lm_offset(t));
-    scales s = get_scales(t, head, i);
+    scales s = get_scales(t, panel, at);
     __m512i w[4], dot[8], sum[8];
 
 #pragma GCC unroll 8
@@ -147,7 +149,7 @@ INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *head
                      : _mm512_dpwssd_epi32(zero, offset, sums(x[r] + g));
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-        get_values(trmi_lm_bits(t), half, data, w);
+        get_values(trmi_lm_bits(t), half, panel + at.data, w);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++)
 #pragma GCC unroll 8
@@ -172,23 +174,6 @@ INLINE void group_rows(const trm_dtype t, const int m, const unsigned char *head
         acc[r] = add_group(t, &s, x[r] + g, dot[r], acc[r]);
 }
 
-/* Asks for the group that is whole chunks ahead, 2 KiB or a little more. One row does without: the
- * hardware keeps up with a plain read of memory, and this would cost a fifth. With more rows it
- * does not: Q4_0, 8 rows, 198 -> 315 Gop/s; 4 rows 175 -> 255 (1, 4, 6, 8 and 12 KiB, into the
- * first or second level, are no better; Zen 4 at 31 GB/s, tests/bench/lm_linear.c, 2026-11). */
-INLINE void ahead(const trm_dtype t, const unsigned char *panel, trmi_lm_place at)
-{
-    const size_t data = trmi_lm_data_bytes(t), head = trmi_lm_head_bytes(t);
-    const size_t chunk = head + (trmi_lm_super(t) ? 8 : 2) * data;
-    const size_t far = (2048 + chunk - 1) / chunk * chunk;
-    const size_t line = at.i * 64 < head ? at.i * 64 : head - 64;
-
-    _mm_prefetch((const char *)panel + at.head + far + line, _MM_HINT_T0);
-#pragma GCC unroll 8
-    for (size_t v = 0; v < data; v += 64)
-        _mm_prefetch((const char *)panel + at.data + far + v, _MM_HINT_T0);
-}
-
 /* One panel, m rows of which the last may be there twice. */
 INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel,
                       const void *const *rows, int live, size_t g, size_t g_end, float *out)
@@ -206,8 +191,8 @@ INLINE void tile_rows(const trm_dtype t, const int m, const unsigned char *panel
         trmi_lm_place at = trmi_lm_place_of(t, before, g);
 
         if (m > 1)
-            ahead(t, panel, at);
-        group_rows(t, m, panel + at.head, at.i, panel + at.data, x, g, acc);
+            trmi_lm_ahead(t, panel, at);
+        group_rows(t, m, panel, at, x, g, acc);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < m; r++)
@@ -268,7 +253,7 @@ void trmi_lm_quant_convert_avx512vnni(const float *x, size_t k, void *row)
 }
 
 /* One panel with one row: panels lie one after another, and reading memory in order is fastest (two
- * at a time 24, four 28, one 31 GB/s; as above). */
+ * at a time 24, four 28, one 31 GB/s; Zen 4, one core, Q4_0, 2026-11). */
 #define DEFINE(type_name, type)                                                                    \
     static void tile_##type_name(const void *panel, size_t stride, int panels,                     \
                                  const void *const *rows, int m, size_t k, size_t k_begin,         \

@@ -42,49 +42,53 @@ INLINE void put_values(int bits, const uint32_t *quads, unsigned char *to)
         return;
     }
     if (bits <= 3) {
-        for (int v = 0; v < 2; v++)
-            put(to + 64 * v, pairs(quads, v, 0));
         if (bits == 3)
-            put(to + 128, singles(quads, 2));
+            put(to, singles(quads, 2));
+        for (int h = 0; h < 2; h++)
+            put(to + trmi_lm_pairs_at(bits, h), pairs(quads, h, 0));
         return;
     }
-    for (int v = 0; v < 4; v++)
-        put(to + 64 * v, (quads[v] & 0x0f0f0f0fu) | (quads[v + 4] & 0x0f0f0f0fu) << 4);
     if (bits == 5)
-        put(to + 256, singles(quads, 4));
-    for (int v = 0; bits == 6 && v < 2; v++)
-        put(to + 256 + 64 * v, pairs(quads, v, 4));
+        put(to, singles(quads, 4));
+    for (int v = 0; v < 4; v++)
+        put(to + trmi_lm_nibbles_at(bits) + 64 * v,
+            (quads[v] & 0x0f0f0f0fu) | (quads[v + 4] & 0x0f0f0f0fu) << 4);
+    for (int h = 0; bits == 6 && h < 2; h++)
+        put(to + trmi_lm_pairs_at(bits, h), pairs(quads, h, 4));
 }
 
-INLINE void put_scales(trm_dtype t, const trmi_lm_group *group, size_t i, size_t lane,
-                       unsigned char *head)
+INLINE void put_scales(trm_dtype t, const trmi_lm_group *group, trmi_lm_place at, size_t lane,
+                       unsigned char *panel)
 {
+    unsigned char *head = panel + at.head + 32 * at.i, *top = panel + at.top;
+
     if (!trmi_lm_super(t)) {
-        memcpy(head + 32 * i + 2 * lane, &group->d, 2);
+        memcpy(head + 2 * lane, &group->d, 2);
         if (trmi_lm_mins(t))
-            memcpy(head + 64 + 32 * i + 2 * lane, &group->m, 2);
+            memcpy(head + 64 + 2 * lane, &group->m, 2);
         return;
     }
-    memcpy(head + 2 * lane, &group->d, 2);
-    memcpy(head + 32 + 2 * lane, &group->m, 2);
+    memcpy(top + 2 * lane, &group->d, 2);
+    memcpy(top + 32 + 2 * lane, &group->m, 2);
     if (trmi_lm_halves(t)) {
         for (size_t h = 0; h < 2; h++)
-            head[64 + 32 * i + 2 * lane + h] =
+            head[2 * lane + h] =
                 (unsigned char)(trmi_lm_mins(t) ? group->scale[h] | group->min[h] << 4
                                                 : group->scale[h]);
     } else {
-        head[64 + 16 * i + lane] = (unsigned char)group->scale[0];
-        head[192 + 16 * i + lane] = (unsigned char)group->min[0];
+        head[lane] = (unsigned char)group->scale[0];
+        head[16 + lane] = (unsigned char)group->min[0];
     }
 }
 
-/* A K-quant may begin anywhere inside a superblock: one chunk more than whole superblocks have. */
+/* A K-quant may begin anywhere inside a superblock: as many more pairs and superblocks as it may
+ * touch. */
 INLINE size_t panel_bytes(trm_dtype t, size_t k)
 {
     size_t groups = k / TRMI_LM_GROUP, data = groups * trmi_lm_data_bytes(t);
 
     if (trmi_lm_super(t))
-        return 64 + (groups + 14) / 8 * trmi_lm_head_bytes(t) + data;
+        return 64 + (groups + 14) / 8 * 64 + (groups + 2) / 2 * trmi_lm_head_bytes(t) + data;
     return (groups + 1) / 2 * trmi_lm_head_bytes(t) + data;
 }
 
@@ -106,7 +110,7 @@ INLINE void pack(trm_dtype t, const void *const *rows, size_t k, size_t k_offset
                 continue;
             trmi_lm_group_read(t, rows[lane], first + g, &group);
             put_values(trmi_lm_bits(t), group.quads, to + at.data + 4 * lane);
-            put_scales(t, &group, at.i, lane, to + at.head);
+            put_scales(t, &group, at, lane, to);
         }
     }
 }

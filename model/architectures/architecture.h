@@ -25,7 +25,10 @@ const trm_architecture *trm_architecture_named(const char *name);
 /* "LlamaForCausalLM, Qwen2ForCausalLM, ..." for messages; static. */
 const char *trm_architecture_list(bool gguf);
 
-/* The graph of `c` over `weights`. BAD_FILE as trm_language_open. `l` gives files and options. */
+/* The graph of `c` over `weights`, whose files it references; inputs and outputs as
+ * trm_language_open has them. options NULL: none; of them context (for scalings of rotary positions
+ * that depend on it) and dtype. BAD_FILE: tensors that do not fit; UNSUPPORTED: the architecture.
+ */
 TRM_MUST_USE trm_status trm_architecture_build(const trm_lm_config *c, const trm_weights *weights,
                                                const trm_language_options *options,
                                                trm_graph **graph_out);

@@ -225,9 +225,11 @@ int64_t trmi_arch_unit(int64_t inputs, trm_dtype dtype, int64_t grain)
 {
     int64_t unit, leaves;
 
-    if (grain <= 0 || grain > inputs)
+    int64_t block = (int64_t)trm_dtype_block_elems(dtype);
+
+    if (block == 0 || grain <= 0 || grain > inputs)
         return 0;
-    unit = lcm(grain, (int64_t)trm_dtype_block_elems(dtype));
+    unit = lcm(grain, block);
     /* whole vectors; kernels of float weights want pairs at the least */
     unit = lcm(unit, inputs % 32 == 0 ? 32 : 2);
     if (inputs % unit != 0)

@@ -49,14 +49,17 @@ int64_t trm_lm_context_max(const trm_lm_config *c)
     double most = (double)c->context;
 
     switch (c->rope_scaling) {
-    case TRM_ROPE_LINEAR:
+    case TRM_ROPE_LINEAR: /* Gemma 3's context and GGUF's are what they were stretched to */
+        if (!c->gguf && !(c->rope_local_theta > 0))
+            most *= c->rope_factor;
+        break;
     case TRM_ROPE_DYNAMIC:
         most *= c->rope_factor;
         break;
     case TRM_ROPE_YARN:
         most = fmax(most, (double)c->rope_original_context * c->rope_factor);
         break;
-    default: /* their context is what they were stretched to */
+    default: /* likewise */
         break;
     }
     return most > INT32_MAX ? INT32_MAX : (int64_t)most;

@@ -9,7 +9,7 @@ static trm_status read_id(const char *name, json_t *root, const char *key, int64
 {
     int64_t n = INT64_MIN;
 
-    TRM_CHECK(trmi_json_int(name, root, key, INT64_MIN, INT64_MAX, &n));
+    TRM_CHECK(trmi_lm_json_int(name, root, key, INT64_MIN, INT64_MAX, &n));
     if (n != INT64_MIN)
         *id = n >= 0 && n < vocabulary ? (int32_t)n : -1;
     return TRM_OK;
@@ -54,11 +54,11 @@ static trm_status read_generation(const char *name, json_t *root, trm_lm_config 
     bool sample = true;
 
     TRM_CHECK(trmi_lm_read_ids(name, root, c));
-    TRM_CHECK(trmi_json_float(name, root, "temperature", 0, 1e6, &temperature));
-    TRM_CHECK(trmi_json_float(name, root, "top_p", 0, 1, &top_p));
-    TRM_CHECK(trmi_json_float(name, root, "repetition_penalty", 0, 1e6, &penalty));
-    TRM_CHECK(trmi_json_int(name, root, "top_k", -1, INT32_MAX, &top_k));
-    TRM_CHECK(trmi_json_bool(name, root, "do_sample", &sample));
+    TRM_CHECK(trmi_lm_json_float(name, root, "temperature", 0, 1e6, &temperature));
+    TRM_CHECK(trmi_lm_json_float(name, root, "top_p", 0, 1, &top_p));
+    TRM_CHECK(trmi_lm_json_float(name, root, "repetition_penalty", 0, 1e6, &penalty));
+    TRM_CHECK(trmi_lm_json_int(name, root, "top_k", -1, INT32_MAX, &top_k));
+    TRM_CHECK(trmi_lm_json_bool(name, root, "do_sample", &sample));
     c->default_temperature = sample ? (float)temperature : 0;
     c->default_top_p = (float)top_p;
     c->default_repetition_penalty = (float)penalty;
@@ -80,7 +80,7 @@ trm_status trmi_lm_read_generation(const char *name, const char *text, size_t by
         st = trm_fail(TRM_ERR_NO_MEMORY, "'%s'", name);
         goto done;
     }
-    TRM_TRY(st, trmi_json_parse(path, text, bytes, &root), done);
+    TRM_TRY(st, trmi_lm_json_parse(path, text, bytes, &root), done);
     st = read_generation(path, root, c);
 done:
     json_decref(root);

@@ -84,14 +84,14 @@ static bool has_tensor(const source *s, const char *name)
 
 /* ---- rotary embeddings ---- */
 
-/* The factors of a tensor as doubles, from trm_malloc; NULL and OK where it is absent. */
+/* The factors of a tensor as doubles, from trm_malloc; OK and nothing changes where it is absent.
+ */
 static trm_status read_factors(const source *s, const char *name, double **values_out,
                                int64_t *count_out)
 {
     const trm_weight *w = trm_weights_find(s->g->weights, name);
     size_t n;
 
-    *values_out = NULL;
     if (w == NULL)
         return TRM_OK;
     if (w->desc.dtype != TRM_DTYPE_F32 || w->desc.rank != 1 || w->desc.dims[0] > 1 << 16 ||
@@ -141,7 +141,7 @@ static trm_status read_longrope(const source *s, trm_lm_config *c)
         c->rope_scaling = TRM_ROPE_NONE;
         return TRM_OK;
     }
-    if (shorts != longs)
+    if (shorts != longs) /* also: only one of them */
         return trm_fail(TRM_ERR_BAD_FILE,
                         "'%s': rope_factors_short.weight has %" PRId64
                         " factors, rope_factors_long.weight %" PRId64 ": want the same",
@@ -166,6 +166,9 @@ static trm_status read_scaling(const source *s, trm_lm_config *c)
     TRM_CHECK(get_int(s, "rope.scaling.original_context_length", &c->rope_original_context));
     TRM_CHECK(trmi_lm_check(s->path, "rope.scaling.original_context_length",
                             c->rope_original_context, 1, INT32_MAX));
+    TRM_CHECK(get_float(s, "rope.scale_linear", &c->rope_factor)); /* of old files */
+    if (type == NULL && c->rope_factor > 0 && c->rope_factor != 1)
+        type = "linear";
     if (type == NULL || strcmp(type, "none") == 0 || strcmp(type, "longrope") == 0)
         return read_longrope(s, c);
     TRM_CHECK(get_float(s, "rope.scaling.factor", &c->rope_factor));

@@ -11,7 +11,7 @@ static trm_status read_class(const trmi_hf_source *s, const char **class_out)
     json_t *list = json_object_get(s->outer, "architectures");
     const char *type = NULL;
 
-    TRM_CHECK(trmi_json_text(s->name, s->outer, "model_type", &type));
+    TRM_CHECK(trmi_lm_json_text(s->name, s->outer, "model_type", &type));
     if (json_array_size(list) > 0) {
         *class_out = json_string_value(json_array_get(list, 0));
         if (*class_out == NULL)
@@ -42,7 +42,7 @@ static trm_status read_activation(const trmi_hf_source *s, const char *key, cons
     };
     const char *text = otherwise;
 
-    TRM_CHECK(trmi_json_text(s->name, s->root, key, &text));
+    TRM_CHECK(trmi_lm_json_text(s->name, s->root, key, &text));
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (strcmp(text, names[i][0]) == 0) {
             snprintf(c->activation, sizeof(c->activation), "%s", names[i][1]);
@@ -83,7 +83,7 @@ static trm_status read_sizes(const trmi_hf_source *s, const trmi_hf_family *f, t
                         k->hidden, c->hidden, k->heads, c->heads);
     if (c->head_dim == 0)
         c->head_dim = c->hidden / c->heads;
-    TRM_CHECK(trmi_json_float(s->name, s->root, k->epsilon, 1e-30, 1, &epsilon));
+    TRM_CHECK(trmi_lm_json_float(s->name, s->root, k->epsilon, 1e-30, 1, &epsilon));
     c->norm_epsilon = (float)epsilon;
     return read_activation(s, k->activation, f->activation, c);
 }
@@ -91,13 +91,13 @@ static trm_status read_sizes(const trmi_hf_source *s, const trmi_hf_family *f, t
 static trm_status read_flags(const trmi_hf_source *s, const trmi_hf_family *f, trm_lm_config *c)
 {
     c->tied_embeddings = f->tied;
-    TRM_CHECK(trmi_json_bool(s->name, s->root, "tie_word_embeddings", &c->tied_embeddings));
+    TRM_CHECK(trmi_lm_json_bool(s->name, s->root, "tie_word_embeddings", &c->tied_embeddings));
     if (s->outer != s->root)
-        TRM_CHECK(trmi_json_bool(s->name, s->outer, "tie_word_embeddings", &c->tied_embeddings));
+        TRM_CHECK(trmi_lm_json_bool(s->name, s->outer, "tie_word_embeddings", &c->tied_embeddings));
     c->attention_bias = f->bias == TRMI_BIAS_BY_QKV || f->bias == TRMI_BIAS_BY_ALL;
     c->output_bias = c->mlp_bias = f->bias == TRMI_BIAS_BY_ALL;
     if (f->bias == TRMI_BIAS_BY_KEY) {
-        TRM_CHECK(trmi_json_bool(s->name, s->root, "attention_bias", &c->attention_bias));
+        TRM_CHECK(trmi_lm_json_bool(s->name, s->root, "attention_bias", &c->attention_bias));
         c->output_bias = c->attention_bias;
     }
     c->window = trmi_hf_null(s, "sliding_window") ? 0 : f->window;
@@ -112,7 +112,7 @@ static trm_status refuse_quantized(const trmi_hf_source *s)
 
     if (q == NULL || json_is_null(q))
         return TRM_OK;
-    TRM_CHECK(trmi_json_text(s->name, q, "quant_method", &method));
+    TRM_CHECK(trmi_lm_json_text(s->name, q, "quant_method", &method));
     return trm_fail(TRM_ERR_UNSUPPORTED,
                     "'%s': weights quantized by '%.60s'; supported are safetensors in F32, F16, "
                     "BF16, and GGUF files",
@@ -157,7 +157,7 @@ trm_status trm_lm_config_huggingface(const char *name, const char *config, size_
     trm_status st;
 
     trmi_lm_config_init(&c);
-    TRM_TRY(st, trmi_json_parse(name, config, config_bytes, &s.outer), done);
+    TRM_TRY(st, trmi_lm_json_parse(name, config, config_bytes, &s.outer), done);
     s.root = s.outer;
     TRM_TRY(st, read_model(&s, &c), done);
     TRM_TRY(st, trmi_lm_read_ids(name, s.root, &c), done);

@@ -56,6 +56,21 @@ bool trmi_hf_null(const trmi_hf_source *s, const char *key); /* there, and null 
 TRM_MUST_USE trm_status trmi_hf_int(const trmi_hf_source *s, const char *key, int64_t low,
                                     int64_t *out);
 
+/* ---- config_more.c: `more` of the families ---- */
+TRM_MUST_USE trm_status trmi_hf_more_llama(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_mixtral(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_qwen2(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_qwen3(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_qwen3_moe(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_gemma1(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_gemma2(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_gemma3(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_phi3(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_gpt2(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_starcoder2(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_bert(const trmi_hf_source *s, trm_lm_config *c);
+TRM_MUST_USE trm_status trmi_hf_more_roberta(const trmi_hf_source *s, trm_lm_config *c);
+
 /* ---- config_generation.c ---- */
 /* Ids of an object: bos, pad, eos. Call again for one that comes before it. */
 TRM_MUST_USE trm_status trmi_lm_read_ids(const char *name, json_t *root, trm_lm_config *c);

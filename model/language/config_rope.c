@@ -43,10 +43,10 @@ static trm_status read_original(const char *name, json_t *root, json_t *d, trmi_
     static const char key[] = "original_max_position_embeddings";
 
     c->rope_original_context = c->context;
-    TRM_CHECK(trmi_json_int(name, d, key, 1, INT32_MAX, &c->rope_original_context));
+    TRM_CHECK(trmi_lm_json_int(name, d, key, 1, INT32_MAX, &c->rope_original_context));
     if (family == TRMI_ROPE_PHI3) /* its class always has the member of the whole file */
         c->rope_original_context = PHI3_ORIGINAL;
-    return trmi_json_int(name, root, key, 1, INT32_MAX, &c->rope_original_context);
+    return trmi_lm_json_int(name, root, key, 1, INT32_MAX, &c->rope_original_context);
 }
 
 static trm_status read_yarn(const char *name, json_t *d, trm_lm_config *c)
@@ -54,15 +54,16 @@ static trm_status read_yarn(const char *name, json_t *d, trm_lm_config *c)
     bool truncate = true;
 
     c->rope_beta_fast = c->rope_beta_slow = 0;
-    TRM_CHECK(trmi_json_float(name, d, "beta_fast", 0, FACTOR_MAX, &c->rope_beta_fast));
-    TRM_CHECK(trmi_json_float(name, d, "beta_slow", 0, FACTOR_MAX, &c->rope_beta_slow));
+    TRM_CHECK(trmi_lm_json_float(name, d, "beta_fast", 0, FACTOR_MAX, &c->rope_beta_fast));
+    TRM_CHECK(trmi_lm_json_float(name, d, "beta_slow", 0, FACTOR_MAX, &c->rope_beta_slow));
     if (!(c->rope_beta_fast > 0))
         c->rope_beta_fast = 32;
     if (!(c->rope_beta_slow > 0))
         c->rope_beta_slow = 1;
-    TRM_CHECK(trmi_json_float(name, d, "mscale", 0, FACTOR_MAX, &c->rope_mscale));
-    TRM_CHECK(trmi_json_float(name, d, "mscale_all_dim", 0, FACTOR_MAX, &c->rope_mscale_all_dim));
-    TRM_CHECK(trmi_json_bool(name, d, "truncate", &truncate));
+    TRM_CHECK(trmi_lm_json_float(name, d, "mscale", 0, FACTOR_MAX, &c->rope_mscale));
+    TRM_CHECK(
+        trmi_lm_json_float(name, d, "mscale_all_dim", 0, FACTOR_MAX, &c->rope_mscale_all_dim));
+    TRM_CHECK(trmi_lm_json_bool(name, d, "truncate", &truncate));
     if (!truncate)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'%s': yarn with \"truncate\": false", name);
     return TRM_OK;
@@ -91,8 +92,8 @@ static trm_status read_kind(const char *name, json_t *d, trm_rope_scaling *scali
 {
     const char *kind = "default";
 
-    TRM_CHECK(trmi_json_text(name, d, "type", &kind));
-    TRM_CHECK(trmi_json_text(name, d, "rope_type", &kind));
+    TRM_CHECK(trmi_lm_json_text(name, d, "type", &kind));
+    TRM_CHECK(trmi_lm_json_text(name, d, "rope_type", &kind));
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(kind, kinds[i].name) == 0) {
             *scaling_out = kinds[i].scaling;
@@ -114,9 +115,9 @@ static trm_status read_settings(const char *name, json_t *root, json_t *d, trmi_
     TRM_CHECK(read_kind(name, d, &c->rope_scaling));
     if (family == TRMI_ROPE_PHI3 && c->rope_scaling == TRM_ROPE_YARN)
         c->rope_scaling = TRM_ROPE_LONGROPE;
-    TRM_CHECK(trmi_json_float(name, d, "rope_theta", 1e-6, THETA_MAX, &c->rope_theta));
-    TRM_CHECK(trmi_json_float(name, root, "partial_rotary_factor", 0, 1, &partial));
-    TRM_CHECK(trmi_json_float(name, d, "partial_rotary_factor", 0, 1, &partial));
+    TRM_CHECK(trmi_lm_json_float(name, d, "rope_theta", 1e-6, THETA_MAX, &c->rope_theta));
+    TRM_CHECK(trmi_lm_json_float(name, root, "partial_rotary_factor", 0, 1, &partial));
+    TRM_CHECK(trmi_lm_json_float(name, d, "partial_rotary_factor", 0, 1, &partial));
     if (partial < 1) {
         c->rotary_dim = (int64_t)((double)c->head_dim * partial);
         if (c->rotary_dim < 2)
@@ -126,9 +127,9 @@ static trm_status read_settings(const char *name, json_t *root, json_t *d, trmi_
     }
     if (c->rope_scaling == TRM_ROPE_NONE)
         return TRM_OK;
-    TRM_CHECK(trmi_json_float(name, d, "factor", 1e-6, FACTOR_MAX, &c->rope_factor));
+    TRM_CHECK(trmi_lm_json_float(name, d, "factor", 1e-6, FACTOR_MAX, &c->rope_factor));
     TRM_CHECK(
-        trmi_json_float(name, d, "attention_factor", 0, FACTOR_MAX, &c->rope_attention_factor));
+        trmi_lm_json_float(name, d, "attention_factor", 0, FACTOR_MAX, &c->rope_attention_factor));
     TRM_CHECK(read_original(name, root, d, family, c));
     switch (c->rope_scaling) {
     case TRM_ROPE_LONGROPE:
@@ -137,10 +138,10 @@ static trm_status read_settings(const char *name, json_t *root, json_t *d, trmi_
         TRM_CHECK(read_yarn(name, d, c));
         break;
     case TRM_ROPE_LLAMA3:
-        TRM_CHECK(trmi_json_float(name, d, "low_freq_factor", 1e-6, FACTOR_MAX,
-                                  &c->rope_low_freq_factor));
-        TRM_CHECK(trmi_json_float(name, d, "high_freq_factor", 1e-6, FACTOR_MAX,
-                                  &c->rope_high_freq_factor));
+        TRM_CHECK(trmi_lm_json_float(name, d, "low_freq_factor", 1e-6, FACTOR_MAX,
+                                     &c->rope_low_freq_factor));
+        TRM_CHECK(trmi_lm_json_float(name, d, "high_freq_factor", 1e-6, FACTOR_MAX,
+                                     &c->rope_high_freq_factor));
         if (!(c->rope_low_freq_factor > 0 && c->rope_high_freq_factor > c->rope_low_freq_factor))
             return trm_fail(TRM_ERR_BAD_FILE,
                             "'%s': llama3's low_freq_factor %g and high_freq_factor %g: want two "
@@ -178,8 +179,8 @@ static trm_status read_gemma3(const char *name, json_t *root, json_t *old, json_
     json_t *global = NULL, *local = NULL;
     trm_rope_scaling local_scaling = TRM_ROPE_NONE;
 
-    TRM_CHECK(
-        trmi_json_float(name, root, "rope_local_base_freq", 1e-6, THETA_MAX, &c->rope_local_theta));
+    TRM_CHECK(trmi_lm_json_float(name, root, "rope_local_base_freq", 1e-6, THETA_MAX,
+                                 &c->rope_local_theta));
     if (settings != NULL) {
         TRM_CHECK(get_object(name, settings, "full_attention", &global));
         TRM_CHECK(get_object(name, settings, "sliding_attention", &local));
@@ -187,11 +188,11 @@ static trm_status read_gemma3(const char *name, json_t *root, json_t *old, json_
     if (local != NULL) {
         TRM_CHECK(read_kind(name, local, &local_scaling));
         TRM_CHECK(
-            trmi_json_float(name, local, "rope_theta", 1e-6, THETA_MAX, &c->rope_local_theta));
+            trmi_lm_json_float(name, local, "rope_theta", 1e-6, THETA_MAX, &c->rope_local_theta));
         if (local_scaling != TRM_ROPE_NONE)
             return trm_fail(TRM_ERR_UNSUPPORTED, "'%s': RoPE scaling of sliding_attention", name);
     }
-    TRM_CHECK(trmi_json_float(name, global, "rope_theta", 1e-6, THETA_MAX, &c->rope_theta));
+    TRM_CHECK(trmi_lm_json_float(name, global, "rope_theta", 1e-6, THETA_MAX, &c->rope_theta));
     return read_settings(name, root, old != NULL ? old : global, TRMI_ROPE_GEMMA3, c);
 }
 
@@ -201,7 +202,7 @@ trm_status trmi_lm_rope(const char *name, json_t *root, trmi_rope_family family,
     json_t *old = NULL, *settings = NULL;
 
     c->rope_theta = theta;
-    TRM_CHECK(trmi_json_float(name, root, "rope_theta", 1e-6, THETA_MAX, &c->rope_theta));
+    TRM_CHECK(trmi_lm_json_float(name, root, "rope_theta", 1e-6, THETA_MAX, &c->rope_theta));
     TRM_CHECK(get_object(name, root, "rope_scaling", &old));
     TRM_CHECK(get_object(name, root, "rope_parameters", &settings));
     if (family == TRMI_ROPE_GEMMA3)

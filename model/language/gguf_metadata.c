@@ -231,6 +231,14 @@ const char *trm_gguf_key(const trm_gguf *g, size_t i)
     return i < g->entry_count ? g->entries[i].key : NULL;
 }
 
+/* The low `bits` of v, a two's complement number. */
+static int64_t signed_of(uint64_t v, int bits)
+{
+    uint64_t sign = (uint64_t)1 << (bits - 1);
+
+    return (int64_t)((v ^ sign) - sign);
+}
+
 /* Value i of a stretch as an integer; false: another kind, or it does not fit. */
 static bool int_at(trm_gguf_kind kind, const unsigned char *data, size_t i, int64_t *value_out)
 {
@@ -242,13 +250,13 @@ static bool int_at(trm_gguf_kind kind, const unsigned char *data, size_t i, int6
     c = trm_cursor_make(data + i * kinds[kind].bytes, kinds[kind].bytes);
     switch (kind) {
     case TRM_GGUF_I8:
-        *value_out = (int8_t)trm_cursor_u8(&c);
+        *value_out = signed_of(trm_cursor_u8(&c), 8);
         return true;
     case TRM_GGUF_I16:
-        *value_out = (int16_t)trm_cursor_u16(&c);
+        *value_out = signed_of(trm_cursor_u16(&c), 16);
         return true;
     case TRM_GGUF_I32:
-        *value_out = (int32_t)trm_cursor_u32(&c);
+        *value_out = signed_of(trm_cursor_u32(&c), 32);
         return true;
     case TRM_GGUF_I64:
         *value_out = (int64_t)trm_cursor_u64(&c);

@@ -5,7 +5,7 @@
 
 #define JSON_BYTES_MAX ((size_t)64 << 20) /* the largest known, a shard index, has a few MB */
 
-trm_status trmi_json_parse(const char *name, const char *text, size_t bytes, json_t **root_out)
+trm_status trmi_lm_json_parse(const char *name, const char *text, size_t bytes, json_t **root_out)
 {
     json_error_t e;
     json_t *root;
@@ -25,7 +25,7 @@ trm_status trmi_json_parse(const char *name, const char *text, size_t bytes, jso
     return TRM_OK;
 }
 
-trm_status trmi_json_read(const char *folder, const char *file, json_t **root_out)
+trm_status trmi_lm_json_read(const char *folder, const char *file, json_t **root_out)
 {
     char *path = trm_path_join(folder, file);
     trm_file *f = NULL;
@@ -36,7 +36,7 @@ trm_status trmi_json_read(const char *folder, const char *file, json_t **root_ou
         return trm_fail(TRM_ERR_NO_MEMORY, "'%s'", folder);
     st = trm_file_open(path, &f);
     if (st == TRM_OK)
-        st = trmi_json_parse(path, (const char *)trm_file_data(f), trm_file_bytes(f), root_out);
+        st = trmi_lm_json_parse(path, (const char *)trm_file_data(f), trm_file_bytes(f), root_out);
     else if (st == TRM_ERR_NOT_FOUND)
         st = TRM_OK;
     trm_file_unref(f);
@@ -49,8 +49,8 @@ static trm_status wrong(const char *name, const char *key, const char *wanted)
     return trm_fail(TRM_ERR_BAD_FILE, "'%s': \"%s\": want %s", name, key, wanted);
 }
 
-trm_status trmi_json_int(const char *name, json_t *object, const char *key, int64_t low,
-                         int64_t high, int64_t *out)
+trm_status trmi_lm_json_int(const char *name, json_t *object, const char *key, int64_t low,
+                            int64_t high, int64_t *out)
 {
     json_t *v = json_object_get(object, key);
     int64_t n;
@@ -68,8 +68,8 @@ trm_status trmi_json_int(const char *name, json_t *object, const char *key, int6
     return TRM_OK;
 }
 
-trm_status trmi_json_float(const char *name, json_t *object, const char *key, double low,
-                           double high, double *out)
+trm_status trmi_lm_json_float(const char *name, json_t *object, const char *key, double low,
+                              double high, double *out)
 {
     json_t *v = json_object_get(object, key);
     double x;
@@ -86,7 +86,7 @@ trm_status trmi_json_float(const char *name, json_t *object, const char *key, do
     return TRM_OK;
 }
 
-trm_status trmi_json_bool(const char *name, json_t *object, const char *key, bool *out)
+trm_status trmi_lm_json_bool(const char *name, json_t *object, const char *key, bool *out)
 {
     json_t *v = json_object_get(object, key);
 
@@ -98,7 +98,7 @@ trm_status trmi_json_bool(const char *name, json_t *object, const char *key, boo
     return TRM_OK;
 }
 
-trm_status trmi_json_text(const char *name, json_t *object, const char *key, const char **out)
+trm_status trmi_lm_json_text(const char *name, json_t *object, const char *key, const char **out)
 {
     json_t *v = json_object_get(object, key);
 
@@ -110,7 +110,7 @@ trm_status trmi_json_text(const char *name, json_t *object, const char *key, con
     return TRM_OK;
 }
 
-const char *trmi_json_token(json_t *object, const char *key)
+const char *trmi_lm_json_token(json_t *object, const char *key)
 {
     json_t *v = json_object_get(object, key);
 

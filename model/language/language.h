@@ -182,10 +182,10 @@ typedef struct trm_language_options {
  * ONNX network), a .gguf or .safetensors file. Never fails. */
 bool trm_language_is(const char *path);
 /* Opens MODEL and builds the graph: inputs "tokens" [T] I32, "positions" [T] I32, "step" [1] I64,
- * "rows" [R] I32 (encoders: "token_types" [T] I32 where there are any, no rows); output "logits"
- * [R, V] F32 (encoders: "embeddings" [S, D] or "logits" [S, labels]). Missing and misshapen
- * tensors: BAD_FILE, says which tensor, what it has and what the config wants; tensors that nothing
- * uses are a warning. */
+ * "rows" [R] I32 (encoders: "step" [S], "token_types" [T] I32 where there are any, no rows);
+ * output "logits" [R, V] F32 (encoders: "embeddings" [S, D] or "logits" [S, labels]). Missing and
+ * misshapen tensors: BAD_FILE, says which tensor, what it has and what the config wants; tensors
+ * that nothing uses are a warning. */
 TRM_MUST_USE trm_status trm_language_open(const char *path, const trm_language_options *options,
                                           trm_language **language_out);
 void trm_language_close(trm_language *l); /* takes NULL */

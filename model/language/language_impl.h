@@ -62,22 +62,22 @@ const char *trmi_gguf_string(const trm_gguf *g, const char *key);
 /* ---- json.c ---- */
 /* Parses a whole file that strangers wrote; `wanted` names it in messages ("config.json"). The root
  * must be an object. */
-TRM_MUST_USE trm_status trmi_json_parse(const char *name, const char *text, size_t bytes,
-                                        json_t **root_out);
+TRM_MUST_USE trm_status trmi_lm_json_parse(const char *name, const char *text, size_t bytes,
+                                           json_t **root_out);
 /* A file of a folder; NULL and OK where it does not exist. */
-TRM_MUST_USE trm_status trmi_json_read(const char *folder, const char *file, json_t **root_out);
+TRM_MUST_USE trm_status trmi_lm_json_read(const char *folder, const char *file, json_t **root_out);
 
 /* Members of an object. Absent and null leave *out as it was. Anything of another type or out of
  * range is BAD_FILE and names file and key. */
-TRM_MUST_USE trm_status trmi_json_int(const char *name, json_t *object, const char *key,
-                                      int64_t low, int64_t high, int64_t *out);
-TRM_MUST_USE trm_status trmi_json_float(const char *name, json_t *object, const char *key,
-                                        double low, double high, double *out);
-TRM_MUST_USE trm_status trmi_json_bool(const char *name, json_t *object, const char *key,
-                                       bool *out);
+TRM_MUST_USE trm_status trmi_lm_json_int(const char *name, json_t *object, const char *key,
+                                         int64_t low, int64_t high, int64_t *out);
+TRM_MUST_USE trm_status trmi_lm_json_float(const char *name, json_t *object, const char *key,
+                                           double low, double high, double *out);
+TRM_MUST_USE trm_status trmi_lm_json_bool(const char *name, json_t *object, const char *key,
+                                          bool *out);
 /* Borrowed from the object. */
-TRM_MUST_USE trm_status trmi_json_text(const char *name, json_t *object, const char *key,
-                                       const char **out);
+TRM_MUST_USE trm_status trmi_lm_json_text(const char *name, json_t *object, const char *key,
+                                          const char **out);
 
 /* ---- config_rope.c ---- */
 typedef enum trmi_rope_family {
@@ -91,7 +91,7 @@ TRM_MUST_USE trm_status trmi_lm_rope(const char *name, json_t *root, trmi_rope_f
 
 /* A member "<name>" of an object, or of the object's own "content" (as tokenizer_config.json has
  * special tokens); NULL: none. Borrowed. */
-const char *trmi_json_token(json_t *object, const char *key);
+const char *trmi_lm_json_token(json_t *object, const char *key);
 
 /* ---- sentence.c ---- */
 /* What sentence-transformers' files in `folder` (modules.json, 1_Pooling/config.json, ...) say of

@@ -345,7 +345,7 @@ static trm_status open_folder(trm_weights *w, const char *folder)
     }
     if (st != TRM_ERR_NOT_FOUND)
         goto done;
-    TRM_TRY(st, trmi_json_read(folder, "model.safetensors.index.json", &root), done);
+    TRM_TRY(st, trmi_lm_json_read(folder, "model.safetensors.index.json", &root), done);
     if (root == NULL) {
         st = no_weights(folder);
         goto done;

@@ -46,7 +46,7 @@ static trm_status read_flags(const char *path, json_t *root, const char **mode_o
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         bool on = false;
 
-        TRM_CHECK(trmi_json_bool(path, root, flags[i][0], &on));
+        TRM_CHECK(trmi_lm_json_bool(path, root, flags[i][0], &on));
         if (on && mode != NULL)
             return refuse_mode(path, "of two modes");
         if (on)
@@ -63,10 +63,10 @@ static trm_status read_pooling(const char *path, json_t *root, trm_lm_config *c)
 
     if (json_array_size(json_object_get(root, "pooling_mode")) > 0)
         return refuse_mode(path, "of a list");
-    TRM_CHECK(trmi_json_text(path, root, "pooling_mode", &mode));
+    TRM_CHECK(trmi_lm_json_text(path, root, "pooling_mode", &mode));
     if (mode == NULL)
         TRM_CHECK(read_flags(path, root, &mode));
-    TRM_CHECK(trmi_json_bool(path, root, "include_prompt", &prompt));
+    TRM_CHECK(trmi_lm_json_bool(path, root, "include_prompt", &prompt));
     if (!prompt)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'%s': \"include_prompt\": false", path);
     if (mode_of(mode) == NULL)
@@ -88,7 +88,7 @@ static trm_status read_pooling_module(const char *folder, const char *path, cons
         return trm_fail(TRM_ERR_BAD_FILE, "'%s': a module's path is '%.200s': want a folder's name",
                         path, name);
     snprintf(file, sizeof(file), "%s/config.json", name);
-    TRM_CHECK(trmi_json_read(folder, file, &root));
+    TRM_CHECK(trmi_lm_json_read(folder, file, &root));
     if (root == NULL)
         return trm_fail(TRM_ERR_NOT_FOUND, "'%s' names '%s', which is missing", path, file);
     st = read_pooling(file, root, c);
@@ -159,17 +159,17 @@ static trm_status read_limit(const char *folder, trm_lm_config *c)
     trm_status st = TRM_OK;
 
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]) && most == 0 && st == TRM_OK; i++) {
-        st = trmi_json_read(folder, files[i], &root);
+        st = trmi_lm_json_read(folder, files[i], &root);
         if (st == TRM_OK)
-            st = trmi_json_int(files[i], root, "max_seq_length", 1, INT64_MAX, &most);
+            st = trmi_lm_json_int(files[i], root, "max_seq_length", 1, INT64_MAX, &most);
         json_decref(root);
         root = NULL;
     }
     if (st == TRM_OK && most == 0) {
-        st = trmi_json_read(folder, "tokenizer_config.json", &root);
+        st = trmi_lm_json_read(folder, "tokenizer_config.json", &root);
         if (st == TRM_OK) /* may be 1e30: none */
-            st = trmi_json_float("tokenizer_config.json", root, "model_max_length", 0, 1e300,
-                                 &limit);
+            st = trmi_lm_json_float("tokenizer_config.json", root, "model_max_length", 0, 1e300,
+                                    &limit);
         if (limit >= 1 && limit < (double)c->context)
             most = (int64_t)limit;
         json_decref(root);

@@ -152,7 +152,7 @@ static trm_status folder_template(trm_language *l, const char *folder, json_t *t
     if (trm_path_exists(path)) {
         TRM_TRY(st, read_template_file(l, path), done);
     } else if (l->chat_text == NULL) {
-        TRM_TRY(st, trmi_json_read(folder, "chat_template.json", &root), done);
+        TRM_TRY(st, trmi_lm_json_read(folder, "chat_template.json", &root), done);
         TRM_TRY(st, json_template(l, "chat_template.json", root), done);
     }
 done:
@@ -205,11 +205,11 @@ static trm_status special_text(const trm_language *l, const char *text, int64_t 
 static trm_status special_texts(trm_language *l, json_t *first, json_t *second)
 {
     const trm_lm_config *c = &l->config;
-    const char *bos = trmi_json_token(first, "bos_token");
-    const char *eos = trmi_json_token(first, "eos_token");
+    const char *bos = trmi_lm_json_token(first, "bos_token");
+    const char *eos = trmi_lm_json_token(first, "eos_token");
 
-    bos = bos == NULL ? trmi_json_token(second, "bos_token") : bos;
-    eos = eos == NULL ? trmi_json_token(second, "eos_token") : eos;
+    bos = bos == NULL ? trmi_lm_json_token(second, "bos_token") : bos;
+    eos = eos == NULL ? trmi_lm_json_token(second, "eos_token") : eos;
     TRM_CHECK(special_text(l, bos, c->bos, &l->bos_text));
     return special_text(l, eos, c->eos_count > 0 ? c->eos[0] : -1, &l->eos_text);
 }
@@ -222,8 +222,8 @@ static trm_status read_folder(trm_language *l, const char *folder)
     trm_status st;
 
     TRM_TRY(st, folder_tokenizer(l, folder), done);
-    TRM_TRY(st, trmi_json_read(folder, "tokenizer_config.json", &config), done);
-    TRM_TRY(st, trmi_json_read(folder, "special_tokens_map.json", &specials), done);
+    TRM_TRY(st, trmi_lm_json_read(folder, "tokenizer_config.json", &config), done);
+    TRM_TRY(st, trmi_lm_json_read(folder, "special_tokens_map.json", &specials), done);
     TRM_TRY(st, special_texts(l, config, specials), done);
     st = folder_template(l, folder, config);
 done:

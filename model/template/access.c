@@ -248,6 +248,13 @@ trm_status trmi_get_item(trmi_run *r, trmi_value of, trmi_value key, trmi_value 
 
     if (of.kind == TRMI_V_UNDEFINED)
         return trmi_fail_undefined(r, of);
+    if (of.kind == TRMI_V_STRING && of.as.string->markup && key.kind != TRMI_V_STRING) {
+        trmi_value plain = of;
+
+        TRM_CHECK(trmi_borrow_string(r, of.as.string->data, of.as.string->bytes, &plain));
+        TRM_CHECK(trmi_get_item(r, plain, key, out));
+        return trmi_mark(r, *out, out);
+    }
     if (key.kind == TRMI_V_SLICE)
         return slice(r, of, key.as.slice, out);
     if (of.kind == TRMI_V_DICT) {

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-trm_status trmi_bind(trmi_run *r, const trmi_call *call, const char *names, size_t required,
-                     trmi_value *out)
+trm_status trmi_template_bind(trmi_run *r, const trmi_call *call, const char *names,
+                              size_t required, trmi_value *out)
 {
     size_t used = 0, n = 0;
 
@@ -67,8 +67,9 @@ static trm_status bind_parameters(trmi_run *r, const trmi_node *n, const trmi_ca
 /* caller, kwargs and varargs, for macros that speak of them */
 static trm_status bind_special(trmi_run *r, const trmi_node *n, const trmi_call *call, bool *used)
 {
-    static const trmi_string caller = {"caller", 6, 6, NULL}, kwargs = {"kwargs", 6, 6, NULL},
-                             varargs = {"varargs", 7, 7, NULL};
+    static const trmi_string caller = {"caller", 6, 6, NULL, false},
+                             kwargs = {"kwargs", 6, 6, NULL, false},
+                             varargs = {"varargs", 7, 7, NULL, false};
     const char *name = n->text != NULL ? n->text->data : "caller";
     trmi_value v;
 
@@ -129,7 +130,13 @@ trm_status trmi_method_call(trmi_run *r, const trmi_method *m, const trmi_call *
     if (m->function->apply == NULL)
         return trm_fail(TRM_ERR_UNSUPPORTED, "method '%s' of %s (Python has it, Trireme does not)",
                         m->function->name, trmi_type_name(m->self));
-    return m->function->apply(r, m->self, &named, out);
+    if (m->self.kind != TRMI_V_STRING || !m->self.as.string->markup)
+        return m->function->apply(r, m->self, &named, out);
+    if (strcmp(named.what, "join") == 0 || strcmp(named.what, "replace") == 0 ||
+        strcmp(named.what, "format") == 0)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s of text that is escaped or safe", named.what);
+    TRM_CHECK(m->function->apply(r, m->self, &named, out));
+    return trmi_mark(r, *out, out);
 }
 
 static trm_status call_joiner(trmi_run *r, trmi_cycler *j, const trmi_call *call, trmi_value *out)

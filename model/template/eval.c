@@ -195,24 +195,29 @@ static trm_status eval_call(trmi_run *r, const trmi_node *n, trmi_value *out)
     return trmi_call_value(r, callee, &call, out);
 }
 
-static trm_status eval_filter(trmi_run *r, const trmi_node *n, trmi_value *out)
+static trm_status apply_filter(trmi_run *r, const trmi_node *n, trmi_value value, trmi_value *out)
 {
-    trmi_value value;
     trmi_call call;
 
-    TRM_CHECK(trmi_eval(r, n->a, &value));
+    if (n->filter == NULL || n->filter->apply == NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "no filter '%s'", n->text->data);
     TRM_CHECK(trmi_eval_arguments(r, n->arguments, n->filter->name, &call));
     return n->filter->apply(r, value, &call, out);
 }
 
+static trm_status eval_filter(trmi_run *r, const trmi_node *n, trmi_value *out)
+{
+    trmi_value value;
+
+    TRM_CHECK(trmi_eval(r, n->a, &value));
+    return apply_filter(r, n, value, out);
+}
+
 trm_status trmi_eval_chain(trmi_run *r, const trmi_node *n, trmi_value value, trmi_value *out)
 {
-    trmi_call call;
-
     if (n->a != NULL)
         TRM_CHECK(trmi_eval_chain(r, n->a, value, &value));
-    TRM_CHECK(trmi_eval_arguments(r, n->arguments, n->filter->name, &call));
-    return n->filter->apply(r, value, &call, out);
+    return apply_filter(r, n, value, out);
 }
 
 static trm_status eval_test(trmi_run *r, const trmi_node *n, trmi_value *out)
@@ -221,6 +226,8 @@ static trm_status eval_test(trmi_run *r, const trmi_node *n, trmi_value *out)
     trmi_call call;
     bool yes = false;
 
+    if (n->test == NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "no test '%s'", n->text->data);
     TRM_CHECK(trmi_eval(r, n->a, &value));
     TRM_CHECK(trmi_eval_arguments(r, n->arguments, n->test->name, &call));
     TRM_CHECK(n->test->apply(r, value, &call, &yes));

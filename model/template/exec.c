@@ -154,7 +154,7 @@ static trm_status make_macro(trmi_run *r, const trmi_node *n, trmi_value *out)
 
 static trm_status exec_call_block(trmi_run *r, const trmi_node *n)
 {
-    static trmi_string caller_name = {"caller", 6, 6, NULL};
+    static trmi_string caller_name = {"caller", 6, 6, NULL, false};
     trmi_value callee, result, caller;
     trmi_string *text;
     trmi_call call;

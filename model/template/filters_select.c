@@ -9,7 +9,8 @@ static trmi_call rest_of(const trmi_call *call, size_t skip, const char *what)
     trmi_call rest = *call;
 
     rest.what = what;
-    rest.items += skip;
+    if (skip > 0)
+        rest.items += skip;
     rest.count -= skip;
     return rest;
 }
@@ -19,7 +20,7 @@ static trm_status map_attribute(trmi_run *r, const trmi_list *list, const trmi_c
 {
     trmi_value args[2];
 
-    TRM_CHECK(trmi_bind(r, call, "attribute default", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "attribute default", 1, args));
     for (size_t i = 0; i < list->count; i++) {
         trmi_value v;
 
@@ -37,9 +38,13 @@ static trm_status map(trmi_run *r, trmi_value value, const trmi_call *call, trmi
     const trmi_filter *filter;
     trmi_value list, v;
     trmi_call rest;
+    bool some = false;
 
-    TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     TRM_CHECK(trmi_make_list(r, TRMI_V_GENERATOR, out));
+    TRM_CHECK(trmi_truth(r, value, &some));
+    if (!some) /* none, 0, undefined: nothing to map */
+        return TRM_OK;
+    TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     if (call->count == 0)
         return map_attribute(r, list.as.list, call, out->as.list);
     if (call->items[0].kind != TRMI_V_STRING)

@@ -23,10 +23,10 @@ static trm_status length(trmi_run *r, trmi_value value, const trmi_call *call, t
 {
     trmi_value n;
     bool found = false;
-    trmi_string name = {"length", 6, 6, NULL};
+    trmi_string name = {"length", 6, 6, NULL, false};
     int64_t count = 0;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     if (value.kind == TRMI_V_LOOP) {
         TRM_CHECK(trmi_loop_attribute(r, value.as.loop, &name, &found, &n));
         *out = n;
@@ -61,7 +61,7 @@ static trm_status join(trmi_run *r, trmi_value value, const trmi_call *call, trm
     trmi_value args[2], list;
     trmi_string *between;
 
-    TRM_CHECK(trmi_bind(r, call, "d attribute", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "d attribute", 0, args));
     if (args[0].kind == TRMI_V_ABSENT)
         TRM_CHECK(trmi_make_string(r, "", 0, &args[0]));
     TRM_CHECK(trmi_to_string(r, args[0], &between));
@@ -74,7 +74,7 @@ static trm_status use_default(trmi_run *r, trmi_value value, const trmi_call *ca
     trmi_value args[2];
     bool boolean = false, yes = true;
 
-    TRM_CHECK(trmi_bind(r, call, "default_value boolean", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "default_value boolean", 0, args));
     TRM_CHECK(trmi_truth(r, args[1], &boolean));
     if (boolean && value.kind != TRMI_V_UNDEFINED)
         TRM_CHECK(trmi_truth(r, value, &yes));
@@ -92,7 +92,7 @@ static trm_status first(trmi_run *r, trmi_value value, const trmi_call *call, tr
     trmi_iterator it;
     bool done = false;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_iterate(r, value, &it));
     TRM_CHECK(trmi_next(r, &it, &done, out));
     return done ? empty(r, "no first item, sequence was empty", out) : TRM_OK;
@@ -102,7 +102,7 @@ static trm_status last(trmi_run *r, trmi_value value, const trmi_call *call, trm
 {
     trmi_value list;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     if (value.kind == TRMI_V_GENERATOR)
         return trm_fail(TRM_ERR_INVALID_ARG, "'generator' object is not reversible");
     if (value.kind == TRMI_V_LIST || value.kind == TRMI_V_TUPLE || value.kind == TRMI_V_STRING)
@@ -117,7 +117,7 @@ static trm_status last(trmi_run *r, trmi_value value, const trmi_call *call, trm
 
 static trm_status list_of(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     return trmi_to_list(r, value, TRMI_V_LIST, out);
 }
 
@@ -139,7 +139,7 @@ static trm_status reverse(trmi_run *r, trmi_value value, const trmi_call *call, 
     trmi_output to = {NULL, 0, 0};
     trmi_list *list;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     if (value.kind == TRMI_V_STRING)
         return trmi_take(r, reverse_string(r, value.as.string, &to), &to, out);
     TRM_CHECK(trmi_to_list(r, value,
@@ -158,7 +158,7 @@ static trm_status items(trmi_run *r, trmi_value value, const trmi_call *call, tr
 {
     trmi_view view = {NULL, 'i'};
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     if (value.kind == TRMI_V_UNDEFINED)
         return trmi_make_list(r, TRMI_V_GENERATOR, out);
     if (value.kind != TRMI_V_DICT)
@@ -213,7 +213,10 @@ static trm_status sort(trmi_run *r, trmi_value value, const trmi_call *call, trm
     trmi_value args[3];
     bool backwards = false, sensitive = false;
 
-    TRM_CHECK(trmi_bind(r, call, "reverse case_sensitive attribute", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "reverse case_sensitive attribute", 0, args));
+    if (args[0].kind != TRMI_V_ABSENT && !trmi_is_int(args[0]))
+        return trm_fail(TRM_ERR_INVALID_ARG, "sort: reverse is true or false, not %s",
+                        trmi_type_name(args[0]));
     TRM_CHECK(trmi_truth(r, args[0], &backwards));
     TRM_CHECK(trmi_truth(r, args[1], &sensitive));
     TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, out));
@@ -226,7 +229,7 @@ static trm_status dictsort(trmi_run *r, trmi_value value, const trmi_call *call,
     bool backwards = false, sensitive = false, by_value = false;
     trmi_view view = {NULL, 'i'};
 
-    TRM_CHECK(trmi_bind(r, call, "case_sensitive by reverse", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "case_sensitive by reverse", 0, args));
     TRM_CHECK(trmi_truth(r, args[0], &sensitive));
     TRM_CHECK(trmi_truth(r, args[2], &backwards));
     if (args[1].kind != TRMI_V_ABSENT) {
@@ -252,7 +255,7 @@ static trm_status unique(trmi_run *r, trmi_value value, const trmi_call *call, t
     trmi_value args[2], seen, list, key, *found;
     bool sensitive = false;
 
-    TRM_CHECK(trmi_bind(r, call, "case_sensitive attribute", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "case_sensitive attribute", 0, args));
     TRM_CHECK(trmi_truth(r, args[0], &sensitive));
     TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     TRM_CHECK(trmi_make_dict(r, TRMI_V_DICT, &seen));
@@ -275,7 +278,7 @@ static trm_status extreme(trmi_run *r, trmi_value value, const trmi_call *call, 
     trmi_value args[2], list, key, best = trmi_none();
     bool sensitive = false;
 
-    TRM_CHECK(trmi_bind(r, call, "case_sensitive attribute", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "case_sensitive attribute", 0, args));
     TRM_CHECK(trmi_truth(r, args[0], &sensitive));
     TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     if (list.as.list->count == 0)
@@ -311,7 +314,7 @@ static trm_status sum(trmi_run *r, trmi_value value, const trmi_call *call, trmi
     trmi_iterator it;
     bool done = false;
 
-    TRM_CHECK(trmi_bind(r, call, "attribute start", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "attribute start", 0, args));
     total = args[1].kind == TRMI_V_ABSENT ? trmi_int(0) : args[1];
     if (total.kind == TRMI_V_STRING)
         return trm_fail(TRM_ERR_INVALID_ARG, "sum() can't sum strings");
@@ -341,7 +344,7 @@ static trm_status batch(trmi_run *r, trmi_value value, const trmi_call *call, tr
     trmi_value args[2], list, row = {.kind = TRMI_V_ABSENT};
     int64_t n;
 
-    TRM_CHECK(trmi_bind(r, call, "linecount fill_with", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "linecount fill_with", 1, args));
     TRM_CHECK(want_count(call, args[0], &n));
     TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     TRM_CHECK(trmi_make_list(r, TRMI_V_GENERATOR, out));
@@ -364,7 +367,7 @@ static trm_status slice(trmi_run *r, trmi_value value, const trmi_call *call, tr
     size_t n, each, extra, at = 0;
     int64_t slices;
 
-    TRM_CHECK(trmi_bind(r, call, "slices fill_with", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "slices fill_with", 1, args));
     TRM_CHECK(want_count(call, args[0], &slices));
     TRM_CHECK(trmi_to_list(r, value, TRMI_V_LIST, &list));
     TRM_CHECK(trmi_make_list(r, TRMI_V_GENERATOR, out));
@@ -386,7 +389,7 @@ static trm_status attr(trmi_run *r, trmi_value value, const trmi_call *call, trm
 {
     trmi_value name;
 
-    TRM_CHECK(trmi_bind(r, call, "name", 1, &name));
+    TRM_CHECK(trmi_template_bind(r, call, "name", 1, &name));
     if (name.kind != TRMI_V_STRING)
         return trm_fail(TRM_ERR_INVALID_ARG, "attr: a name is a string");
     if (value.kind == TRMI_V_DICT && trmi_find_method(value, name.as.string) == NULL)

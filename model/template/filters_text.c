@@ -12,12 +12,13 @@
 static trm_status as_method(trmi_run *r, trmi_value value, const char *name, const trmi_call *call,
                             trmi_value *out)
 {
-    trmi_string named = {name, strlen(name), SIZE_MAX, NULL};
+    trmi_string named = {name, strlen(name), SIZE_MAX, NULL, false};
     trmi_value s;
 
     s.kind = TRMI_V_STRING;
     TRM_CHECK(trmi_to_string(r, value, &s.as.string));
-    return trmi_find_method(s, &named)->apply(r, s, call, out);
+    TRM_CHECK(trmi_find_method(s, &named)->apply(r, s, call, out));
+    return s.as.string->markup ? trmi_mark(r, *out, out) : TRM_OK;
 }
 
 static trm_status trim(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
@@ -45,7 +46,7 @@ static trm_status center(trmi_run *r, trmi_value value, const trmi_call *call, t
     trmi_value width;
     trmi_call one = {.what = call->what, .items = &width, .count = 1};
 
-    TRM_CHECK(trmi_bind(r, call, "width", 0, &width));
+    TRM_CHECK(trmi_template_bind(r, call, "width", 0, &width));
     if (width.kind == TRMI_V_ABSENT)
         width = trmi_int(80);
     return as_method(r, value, "center", &one, out);
@@ -56,7 +57,7 @@ static trm_status replace(trmi_run *r, trmi_value value, const trmi_call *call, 
     trmi_value args[3];
     trmi_call bound = {.what = call->what, .items = args, .count = 3};
 
-    TRM_CHECK(trmi_bind(r, call, "old new count", 2, args));
+    TRM_CHECK(trmi_template_bind(r, call, "old new count", 2, args));
     for (int i = 0; i < 2; i++) {
         trmi_string *s;
 
@@ -66,7 +67,9 @@ static trm_status replace(trmi_run *r, trmi_value value, const trmi_call *call, 
     }
     if (args[2].kind == TRMI_V_ABSENT || args[2].kind == TRMI_V_NONE)
         bound.count = 2;
-    return as_method(r, value, "replace", &bound, out);
+    TRM_CHECK(as_method(r, value, "replace", &bound, out));
+    out->as.string->markup = false; /* a string of its own: str() of the value */
+    return TRM_OK;
 }
 
 static trm_status title(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
@@ -76,7 +79,7 @@ static trm_status title(trmi_run *r, trmi_value value, const trmi_call *call, tr
     bool inside = false;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     for (size_t i = 0; i < s->bytes && st == TRM_OK;) {
         size_t n;
@@ -90,30 +93,64 @@ static trm_status title(trmi_run *r, trmi_value value, const trmi_call *call, tr
     return trmi_take(r, st, &to, out);
 }
 
-static trm_status escape(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
+static trm_status escape_text(trmi_run *r, const trmi_string *s, trmi_output *to)
 {
     static const char special[] = "&<>'\"";
     static const char *const becomes[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
-    trmi_output to = {NULL, 0, 0};
-    trmi_string *s;
-    trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
-    TRM_CHECK(trmi_to_string(r, value, &s));
-    for (size_t i = 0; i < s->bytes && st == TRM_OK; i++) {
+    for (size_t i = 0; i < s->bytes; i++) {
         const char *hit = s->data[i] == '\0' ? NULL : strchr(special, s->data[i]);
 
-        st = hit != NULL ? trmi_append_text(r, &to, becomes[hit - special])
-                         : trmi_append(r, &to, s->data + i, 1);
+        TRM_CHECK(hit != NULL ? trmi_append_text(r, to, becomes[hit - special])
+                              : trmi_append(r, to, s->data + i, 1));
     }
-    return trmi_take(r, st, &to, out);
+    return TRM_OK;
+}
+
+static trm_status force_escape(trmi_run *r, trmi_value value, const trmi_call *call,
+                               trmi_value *out)
+{
+    trmi_output to = {NULL, 0, 0};
+    trmi_string *s;
+
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_to_string(r, value, &s));
+    TRM_CHECK(trmi_take(r, escape_text(r, s, &to), &to, out));
+    out->as.string->markup = true;
+    return TRM_OK;
+}
+
+trm_status trmi_escape(trmi_run *r, trmi_value v, trmi_value *out)
+{
+    trmi_call none = {.what = "escape"};
+
+    *out = v;
+    if (v.kind == TRMI_V_STRING && v.as.string->markup)
+        return TRM_OK;
+    return force_escape(r, v, &none, out);
+}
+
+static trm_status escape(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
+{
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
+    return trmi_escape(r, value, out);
+}
+
+static trm_status safe(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
+{
+    trmi_value v;
+
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
+    v.kind = TRMI_V_STRING;
+    TRM_CHECK(trmi_to_string(r, value, &v.as.string));
+    return trmi_mark(r, v, out);
 }
 
 static trm_status string(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
     trmi_string *s;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     out->kind = TRMI_V_STRING;
     out->as.string = s;
@@ -122,14 +159,14 @@ static trm_status string(trmi_run *r, trmi_value value, const trmi_call *call, t
 
 static trm_status indent(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
-    static const trmi_string newline = {"\n", 1, 1, NULL};
+    static const trmi_string newline = {"\n", 1, 1, NULL, false};
     trmi_value args[3], width, lines, none[1];
     trmi_call nothing = {.what = call->what, .items = none};
     trmi_output to = {NULL, 0, 0};
     bool first = false, blank = false;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "width first blank", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "width first blank", 0, args));
     TRM_CHECK(trmi_truth(r, args[1], &first));
     TRM_CHECK(trmi_truth(r, args[2], &blank));
     if (value.kind != TRMI_V_STRING)
@@ -166,10 +203,13 @@ static trm_status truncate(trmi_run *r, trmi_value value, const trmi_call *call,
     int64_t length = 255, leeway = 5, n;
     bool killwords = false;
 
-    TRM_CHECK(trmi_bind(r, call, "length killwords end leeway", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "length killwords end leeway", 0, args));
     TRM_CHECK(trmi_truth(r, args[1], &killwords));
     if (value.kind != TRMI_V_STRING)
         return trm_fail(TRM_ERR_INVALID_ARG, "truncate: '%s' is no text", trmi_type_name(value));
+    if (args[0].kind != TRMI_V_ABSENT && !trmi_is_int(args[0]))
+        return trm_fail(TRM_ERR_INVALID_ARG, "truncate: a length is an integer, not %s",
+                        trmi_type_name(args[0]));
     if (trmi_is_int(args[0]))
         length = trmi_as_int(args[0]);
     if (trmi_is_int(args[3]))
@@ -204,7 +244,7 @@ static trm_status wordcount(trmi_run *r, trmi_value value, const trmi_call *call
     int64_t words = 0;
     bool inside = false;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_to_string(r, value, &s));
     for (size_t i = 0; i < s->bytes;) {
         size_t n;
@@ -264,7 +304,7 @@ static trm_status urlencode(trmi_run *r, trmi_value value, const trmi_call *call
     trmi_view view;
     trmi_iterator it;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     if (value.kind == TRMI_V_DICT) {
         view.dict = value.as.dict;
         view.what = 'i';
@@ -358,7 +398,7 @@ static trm_status to_int(trmi_run *r, trmi_value value, const trmi_call *call, t
     double d = 0;
     bool ok = false;
 
-    TRM_CHECK(trmi_bind(r, call, "default base", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "default base", 0, args));
     if (trmi_is_int(args[1]))
         base = trmi_as_int(args[1]);
     if (base < 0 || base == 1 || base > 36)
@@ -395,7 +435,7 @@ static trm_status to_float(trmi_run *r, trmi_value value, const trmi_call *call,
     trmi_value fallback;
     double d;
 
-    TRM_CHECK(trmi_bind(r, call, "default", 0, &fallback));
+    TRM_CHECK(trmi_template_bind(r, call, "default", 0, &fallback));
     *out = fallback.kind == TRMI_V_ABSENT ? trmi_float(0) : fallback;
     if (value.kind == TRMI_V_UNDEFINED)
         return trmi_fail_undefined(r, value);
@@ -417,7 +457,7 @@ static trm_status want_number(trmi_run *r, const trmi_call *call, trmi_value v)
 
 static trm_status absolute(trmi_run *r, trmi_value value, const trmi_call *call, trmi_value *out)
 {
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(want_number(r, call, value));
     if (value.kind == TRMI_V_FLOAT)
         *out = trmi_float(fabs(value.as.real));
@@ -450,7 +490,7 @@ static trm_status round_to(trmi_run *r, trmi_value value, const trmi_call *call,
     int64_t precision = 0;
     double d, scale;
 
-    TRM_CHECK(trmi_bind(r, call, "precision method", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "precision method", 0, args));
     TRM_CHECK(want_number(r, call, value));
     if (args[0].kind != TRMI_V_ABSENT) {
         if (!trmi_is_int(args[0]))
@@ -487,8 +527,8 @@ const trmi_filter trmi_filters_text[] = {
     {"replace", replace},
     {"escape", escape},
     {"e", escape},
-    {"forceescape", escape},
-    {"safe", string},
+    {"forceescape", force_escape},
+    {"safe", safe},
     {"string", string},
     {"indent", indent},
     {"truncate", truncate},

@@ -37,7 +37,7 @@ static trm_status next_argument(trmi_run *r, arguments *a, trmi_value *out)
 /* Pads the text of an item to its width, in code points. */
 static trm_status put(trmi_run *r, const spec *s, const char *text, size_t bytes, trmi_output *to)
 {
-    trmi_string counted = {text, bytes, SIZE_MAX, NULL};
+    trmi_string counted = {text, bytes, SIZE_MAX, NULL, false};
     int64_t missing = s->width - (int64_t)trmi_chars(&counted);
 
     for (int64_t i = 0; !s->minus && i < missing; i++)

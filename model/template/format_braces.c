@@ -84,7 +84,7 @@ static trm_status parse_spec(const char *at, const char *end, spec *s)
 static trm_status put(trmi_run *r, const spec *s, const char *sign, const char *text, size_t bytes,
                       char align, trmi_output *to)
 {
-    trmi_string counted = {text, bytes, SIZE_MAX, NULL};
+    trmi_string counted = {text, bytes, SIZE_MAX, NULL, false};
     int64_t missing = s->width - (int64_t)trmi_chars(&counted) - (int64_t)strlen(sign);
     bool zero = s->zero && s->align == 0 && align == '>';
     int64_t before;
@@ -167,36 +167,36 @@ static trm_status put_int(trmi_run *r, const spec *s, int64_t i, trmi_output *to
 static trm_status put_real(trmi_run *r, const spec *s, double d, trmi_output *to)
 {
     char text[WIDTH_MAX + 500];
-    int precision = s->precision < 0 ? 6 : s->precision, n;
+    int precision = s->precision < 0 ? 6 : s->precision;
     double m = fabs(d);
 
     switch (s->type) {
     case 'e':
-        n = snprintf(text, sizeof(text), "%.*e", precision, m);
+        snprintf(text, sizeof(text), "%.*e", precision, m);
         break;
     case 'E':
-        n = snprintf(text, sizeof(text), "%.*E", precision, m);
+        snprintf(text, sizeof(text), "%.*E", precision, m);
         break;
     case 'f':
     case 'F':
-        n = snprintf(text, sizeof(text), "%.*f", precision, m);
+        snprintf(text, sizeof(text), "%.*f", precision, m);
         break;
     case '%':
-        n = snprintf(text, sizeof(text), "%.*f%%", precision, m * 100);
+        snprintf(text, sizeof(text), "%.*f%%", precision, m * 100);
         break;
     case 'g':
     case 'G':
     case 'n':
-        n = snprintf(text, sizeof(text), s->type == 'G' ? "%.*G" : "%.*g", precision, m);
+        snprintf(text, sizeof(text), s->type == 'G' ? "%.*G" : "%.*g", precision, m);
         break;
     case 0:
         if (s->precision < 0) {
             trmi_real_text(m, text);
             break;
         }
-        n = snprintf(text, sizeof(text), "%.*g", precision == 0 ? 1 : precision, m);
-        if (n > 0 && strpbrk(text, ".en") == NULL)
-            snprintf(text + n, sizeof(text) - (size_t)n, ".0");
+        snprintf(text, sizeof(text), "%.*g", precision == 0 ? 1 : precision, m);
+        if (strpbrk(text, ".en") == NULL)
+            snprintf(text + strlen(text), sizeof(text) - strlen(text), ".0");
         break;
     default:
         return trm_fail(TRM_ERR_INVALID_ARG, "unknown format code '%c' for object of type 'float'",

@@ -11,7 +11,7 @@ static trm_status range(trmi_run *r, trmi_value self, const trmi_call *call, trm
     __int128 count;
 
     (void)self;
-    TRM_CHECK(trmi_bind(r, call, "start stop step", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "start stop step", 1, args));
     for (int i = 0; i < 3; i++) {
         if (args[i].kind == TRMI_V_ABSENT)
             continue;
@@ -135,7 +135,7 @@ static trm_status joiner(trmi_run *r, trmi_value self, const trmi_call *call, tr
     void *block;
 
     (void)self;
-    TRM_CHECK(trmi_bind(r, call, "sep", 0, &separator));
+    TRM_CHECK(trmi_template_bind(r, call, "sep", 0, &separator));
     if (separator.kind == TRMI_V_ABSENT)
         TRM_CHECK(trmi_make_string(r, ", ", 2, &separator));
     TRM_CHECK(trmi_alloc(r, 1, sizeof(*c), &block));
@@ -154,7 +154,7 @@ static trm_status raise_exception(trmi_run *r, trmi_value self, const trmi_call 
 
     (void)self;
     (void)out;
-    TRM_CHECK(trmi_bind(r, call, "message", 1, &message));
+    TRM_CHECK(trmi_template_bind(r, call, "message", 1, &message));
     TRM_CHECK(trmi_to_string(r, message, &text));
     return trm_fail(TRM_ERR_INVALID_ARG, "%.*s", (int)(text->bytes < 900 ? text->bytes : 900),
                     text->data);
@@ -165,7 +165,7 @@ static trm_status strftime_now(trmi_run *r, trmi_value self, const trmi_call *ca
     trmi_value format;
 
     (void)self;
-    TRM_CHECK(trmi_bind(r, call, "format", 1, &format));
+    TRM_CHECK(trmi_template_bind(r, call, "format", 1, &format));
     if (format.kind != TRMI_V_STRING)
         return trm_fail(TRM_ERR_INVALID_ARG, "strftime_now: a format is a string, not %s",
                         trmi_type_name(format));

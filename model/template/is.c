@@ -5,7 +5,7 @@
 
 static trm_status none_taken(trmi_run *r, const trmi_call *call)
 {
-    return trmi_bind(r, call, "", 0, NULL);
+    return trmi_template_bind(r, call, "", 0, NULL);
 }
 
 /* Tests of the kind alone. */
@@ -36,7 +36,7 @@ KIND_TEST(is_iterable, v.kind == TRMI_V_STRING || v.kind == TRMI_V_LIST || v.kin
 KIND_TEST(is_callable, v.kind == TRMI_V_METHOD || v.kind == TRMI_V_FUNCTION ||
                            v.kind == TRMI_V_MACRO || v.kind == TRMI_V_LOOP ||
                            v.kind == TRMI_V_JOINER || v.kind == TRMI_V_UNDEFINED)
-KIND_TEST(is_escaped, v.kind != v.kind)
+KIND_TEST(is_escaped, v.kind == TRMI_V_STRING && v.as.string->markup)
 
 static trm_status remainder_is(trmi_run *r, trmi_value v, trmi_value by, int64_t wanted, bool *out)
 {
@@ -62,14 +62,14 @@ static trm_status is_divisible(trmi_run *r, trmi_value v, const trmi_call *call,
 {
     trmi_value by;
 
-    TRM_CHECK(trmi_bind(r, call, "num", 1, &by));
+    TRM_CHECK(trmi_template_bind(r, call, "num", 1, &by));
     return remainder_is(r, v, by, 0, out);
 }
 
 static trm_status by_method(trmi_run *r, trmi_value v, const char *name, const trmi_call *call,
                             bool *out)
 {
-    trmi_string named = {name, strlen(name), SIZE_MAX, NULL};
+    trmi_string named = {name, strlen(name), SIZE_MAX, NULL, false};
     trmi_value s, yes;
 
     s.kind = TRMI_V_STRING;
@@ -108,7 +108,7 @@ static trm_status is_same(trmi_run *r, trmi_value v, const trmi_call *call, bool
 {
     trmi_value other;
 
-    TRM_CHECK(trmi_bind(r, call, "other", 1, &other));
+    TRM_CHECK(trmi_template_bind(r, call, "other", 1, &other));
     *out = false;
     if (v.kind != other.kind)
         return TRM_OK;
@@ -132,7 +132,7 @@ static trm_status is_same(trmi_run *r, trmi_value v, const trmi_call *call, bool
     {                                                                                              \
         trmi_value other;                                                                          \
                                                                                                    \
-        TRM_CHECK(trmi_bind(r, call, "other", 1, &other));                                         \
+        TRM_CHECK(trmi_template_bind(r, call, "other", 1, &other));                                \
         return trmi_compare(r, (op), v, other, out);                                               \
     }
 COMPARE_TEST(is_eq, TRMI_TOK_EQ)

@@ -199,7 +199,7 @@ trm_status trmi_filter_tojson(trmi_run *r, trmi_value value, const trmi_call *ca
     writer w = {.r = r};
     trmi_value args[4], indent;
 
-    TRM_CHECK(trmi_bind(r, call, "ensure_ascii indent separators sort_keys", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "ensure_ascii indent separators sort_keys", 0, args));
     TRM_CHECK(trmi_truth(r, args[0], &w.ascii));
     TRM_CHECK(trmi_truth(r, args[3], &w.sort));
     if (trmi_is_int(args[1])) {

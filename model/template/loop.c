@@ -84,7 +84,7 @@ static trm_status measure(trmi_run *r, trmi_loop *loop)
 static trm_status run(trmi_run *r, const trmi_node *n, trmi_scope *scope, trmi_value over,
                       int64_t depth0)
 {
-    static const trmi_string loop_name = {"loop", 4, 4, NULL};
+    static const trmi_string loop_name = {"loop", 4, 4, NULL, false};
     trmi_scope *outer = r->scope;
     bool done = false, none = true;
     trmi_value self;
@@ -143,7 +143,7 @@ trm_status trmi_loop_call(trmi_run *r, trmi_loop *loop, const trmi_call *call, t
     if (!loop->node->flag)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "the loop must have the 'recursive' marker to be called recursively");
-    TRM_CHECK(trmi_bind(r, call, "iterable", 1, &over));
+    TRM_CHECK(trmi_template_bind(r, call, "iterable", 1, &over));
     TRM_CHECK(trmi_enter(r));
     r->output = &text;
     st = run(r, loop->node, loop->scope, over, loop->depth0 + 1);

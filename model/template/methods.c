@@ -8,7 +8,7 @@ static trm_status view(trmi_run *r, trmi_value self, const trmi_call *call, int 
     trmi_view *v;
     void *block;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     TRM_CHECK(trmi_alloc(r, 1, sizeof(*v), &block));
     v = block;
     v->dict = self.as.dict;
@@ -39,7 +39,7 @@ static trm_status get(trmi_run *r, trmi_value self, const trmi_call *call, trmi_
 
     if (call->keyword_count > 0)
         return trm_fail(TRM_ERR_INVALID_ARG, "get() takes no keyword arguments");
-    TRM_CHECK(trmi_bind(r, call, "key default", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "key default", 1, args));
     TRM_CHECK(trmi_dict_find(r, self.as.dict, args[0], &found));
     *out = found != NULL ? *found : args[1].kind == TRMI_V_ABSENT ? trmi_none() : args[1];
     return TRM_OK;
@@ -47,7 +47,7 @@ static trm_status get(trmi_run *r, trmi_value self, const trmi_call *call, trmi_
 
 static trm_status copy_dict(trmi_run *r, trmi_value self, const trmi_call *call, trmi_value *out)
 {
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     (void)r;
     *out = self; /* nobody can change either */
     return TRM_OK;
@@ -58,7 +58,7 @@ static trm_status fromkeys(trmi_run *r, trmi_value self, const trmi_call *call, 
     trmi_value args[2], list;
 
     (void)self;
-    TRM_CHECK(trmi_bind(r, call, "iterable value", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "iterable value", 1, args));
     if (args[1].kind == TRMI_V_ABSENT)
         args[1] = trmi_none();
     TRM_CHECK(trmi_to_list(r, args[0], TRMI_V_LIST, &list));
@@ -73,7 +73,7 @@ static trm_status list_count(trmi_run *r, trmi_value self, const trmi_call *call
     trmi_value what;
     int64_t n = 0;
 
-    TRM_CHECK(trmi_bind(r, call, "value", 1, &what));
+    TRM_CHECK(trmi_template_bind(r, call, "value", 1, &what));
     for (size_t i = 0; i < self.as.list->count; i++) {
         bool same = false;
 
@@ -89,7 +89,7 @@ static trm_status list_index(trmi_run *r, trmi_value self, const trmi_call *call
     trmi_value args[3];
     int64_t n = (int64_t)self.as.list->count, bounds[2] = {0, n};
 
-    TRM_CHECK(trmi_bind(r, call, "value start stop", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "value start stop", 1, args));
     for (int i = 0; i < 2; i++) {
         if (args[1 + i].kind == TRMI_V_ABSENT)
             continue;
@@ -116,7 +116,7 @@ static trm_status cycler_next(trmi_run *r, trmi_value self, const trmi_call *cal
 {
     trmi_cycler *c = self.as.cycler;
 
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     *out = c->items->items[c->at];
     c->at = (c->at + 1) % c->items->count;
     return TRM_OK;
@@ -124,7 +124,7 @@ static trm_status cycler_next(trmi_run *r, trmi_value self, const trmi_call *cal
 
 static trm_status cycler_reset(trmi_run *r, trmi_value self, const trmi_call *call, trmi_value *out)
 {
-    TRM_CHECK(trmi_bind(r, call, "", 0, NULL));
+    TRM_CHECK(trmi_template_bind(r, call, "", 0, NULL));
     self.as.cycler->at = 0;
     *out = trmi_none();
     return TRM_OK;

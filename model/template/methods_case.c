@@ -3,7 +3,7 @@
 
 static trm_status no_arguments(trmi_run *r, const trmi_call *call)
 {
-    return trmi_bind(r, call, "", 0, NULL);
+    return trmi_template_bind(r, call, "", 0, NULL);
 }
 
 static trm_status cased(trmi_run *r, trmi_value self, const trmi_call *call, trmi_case to_case,
@@ -83,7 +83,7 @@ static trm_status pad(trmi_run *r, trmi_output *to, const trmi_string *fill, int
 static trm_status justify(trmi_run *r, trmi_value self, const trmi_call *call, char side,
                           trmi_value *out)
 {
-    static const trmi_string space = {" ", 1, 1, NULL};
+    static const trmi_string space = {" ", 1, 1, NULL, false};
     trmi_output to = {NULL, 0, 0};
     trmi_string *s = self.as.string;
     const trmi_string *fill = &space;
@@ -91,7 +91,7 @@ static trm_status justify(trmi_run *r, trmi_value self, const trmi_call *call, c
     int64_t width, missing, left;
     trm_status st;
 
-    TRM_CHECK(trmi_bind(r, call, "width fillchar", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "width fillchar", 1, args));
     if (!trmi_is_int(args[0]))
         return trm_fail(TRM_ERR_INVALID_ARG, "%s: a width is an integer, not %s", call->what,
                         trmi_type_name(args[0]));
@@ -128,14 +128,14 @@ static trm_status center(trmi_run *r, trmi_value self, const trmi_call *call, tr
 
 static trm_status zfill(trmi_run *r, trmi_value self, const trmi_call *call, trmi_value *out)
 {
-    static const trmi_string zero = {"0", 1, 1, NULL};
+    static const trmi_string zero = {"0", 1, 1, NULL, false};
     trmi_output to = {NULL, 0, 0};
     trmi_string *s = self.as.string;
     trmi_value width;
     size_t sign = s->bytes > 0 && (s->data[0] == '-' || s->data[0] == '+');
     trm_status st;
 
-    TRM_CHECK(trmi_bind(r, call, "width", 1, &width));
+    TRM_CHECK(trmi_template_bind(r, call, "width", 1, &width));
     if (!trmi_is_int(width))
         return trm_fail(TRM_ERR_INVALID_ARG, "zfill: a width is an integer");
     st = trmi_append(r, &to, s->data, sign);

@@ -52,7 +52,7 @@ static trm_status strip_some(trmi_run *r, trmi_value self, const trmi_call *call
     size_t from = 0, end = s->bytes, n;
     trmi_value chars;
 
-    TRM_CHECK(trmi_bind(r, call, "chars", 0, &chars));
+    TRM_CHECK(trmi_template_bind(r, call, "chars", 0, &chars));
     if (chars.kind != TRMI_V_ABSENT && chars.kind != TRMI_V_NONE) {
         TRM_CHECK(want_string(r, call, chars));
         set = chars.as.string;
@@ -152,7 +152,7 @@ static trm_status split(trmi_run *r, trmi_value self, const trmi_call *call, trm
     int64_t max;
     size_t from = 0;
 
-    TRM_CHECK(trmi_bind(r, call, "sep maxsplit", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "sep maxsplit", 0, args));
     TRM_CHECK(want_int(call, args[1], -1, &max));
     TRM_CHECK(trmi_charge(r, s->bytes / 8));
     TRM_CHECK(trmi_make_list(r, TRMI_V_LIST, out));
@@ -208,7 +208,7 @@ static trm_status rsplit(trmi_run *r, trmi_value self, const trmi_call *call, tr
     trmi_value args[2];
     int64_t max;
 
-    TRM_CHECK(trmi_bind(r, call, "sep maxsplit", 0, args));
+    TRM_CHECK(trmi_template_bind(r, call, "sep maxsplit", 0, args));
     TRM_CHECK(want_int(call, args[1], -1, &max));
     TRM_CHECK(trmi_charge(r, s->bytes / 8));
     TRM_CHECK(trmi_make_list(r, TRMI_V_LIST, out));
@@ -245,7 +245,7 @@ static trm_status splitlines(trmi_run *r, trmi_value self, const trmi_call *call
     trmi_value keep;
     bool keeps = false;
 
-    TRM_CHECK(trmi_bind(r, call, "keepends", 0, &keep));
+    TRM_CHECK(trmi_template_bind(r, call, "keepends", 0, &keep));
     TRM_CHECK(trmi_truth(r, keep, &keeps));
     TRM_CHECK(trmi_charge(r, s->bytes / 8));
     TRM_CHECK(trmi_make_list(r, TRMI_V_LIST, out));
@@ -292,7 +292,7 @@ static trm_status affix(trmi_run *r, trmi_value self, const trmi_call *call, boo
     trmi_string part;
     bool possible = false, yes = false;
 
-    TRM_CHECK(trmi_bind(r, call, "prefix start end", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "prefix start end", 1, args));
     TRM_CHECK(window(call, self.as.string, args + 1, &part, &possible));
     if (args[0].kind == TRMI_V_TUPLE) {
         list = args[0];
@@ -331,7 +331,7 @@ static trm_status search(trmi_run *r, trmi_value self, const trmi_call *call, bo
     const char *hit = NULL;
     bool possible = false;
 
-    TRM_CHECK(trmi_bind(r, call, "sub start end", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "sub start end", 1, args));
     TRM_CHECK(want_string(r, call, args[0]));
     TRM_CHECK(window(call, self.as.string, args + 1, &part, &possible));
     TRM_CHECK(trmi_charge(r, part.bytes / 8));
@@ -378,7 +378,7 @@ static trm_status count(trmi_run *r, trmi_value self, const trmi_call *call, trm
     bool possible = false;
     int64_t n = 0;
 
-    TRM_CHECK(trmi_bind(r, call, "sub start end", 1, args));
+    TRM_CHECK(trmi_template_bind(r, call, "sub start end", 1, args));
     TRM_CHECK(want_string(r, call, args[0]));
     TRM_CHECK(window(call, self.as.string, args + 1, &part, &possible));
     TRM_CHECK(trmi_charge(r, part.bytes / 8));
@@ -429,7 +429,7 @@ static trm_status replace(trmi_run *r, trmi_value self, const trmi_call *call, t
     trmi_value args[3];
     int64_t max;
 
-    TRM_CHECK(trmi_bind(r, call, "old new count", 2, args));
+    TRM_CHECK(trmi_template_bind(r, call, "old new count", 2, args));
     TRM_CHECK(want_string(r, call, args[0]));
     TRM_CHECK(want_string(r, call, args[1]));
     TRM_CHECK(want_int(call, args[2], -1, &max));
@@ -444,7 +444,7 @@ static trm_status join(trmi_run *r, trmi_value self, const trmi_call *call, trmi
     trmi_value of, list;
     trm_status st = TRM_OK;
 
-    TRM_CHECK(trmi_bind(r, call, "iterable", 1, &of));
+    TRM_CHECK(trmi_template_bind(r, call, "iterable", 1, &of));
     TRM_CHECK(trmi_to_list(r, of, TRMI_V_LIST, &list));
     for (size_t i = 0; i < list.as.list->count && st == TRM_OK; i++) {
         trmi_value item = list.as.list->items[i];
@@ -467,7 +467,7 @@ static trm_status partition_at(trmi_run *r, trmi_value self, const trmi_call *ca
     trmi_value separator;
     size_t at, end;
 
-    TRM_CHECK(trmi_bind(r, call, "sep", 1, &separator));
+    TRM_CHECK(trmi_template_bind(r, call, "sep", 1, &separator));
     TRM_CHECK(want_string(r, call, separator));
     if (separator.as.string->bytes == 0)
         return trm_fail(TRM_ERR_INVALID_ARG, "empty separator");
@@ -499,7 +499,7 @@ static trm_status remove_affix(trmi_run *r, trmi_value self, const trmi_call *ca
     trmi_value what, has = trmi_bool(false);
     size_t n;
 
-    TRM_CHECK(trmi_bind(r, call, "affix", 1, &what));
+    TRM_CHECK(trmi_template_bind(r, call, "affix", 1, &what));
     TRM_CHECK(want_string(r, call, what));
     TRM_CHECK(affix(r, self, call, front, &has));
     n = has.as.truth ? what.as.string->bytes : 0;

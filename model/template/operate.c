@@ -161,6 +161,17 @@ static trm_status join_lists(trmi_run *r, trmi_value a, trmi_value b, trmi_value
     return TRM_OK;
 }
 
+static trm_status join_text(trmi_run *r, trmi_value a, trmi_value b, trmi_value *out)
+{
+    if (!a.as.string->markup && !b.as.string->markup)
+        return trmi_join_strings(r, a.as.string, b.as.string, out);
+    TRM_CHECK(trmi_escape(r, a, &a));
+    TRM_CHECK(trmi_escape(r, b, &b));
+    TRM_CHECK(trmi_join_strings(r, a.as.string, b.as.string, out));
+    out->as.string->markup = true;
+    return TRM_OK;
+}
+
 static trm_status repeat(trmi_run *r, trmi_value of, int64_t times, trmi_value *out)
 {
     bool text = of.kind == TRMI_V_STRING;
@@ -177,8 +188,11 @@ static trm_status repeat(trmi_run *r, trmi_value of, int64_t times, trmi_value *
     TRM_CHECK(trmi_alloc(r, bytes + 1, 1, &block));
     for (size_t i = 0; i < n; i++)
         memcpy((char *)block + i * unit, from, unit);
-    if (text)
-        return trmi_borrow_string(r, block, bytes, out);
+    if (text) {
+        TRM_CHECK(trmi_borrow_string(r, block, bytes, out));
+        out->as.string->markup = of.as.string->markup;
+        return TRM_OK;
+    }
     TRM_CHECK(trmi_make_list(r, of.kind, out));
     out->as.list->items = block;
     out->as.list->count = out->as.list->room = bytes / sizeof(trmi_value);
@@ -213,12 +227,14 @@ static const char *op_text(int op)
 trm_status trmi_operate(trmi_run *r, int op, trmi_value a, trmi_value b, trmi_value *out)
 {
     if (op == TRMI_TOK_ADD && a.kind == TRMI_V_STRING && b.kind == TRMI_V_STRING)
-        return trmi_join_strings(r, a.as.string, b.as.string, out);
+        return join_text(r, a, b, out);
     if (trmi_is_number(a) && trmi_is_number(b)) {
         if (trmi_is_int(a) && trmi_is_int(b))
             return operate_ints(op, trmi_as_int(a), trmi_as_int(b), out);
         return operate_reals(op, trmi_as_real(a), trmi_as_real(b), out);
     }
+    if (op == TRMI_TOK_MOD && a.kind == TRMI_V_STRING && a.as.string->markup)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "formatting of text that is escaped or safe");
     if (op == TRMI_TOK_MOD && a.kind == TRMI_V_STRING)
         return trmi_format_percent(r, a.as.string, b, out);
     if (a.kind == TRMI_V_UNDEFINED)

@@ -197,12 +197,14 @@ static trm_status parse_if(trmi_parser *p, trmi_node *n)
             if (count > 0)
                 memcpy(n->bodies, bodies, count * sizeof(*bodies));
         }
+        p->conditions += count == 0;
         TRM_CHECK(parse_body(p, n, count++, ends));
         if (trmi_parse_skip(p, "elif"))
             continue;
         if (trmi_parse_skip(p, "else"))
             TRM_CHECK(parse_body(p, n, count, end));
         p->at++; /* endif */
+        p->conditions--;
         return TRM_OK;
     }
 }
@@ -467,7 +469,7 @@ static trm_status parse_statements(trmi_parser *p, const char *const *ends, trmi
         TRM_CHECK(trmi_parse_push(p, &body.nodes, &body.count, n));
     }
     if (ends != NULL)
-        return trmi_parse_fail(p, TRM_ERR_BAD_FILE, begin->line,
+        return trmi_parse_fail(p, TRM_ERR_BAD_FILE, begin[-1].line,
                                "a block that begins here does not end: wanted '%s'",
                                ends[1] == NULL   ? ends[0]
                                : ends[2] == NULL ? ends[1]

@@ -318,7 +318,7 @@ static trm_status parse_call(trmi_parser *p, trmi_node **node)
     return own_arguments(p, n);
 }
 
-static trm_status dotted_name(trmi_parser *p, const trmi_string **out)
+static trm_status dotted_name(trmi_parser *p, trmi_string **out)
 {
     *out = p->at->text;
     TRM_CHECK(trmi_parse_expect(p, TRMI_TOK_NAME));
@@ -332,7 +332,7 @@ static trm_status dotted_name(trmi_parser *p, const trmi_string **out)
 trm_status trmi_parse_filter(trmi_parser *p, trmi_node *of, bool inline_first, trmi_node **out)
 {
     while (p->at->kind == TRMI_TOK_PIPE || inline_first) {
-        const trmi_string *name;
+        trmi_string *name;
         trmi_node *n;
         int line;
 
@@ -343,7 +343,8 @@ trm_status trmi_parse_filter(trmi_parser *p, trmi_node *of, bool inline_first, t
         TRM_CHECK(dotted_name(p, &name));
         TRM_CHECK(trmi_parse_node(p, TRMI_N_FILTER, line, &n));
         n->filter = trmi_find_filter(name->data, name->bytes);
-        if (n->filter == NULL || n->filter->apply == NULL)
+        n->text = name;
+        if ((n->filter == NULL || n->filter->apply == NULL) && p->conditions == 0)
             return trmi_parse_fail(p, TRM_ERR_UNSUPPORTED, line, "no filter '%s'%s", name->data,
                                    n->filter != NULL ? " (Jinja has it, Trireme does not)" : "");
         if (of != NULL)
@@ -374,7 +375,7 @@ static trm_status one_argument(trmi_parser *p, trmi_node *n)
 
 static trm_status parse_test(trmi_parser *p, trmi_node **node)
 {
-    const trmi_string *name;
+    trmi_string *name;
     trmi_node *n;
     int line = p->at->line;
     bool negated;
@@ -385,7 +386,8 @@ static trm_status parse_test(trmi_parser *p, trmi_node **node)
     TRM_CHECK(trmi_parse_node(p, TRMI_N_TEST, line, &n));
     TRM_CHECK(set_child(p, n, &n->a, *node));
     n->test = trmi_find_test(name->data, name->bytes);
-    if (n->test == NULL)
+    n->text = name;
+    if (n->test == NULL && p->conditions == 0)
         return trmi_parse_fail(p, TRM_ERR_UNSUPPORTED, line, "no test '%s'", name->data);
     switch (p->at->kind) {
     case TRMI_TOK_LPAREN:

@@ -155,7 +155,7 @@ static trm_status repr_range(trmi_run *r, const trmi_range *range, trmi_output *
 
 static trm_status repr_loop(trmi_run *r, trmi_loop *loop, trmi_output *to)
 {
-    static const trmi_string name = {"length", 6, 6, NULL};
+    static const trmi_string name = {"length", 6, 6, NULL, false};
     bool found = false;
     trmi_value length;
     char text[80];
@@ -198,7 +198,11 @@ trm_status trmi_repr(trmi_run *r, trmi_value v, trmi_output *to)
 
     switch (v.kind) {
     case TRMI_V_STRING:
-        return repr_string(r, v.as.string, to);
+        if (!v.as.string->markup)
+            return repr_string(r, v.as.string, to);
+        TRM_CHECK(trmi_append_text(r, to, "Markup("));
+        TRM_CHECK(repr_string(r, v.as.string, to));
+        return trmi_append_text(r, to, ")");
     case TRMI_V_NONE:
         return trmi_append_text(r, to, "None");
     case TRMI_V_BOOL:

@@ -25,12 +25,19 @@ extern "C" {
 #endif
 
 #define TRMI_TEMPLATE_TEXT_MAX ((size_t)4 << 20)
-#define TRMI_TEMPLATE_TREE_MAX 300   /* levels of the syntax tree */
-#define TRMI_TEMPLATE_DEPTH_MAX 1000 /* levels at run time, over all calls: about 0.5 MB of stack  \
-                                      */
-#define TRMI_TEMPLATE_STEPS_MAX 50000000
-#define TRMI_TEMPLATE_BYTES_MAX ((size_t)512 << 20) /* of values and output of a rendering */
-#define TRMI_TEMPLATE_RANGE_MAX 100000              /* as jinja2.sandbox */
+#define TRMI_TEMPLATE_TREE_MAX 300 /* levels of the syntax tree */
+#define TRMI_TEMPLATE_DEPTH_MAX                                                                    \
+    1000 /* levels at run time, over all calls: about 0.5 MB of stack                              \
+          */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* many small renderings find more than few large  \
+                                                 */
+#define TRMI_TEMPLATE_STEPS_MAX 200000
+#define TRMI_TEMPLATE_BYTES_MAX ((size_t)16 << 20)
+#else
+#define TRMI_TEMPLATE_STEPS_MAX 20000000
+#define TRMI_TEMPLATE_BYTES_MAX ((size_t)256 << 20) /* of values and output of a rendering */
+#endif
+#define TRMI_TEMPLATE_RANGE_MAX 100000 /* as jinja2.sandbox */
 
 /* ---- values ---- */
 typedef enum trmi_kind {
@@ -63,6 +70,7 @@ typedef struct trmi_string {
     size_t bytes;
     size_t chars;             /* code points; SIZE_MAX: not counted yet (never in a template) */
     struct trmi_append *room; /* NULL, or where a concatenation may grow in place */
+    bool markup;              /* of the filters safe and escape: what is added is escaped */
 } trmi_string;
 
 typedef struct trmi_value {
@@ -352,7 +360,9 @@ typedef struct trmi_parser {
     trm_template *t;
     const trmi_token *at;
     int depth;
-    int loops; /* for break and continue */
+    int loops;      /* for break and continue */
+    int conditions; /* open `if`s: filters and tests that are not there fail when they are reached
+                     */
     int nodes;
 } trmi_parser;
 TRM_MUST_USE trm_status trmi_template_lex(trm_template *t, const char *text, size_t bytes);
@@ -413,8 +423,8 @@ TRM_MUST_USE trm_status trmi_call_macro(trmi_run *r, const trmi_macro *macro, co
                                         trmi_value *out);
 /* Binds arguments to `names` (space separated); those not given are ABSENT; the first `required`
  * must be. */
-TRM_MUST_USE trm_status trmi_bind(trmi_run *r, const trmi_call *call, const char *names,
-                                  size_t required, trmi_value *out);
+TRM_MUST_USE trm_status trmi_template_bind(trmi_run *r, const trmi_call *call, const char *names,
+                                           size_t required, trmi_value *out);
 const trmi_function *trmi_find_global(const trmi_string *name);
 const trmi_function *trmi_find_method(trmi_value of, const trmi_string *name);
 const trmi_filter *trmi_find_filter(const char *name, size_t bytes);
@@ -445,6 +455,9 @@ TRM_MUST_USE trm_status trmi_borrow_string(trmi_run *r, const char *data, size_t
                                            trmi_value *out);
 TRM_MUST_USE trm_status trmi_join_strings(trmi_run *r, trmi_string *a, const trmi_string *b,
                                           trmi_value *out);
+/* Strings marked as markup: `v` itself, or the items of a list. */
+TRM_MUST_USE trm_status trmi_mark(trmi_run *r, trmi_value v, trmi_value *out);
+TRM_MUST_USE trm_status trmi_escape(trmi_run *r, trmi_value v, trmi_value *out);
 TRM_MUST_USE trm_status trmi_make_list(trmi_run *r, trmi_kind kind, trmi_value *out);
 TRM_MUST_USE trm_status trmi_list_push(trmi_run *r, trmi_list *list, trmi_value item);
 TRM_MUST_USE trm_status trmi_make_dict(trmi_run *r, trmi_kind kind, trmi_value *out);

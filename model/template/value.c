@@ -135,6 +135,21 @@ size_t trmi_offset(trmi_string *s, size_t chars)
     return i;
 }
 
+trm_status trmi_mark(trmi_run *r, trmi_value v, trmi_value *out)
+{
+    if (v.kind == TRMI_V_STRING) {
+        const trmi_string *s = v.as.string;
+
+        TRM_CHECK(trmi_borrow_string(r, s->data, s->bytes, &v));
+        v.as.string->markup = true;
+    } else if (v.kind == TRMI_V_LIST || v.kind == TRMI_V_TUPLE) {
+        for (size_t i = 0; i < v.as.list->count; i++)
+            TRM_CHECK(trmi_mark(r, v.as.list->items[i], &v.as.list->items[i]));
+    }
+    *out = v;
+    return TRM_OK;
+}
+
 trm_status trmi_make_list(trmi_run *r, trmi_kind kind, trmi_value *out)
 {
     void *block;

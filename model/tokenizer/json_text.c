@@ -283,11 +283,11 @@ static trm_status add_pretokenizers(trm_tokenizer *t, const json_t *v)
     }
     if (strcmp(type, "BertPreTokenizer") == 0) {
         add_class(t, trmi_is_white, TRMI_REMOVED);
-        add_class(t, trmi_is_bert_punctuation, TRMI_ISOLATED);
+        add_class(t, trmi_is_punctuation, TRMI_ISOLATED);
         return TRM_OK;
     }
     if (strcmp(type, "Punctuation") == 0) {
-        add_class(t, trmi_is_bert_punctuation, TRMI_ISOLATED);
+        add_class(t, trmi_is_punctuation, TRMI_ISOLATED);
         return read_behavior(v, "Isolated", &t->pretokenizers[t->pretokenizer_count - 1].behavior);
     }
     if (strcmp(type, "Digits") == 0) {

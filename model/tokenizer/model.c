@@ -34,12 +34,10 @@ void trmi_scratch_fini(trmi_scratch *s)
     trmi_words_fini(&s->words);
     trmi_buf_fini(&s->clean);
     trmi_buf_fini(&s->spelled);
-    trmi_buf_fini(&s->map);
     trm_free(s->symbols);
     trm_free(s->heap);
     trm_free(s->best);
     trm_free(s->ids.ids);
-    trm_free(s->cache);
     memset(s, 0, sizeof(*s));
 }
 
@@ -48,7 +46,6 @@ void trmi_model_fini(trmi_model *m)
     trmi_vocabulary_fini(&m->vocabulary);
     trm_free(m->merges);
     trm_free(m->ranks);
-    trm_free(m->unused);
     trmi_trie_destroy(m->start);
     trmi_trie_destroy(m->inside);
     trm_free(m->scores);

@@ -17,9 +17,7 @@ typedef struct chunk {
 
 static unsigned combining_class(int32_t c)
 {
-    int k = c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
-
-    return (unsigned)k & 0xFF;
+    return trmi_is_mark((uint32_t)c) ? utf8proc_get_property(c)->combining_class & 0xFFu : 0;
 }
 
 static void sort_short(int32_t *run, size_t count)
@@ -114,7 +112,7 @@ trm_status trmi_normalize_unicode(trmi_normalizer_kind kind, trmi_line *line)
         }
         n = utf8proc_decompose_char((utf8proc_int32_t)c, k.chars + k.count, DECOMPOSED_MAX, options,
                                     &bound);
-        if (n < 0 || n > DECOMPOSED_MAX) {
+        if (n < 0 || n > DECOMPOSED_MAX || trmi_is_whole(c)) {
             k.chars[k.count] = (int32_t)c;
             n = 1;
         }

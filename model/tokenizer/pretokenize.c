@@ -23,14 +23,6 @@ void trmi_words_fini(trmi_words *w)
     memset(w, 0, sizeof(*w));
 }
 
-bool trmi_is_bert_punctuation(uint32_t c)
-{
-    if (c < 0x80)
-        return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
-               (c >= 0x7B && c <= 0x7E);
-    return trmi_is_punctuation(c);
-}
-
 static void add_piece(trmi_pieces *p, size_t at, size_t bytes, bool head)
 {
     if (p->failed)

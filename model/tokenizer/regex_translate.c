@@ -3,33 +3,17 @@
  * What differs and is rewritten: \s \w \d \b \h are Unicode classes of its own definition (spelled
  * out), scripts mean Script rather than Script_Extensions, (?m) is PCRE2's (?s), an option in the
  * middle of a group closes over the alternatives that follow, {n,m}+ repeats instead of being
- * possessive, {,n} is an interval, and classes nest and intersect: [a[bc]], [\p{L}&&[^\p{Han}]]. A
- * class that PCRE2 cannot say becomes a group that matches one character, with lookaheads. */
-#include "model/tokenizer/regex.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+ * possessive, {,n} is an interval, and classes nest and intersect: [a[bc]], [\p{L}&&[^\p{Han}]]
+ * (regex_class.c). */
+#include "model/tokenizer/regex_impl.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define GROUPS_MAX 200
-#define CLASSES_MAX 16
-
-/* Insides of classes. White_Space: */
-#define WHITE                                                                                      \
-    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}"    \
-    "\\x{205F}\\x{3000}"
-#define NOT_WHITE                                                                                  \
-    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-"         \
-    "\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}"        \
-    "\\x{3001}-\\x{10FFFF}"
-/* Alphabetic, M, Nd, Pc, and Latin-1's superscripts and fractions */
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
-#define HEX "0-9A-Fa-f"
 
 typedef struct reader {
-    const char *pattern, *at, *end;
+    trmi_pattern in;
     trmi_buf *out;
     size_t group_start[GROUPS_MAX]; /* where in out each open group began */
     int group_extra[GROUPS_MAX];    /* groups opened by options in its middle */
@@ -38,39 +22,6 @@ typedef struct reader {
     bool has_atom;     /* something to repeat */
     bool has_quantity; /* it is repeated already */
 } reader;
-
-static trm_status refuse(const reader *r, const char *what)
-{
-    int bytes = r->end - r->pattern > 200 ? 200 : (int)(r->end - r->pattern);
-
-    return trm_fail(TRM_ERR_UNSUPPORTED, "regular expression '%.*s': %s at byte %td", bytes,
-                    r->pattern, what, r->at - r->pattern);
-}
-
-static void put(trmi_buf *b, const char *text)
-{
-    trmi_buf_add(b, text, strlen(text));
-}
-
-static bool starts(const reader *r, const char *text)
-{
-    size_t n = strlen(text);
-
-    return (size_t)(r->end - r->at) >= n && memcmp(r->at, text, n) == 0;
-}
-
-/* A character that stands for itself, in or out of a class. */
-static void put_char(trmi_buf *b, uint32_t c)
-{
-    char text[16];
-
-    if (c >= 0x80 || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')) {
-        trmi_buf_char(b, c);
-        return;
-    }
-    snprintf(text, sizeof(text), "\\x{%X}", (unsigned)c);
-    put(b, text);
-}
 
 static void insert(trmi_buf *b, size_t at, const char *text)
 {
@@ -81,414 +32,6 @@ static void insert(trmi_buf *b, size_t at, const char *text)
     memmove(b->bytes + at + n, b->bytes + at, b->count - at);
     memcpy(b->bytes + at, text, n);
     b->count += n;
-}
-
-/* ---- properties ---- */
-
-/* Names as they are compared: lower case, without blank, '_' and '-'. Negated sets are spelled out
- * where that is possible, NULL where it takes a class of its own. */
-static const struct {
-    const char *name, *inside, *negated;
-} properties[] = {
-    {"letter", "\\p{L}", "\\P{L}"},
-    {"uppercaseletter", "\\p{Lu}", "\\P{Lu}"},
-    {"lowercaseletter", "\\p{Ll}", "\\P{Ll}"},
-    {"titlecaseletter", "\\p{Lt}", "\\P{Lt}"},
-    {"modifierletter", "\\p{Lm}", "\\P{Lm}"},
-    {"otherletter", "\\p{Lo}", "\\P{Lo}"},
-    {"mark", "\\p{M}", "\\P{M}"},
-    {"nonspacingmark", "\\p{Mn}", "\\P{Mn}"},
-    {"spacingmark", "\\p{Mc}", "\\P{Mc}"},
-    {"enclosingmark", "\\p{Me}", "\\P{Me}"},
-    {"number", "\\p{N}", "\\P{N}"},
-    {"decimalnumber", "\\p{Nd}", "\\P{Nd}"},
-    {"letternumber", "\\p{Nl}", "\\P{Nl}"},
-    {"othernumber", "\\p{No}", "\\P{No}"},
-    {"punctuation", "\\p{P}", "\\P{P}"},
-    {"symbol", "\\p{S}", "\\P{S}"},
-    {"mathsymbol", "\\p{Sm}", "\\P{Sm}"},
-    {"currencysymbol", "\\p{Sc}", "\\P{Sc}"},
-    {"separator", "\\p{Z}", "\\P{Z}"},
-    {"spaceseparator", "\\p{Zs}", "\\P{Zs}"},
-    {"control", "\\p{Cc}", "\\P{Cc}"},
-    {"format", "\\p{Cf}", "\\P{Cf}"},
-    {"other", "\\p{C}", "\\P{C}"},
-    {"alpha", "\\p{Alphabetic}", "\\P{Alphabetic}"},
-    {"alphabetic", "\\p{Alphabetic}", "\\P{Alphabetic}"},
-    {"upper", "\\p{Uppercase}", "\\P{Uppercase}"},
-    {"uppercase", "\\p{Uppercase}", "\\P{Uppercase}"},
-    {"lower", "\\p{Lowercase}", "\\P{Lowercase}"},
-    {"lowercase", "\\p{Lowercase}", "\\P{Lowercase}"},
-    {"digit", "\\p{Nd}", "\\P{Nd}"},
-    {"space", WHITE, NOT_WHITE},
-    {"whitespace", WHITE, NOT_WHITE},
-    {"alnum", "\\p{Alphabetic}\\p{Nd}", NULL},
-    {"word", WORD, NULL},
-    {"cntrl", "\\p{Cc}", "\\P{Cc}"},
-    {"xdigit", HEX, NULL},
-    {"ascii", "\\x{0}-\\x{7F}", "\\x{80}-\\x{10FFFF}"},
-    {"any", "\\x{0}-\\x{10FFFF}", NULL},
-};
-static const char *const categories[] = {
-    "l",  "lu", "ll", "lt", "lm", "lo", "m",  "mn", "mc", "me", "n",  "nd", "nl",
-    "no", "p",  "pc", "pd", "ps", "pe", "pi", "pf", "po", "s",  "sm", "sc", "sk",
-    "so", "z",  "zs", "zl", "zp", "c",  "cc", "cf", "cn", "co", "cs",
-};
-
-static bool compiles(const char *pattern)
-{
-    int error;
-    PCRE2_SIZE where;
-    pcre2_code *code =
-        pcre2_compile((PCRE2_SPTR)pattern, strlen(pattern), PCRE2_UTF, &error, &where, NULL);
-
-    pcre2_code_free(code);
-    return code != NULL;
-}
-
-/* A set as the inside of a class, or (complement) as a class that goes into `nested`. */
-static void add_set(trmi_buf *inside, trmi_buf *nested, const char *set, const char *negated,
-                    bool negate)
-{
-    if (!negate || negated != NULL) {
-        put(inside, negate ? negated : set);
-        return;
-    }
-    if (nested->count > 0)
-        trmi_buf_byte(nested, '|');
-    put(nested, "[^");
-    put(nested, set);
-    put(nested, "]");
-}
-
-/* The property called `name` (bytes of it). */
-static trm_status add_property(reader *r, const char *name, size_t bytes, bool negate,
-                               trmi_buf *inside, trmi_buf *nested)
-{
-    char plain[48], text[80];
-    size_t n = 0;
-
-    for (size_t i = 0; i < bytes; i++) {
-        char c = name[i];
-
-        if (c == ' ' || c == '_' || c == '-')
-            continue;
-        if (c >= 'A' && c <= 'Z')
-            c = (char)(c - 'A' + 'a');
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) || n == sizeof(plain) - 1)
-            return refuse(r, "an unknown property");
-        plain[n++] = c;
-    }
-    plain[n] = '\0';
-    for (size_t i = 0; i < sizeof(properties) / sizeof(properties[0]); i++)
-        if (strcmp(plain, properties[i].name) == 0) {
-            add_set(inside, nested, properties[i].inside, properties[i].negated, negate);
-            return TRM_OK;
-        }
-    for (size_t i = 0; i < sizeof(categories) / sizeof(categories[0]); i++)
-        if (strcmp(plain, categories[i]) == 0) {
-            snprintf(text, sizeof(text), "\\%c{%c%s}", negate ? 'P' : 'p', plain[0] - 'a' + 'A',
-                     plain + 1);
-            put(inside, text);
-            return TRM_OK;
-        }
-    snprintf(text, sizeof(text), "\\%c{sc:%s}", negate ? 'P' : 'p', plain);
-    if (!compiles(text)) {
-        snprintf(text, sizeof(text), "\\%c{%s}", negate ? 'P' : 'p', plain);
-        if (!compiles(text))
-            return refuse(r, "an unknown property");
-    }
-    put(inside, text);
-    return TRM_OK;
-}
-
-/* "{Name}" or "{^Name}" behind \p or \P. */
-static trm_status read_property(reader *r, bool negate, trmi_buf *inside, trmi_buf *nested)
-{
-    const char *close;
-
-    if (r->at == r->end || *r->at != '{')
-        return refuse(r, "a property without braces");
-    r->at++;
-    if (r->at < r->end && *r->at == '^') {
-        negate = !negate;
-        r->at++;
-    }
-    close = memchr(r->at, '}', (size_t)(r->end - r->at));
-    if (close == NULL || close == r->at)
-        return refuse(r, "a property without a name");
-    TRM_CHECK(add_property(r, r->at, (size_t)(close - r->at), negate, inside, nested));
-    r->at = close + 1;
-    return TRM_OK;
-}
-
-/* ---- escapes ---- */
-
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-static trm_status read_hex(reader *r, int most, int least, uint32_t *c_out)
-{
-    uint32_t c = 0;
-    int n = 0;
-
-    while (n < most && r->at < r->end && hex_digit(*r->at) >= 0) {
-        c = c << 4 | (uint32_t)hex_digit(*r->at++);
-        n++;
-    }
-    if (n < least || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF))
-        return refuse(r, "not the number of a character");
-    *c_out = c;
-    return TRM_OK;
-}
-
-/* An escape that is one character, behind its backslash; *is_char_out false: it is something else,
- * and nothing was read. */
-static trm_status read_escaped_char(reader *r, bool in_class, uint32_t *c_out, bool *is_char_out)
-{
-    static const char from[] = "nrtfvae", to[] = "\n\r\t\f\v\a\033";
-    char e;
-    const char *simple;
-    size_t bytes;
-
-    *is_char_out = true;
-    if (r->at == r->end)
-        return refuse(r, "a backslash at the end");
-    e = *r->at;
-    simple = e == '\0' ? NULL : strchr(from, e);
-    if (simple != NULL) {
-        *c_out = (unsigned char)to[simple - from];
-        r->at++;
-        return TRM_OK;
-    }
-    if (e == 'x' || e == 'u') {
-        r->at++;
-        if (e == 'u')
-            return read_hex(r, 4, 4, c_out);
-        if (r->at == r->end || *r->at != '{') {
-            TRM_CHECK(read_hex(r, 2, 1, c_out));
-            return *c_out < 0x80 ? TRM_OK : refuse(r, "\\x above 7F without braces");
-        }
-        r->at++;
-        TRM_CHECK(read_hex(r, 8, 1, c_out));
-        if (r->at == r->end || *r->at != '}')
-            return refuse(r, "\\x{ without its end");
-        r->at++;
-        return TRM_OK;
-    }
-    if (e == 'b' && in_class) {
-        *c_out = '\b';
-        r->at++;
-        return TRM_OK;
-    }
-    if (e == '0') {
-        r->at++;
-        *c_out = 0;
-        return r->at < r->end && *r->at >= '0' && *r->at <= '7' ? refuse(r, "an octal number")
-                                                                : TRM_OK;
-    }
-    if ((e >= 'a' && e <= 'z') || (e >= 'A' && e <= 'Z') || (e >= '1' && e <= '9')) {
-        *is_char_out = false;
-        return TRM_OK;
-    }
-    *c_out = trmi_utf8_get(r->at, &bytes);
-    r->at += bytes;
-    return TRM_OK;
-}
-
-/* An escape that is a set of characters, behind its backslash. */
-static trm_status read_escaped_set(reader *r, trmi_buf *inside, trmi_buf *nested)
-{
-    char e = *r->at++;
-
-    switch (e) {
-    case 's':
-    case 'S':
-        add_set(inside, nested, WHITE, NOT_WHITE, e == 'S');
-        return TRM_OK;
-    case 'd':
-    case 'D':
-        add_set(inside, nested, "\\p{Nd}", "\\P{Nd}", e == 'D');
-        return TRM_OK;
-    case 'w':
-    case 'W':
-        add_set(inside, nested, WORD, NULL, e == 'W');
-        return TRM_OK;
-    case 'h':
-    case 'H':
-        add_set(inside, nested, HEX, NULL, e == 'H');
-        return TRM_OK;
-    case 'p':
-    case 'P':
-        return read_property(r, e == 'P', inside, nested);
-    default:
-        r->at -= 2;
-        return refuse(r, "an escape that is not supported (supported: \\s \\d \\w \\h \\p \\b \\B "
-                         "\\A \\z \\Z \\G \\R, characters, \\1 to \\9)");
-    }
-}
-
-/* ---- classes ---- */
-
-/* What has been read of one operand of &&. */
-typedef struct operand {
-    trmi_buf inside; /* what may stand between [ and ] */
-    trmi_buf nested; /* alternatives, each one character, joined by | */
-} operand;
-
-/* The operand as an expression for one character. */
-static void put_operand(trmi_buf *out, const operand *o)
-{
-    bool both = o->inside.count > 0 && o->nested.count > 0;
-
-    if (o->nested.count > 0)
-        put(out, "(?:");
-    if (o->inside.count > 0) {
-        put(out, "[");
-        trmi_buf_add(out, o->inside.bytes, o->inside.count);
-        put(out, "]");
-    }
-    if (both)
-        put(out, "|");
-    trmi_buf_add(out, o->nested.bytes, o->nested.count);
-    if (o->nested.count > 0)
-        put(out, ")");
-    if (o->inside.count == 0 && o->nested.count == 0)
-        put(out, "(?!)");
-}
-
-static trm_status read_class(reader *r, trmi_buf *out, int depth);
-
-static trm_status read_posix(reader *r, operand *o)
-{
-    const char *close;
-    bool negate = false;
-
-    r->at += 2;
-    if (r->at < r->end && *r->at == '^') {
-        negate = true;
-        r->at++;
-    }
-    close = r->at;
-    while (close < r->end && *close >= 'a' && *close <= 'z')
-        close++;
-    if (r->end - close < 2 || memcmp(close, ":]", 2) != 0)
-        return refuse(r, "[: without :]");
-    TRM_CHECK(add_property(r, r->at, (size_t)(close - r->at), negate, &o->inside, &o->nested));
-    r->at = close + 2;
-    return TRM_OK;
-}
-
-/* One character, or a range of them that begins with it. */
-static trm_status read_range(reader *r, operand *o, uint32_t first)
-{
-    uint32_t last;
-    bool is_char = true;
-    size_t bytes;
-
-    put_char(&o->inside, first);
-    if (r->end - r->at < 2 || r->at[0] != '-' || r->at[1] == ']' || r->at[1] == '[')
-        return TRM_OK;
-    if (starts(r, "-&&"))
-        return TRM_OK;
-    r->at++;
-    if (*r->at == '\\') {
-        r->at++;
-        TRM_CHECK(read_escaped_char(r, true, &last, &is_char));
-        if (!is_char)
-            return refuse(r, "a range that ends in a set");
-    } else {
-        last = trmi_utf8_get(r->at, &bytes);
-        r->at += bytes;
-    }
-    if (last < first)
-        return refuse(r, "an empty range");
-    put(&o->inside, "-");
-    put_char(&o->inside, last);
-    return TRM_OK;
-}
-
-static trm_status read_operand_item(reader *r, operand *o, int depth)
-{
-    uint32_t c;
-    size_t bytes;
-    bool is_char;
-
-    if (*r->at == '[') {
-        if (starts(r, "[:"))
-            return read_posix(r, o);
-        if (o->nested.count > 0)
-            put(&o->nested, "|");
-        return read_class(r, &o->nested, depth + 1);
-    }
-    if (*r->at == '\\') {
-        r->at++;
-        TRM_CHECK(read_escaped_char(r, true, &c, &is_char));
-        if (!is_char)
-            return read_escaped_set(r, &o->inside, &o->nested);
-        return read_range(r, o, c);
-    }
-    c = trmi_utf8_get(r->at, &bytes);
-    r->at += bytes;
-    return read_range(r, o, c);
-}
-
-/* From '[' to behind its ']', as an expression for one character. */
-static trm_status read_class(reader *r, trmi_buf *out, int depth)
-{
-    operand o = {{0}, {0}};
-    trmi_buf before = {0}; /* lookaheads for the operands before the last */
-    bool negate = false, first = true;
-    trm_status st = TRM_OK;
-
-    if (depth > CLASSES_MAX)
-        return refuse(r, "classes too deep in classes");
-    r->at++;
-    if (r->at < r->end && *r->at == '^') {
-        negate = true;
-        r->at++;
-    }
-    for (;; first = false) {
-        if (r->at == r->end) {
-            st = refuse(r, "a class without its end");
-            goto end;
-        }
-        if (*r->at == ']' && !first)
-            break;
-        if (starts(r, "&&")) {
-            r->at += 2;
-            put(&before, "(?=");
-            put_operand(&before, &o);
-            put(&before, ")");
-            trmi_buf_clear(&o.inside);
-            trmi_buf_clear(&o.nested);
-            continue;
-        }
-        TRM_TRY(st, read_operand_item(r, &o, depth), end);
-    }
-    r->at++;
-    if (before.count == 0 && o.nested.count == 0 && o.inside.count > 0) {
-        put(out, negate ? "[^" : "[");
-        trmi_buf_add(out, o.inside.bytes, o.inside.count);
-        put(out, "]");
-        goto end;
-    }
-    put(out, negate ? "(?:(?!" : "(?:");
-    trmi_buf_add(out, before.bytes, before.count);
-    put_operand(out, &o);
-    put(out, negate ? ")[\\x{0}-\\x{10FFFF}])" : ")");
-end:
-    if (st == TRM_OK && (o.inside.failed || o.nested.failed || before.failed))
-        st = trm_fail(TRM_ERR_NO_MEMORY, "a regular expression");
-    trmi_buf_fini(&o.inside);
-    trmi_buf_fini(&o.nested);
-    trmi_buf_fini(&before);
-    return st;
 }
 
 /* ---- groups and quantities ---- */
@@ -507,28 +50,29 @@ static trm_status read_options(reader *r)
     char text[16] = "(?";
     size_t n = 2;
 
-    while (r->at < r->end && *r->at != ':' && *r->at != ')') {
-        char c = *r->at++;
+    while (r->in.at < r->in.end && *r->in.at != ':' && *r->in.at != ')') {
+        char c = *r->in.at++;
 
         if (c == '-' && !off)
             off = true;
         else if (c == 'm')
             c = 's';
         else if (c != 'i')
-            return refuse(r, "a group or option that is not supported");
+            return trmi_pattern_refuse(&r->in, "a group or option that is not supported");
         if (n == sizeof(text) - 2)
-            return refuse(r, "too many options");
+            return trmi_pattern_refuse(&r->in, "too many options");
         text[n++] = c;
     }
-    if (r->at == r->end)
-        return refuse(r, "a group without its end");
+    if (r->in.at == r->in.end)
+        return trmi_pattern_refuse(&r->in, "a group without its end");
     text[n++] = ':';
     text[n] = '\0';
-    put(r->out, text);
-    if (*r->at++ == ')') { /* it holds for the rest of the group, alternatives included */
+    trmi_pattern_put(r->out, text);
+    if (*r->in.at++ == ')') { /* it holds for the rest of the group, alternatives included */
         r->group_extra[r->depth]++;
         r->has_atom = false;
-        return r->group_extra[r->depth] > 32 ? refuse(r, "too many options") : TRM_OK;
+        return r->group_extra[r->depth] > 32 ? trmi_pattern_refuse(&r->in, "too many options")
+                                             : TRM_OK;
     }
     r->depth++;
     r->group_extra[r->depth] = 0;
@@ -540,30 +84,30 @@ static trm_status read_group(reader *r)
     static const char *const kinds[] = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!"};
 
     if (r->depth + 1 >= GROUPS_MAX)
-        return refuse(r, "groups too deep in groups");
+        return trmi_pattern_refuse(&r->in, "groups too deep in groups");
     r->group_start[r->depth + 1] = r->out->count;
     r->has_atom = false;
-    if (starts(r, "(?#")) {
-        const char *close = memchr(r->at, ')', (size_t)(r->end - r->at));
+    if (trmi_pattern_starts(&r->in, "(?#")) {
+        const char *close = memchr(r->in.at, ')', (size_t)(r->in.end - r->in.at));
 
         if (close == NULL)
-            return refuse(r, "a comment without its end");
-        r->at = close + 1;
+            return trmi_pattern_refuse(&r->in, "a comment without its end");
+        r->in.at = close + 1;
         return TRM_OK;
     }
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        if (starts(r, kinds[i])) {
-            put(r->out, kinds[i]);
-            r->at += strlen(kinds[i]);
+        if (trmi_pattern_starts(&r->in, kinds[i])) {
+            trmi_pattern_put(r->out, kinds[i]);
+            r->in.at += strlen(kinds[i]);
             r->group_extra[++r->depth] = 0;
             return TRM_OK;
         }
-    if (starts(r, "(?")) {
-        r->at += 2;
+    if (trmi_pattern_starts(&r->in, "(?")) {
+        r->in.at += 2;
         return read_options(r);
     }
-    put(r->out, "(");
-    r->at++;
+    trmi_pattern_put(r->out, "(");
+    r->in.at++;
     r->group_extra[++r->depth] = 0;
     return TRM_OK;
 }
@@ -571,34 +115,34 @@ static trm_status read_group(reader *r)
 static trm_status close_group(reader *r)
 {
     if (r->depth == 0)
-        return refuse(r, "an end without its group");
+        return trmi_pattern_refuse(&r->in, "an end without its group");
     for (int i = 0; i <= r->group_extra[r->depth]; i++)
-        put(r->out, ")");
-    r->at++;
+        trmi_pattern_put(r->out, ")");
+    r->in.at++;
     r->atom = r->group_start[r->depth--];
     r->has_atom = true;
     r->has_quantity = false;
     return TRM_OK;
 }
 
-/* {n}, {n,}, {,m}, {n,m} at r->at; false: it is none, and '{' stands for itself. */
+/* {n}, {n,}, {,m}, {n,m} at r->in.at; false: it is none, and '{' stands for itself. */
 static bool read_interval(reader *r, char text[64], bool *exact_out)
 {
-    const char *p = r->at + 1;
+    const char *p = r->in.at + 1;
     long bounds[2] = {-1, -1};
     int n = 0;
 
     for (; n < 2; n++) {
-        while (p < r->end && *p >= '0' && *p <= '9') {
+        while (p < r->in.end && *p >= '0' && *p <= '9') {
             if (bounds[n] > 100000)
                 return false;
             bounds[n] = (bounds[n] < 0 ? 0 : bounds[n]) * 10 + (*p++ - '0');
         }
-        if (p == r->end || *p != ',')
+        if (p == r->in.end || *p != ',')
             break;
         p++;
     }
-    if (p == r->end || *p != '}' || n > 1 || (bounds[0] < 0 && bounds[1] < 0))
+    if (p == r->in.end || *p != '}' || n > 1 || (bounds[0] < 0 && bounds[1] < 0))
         return false;
     *exact_out = n == 0;
     if (n == 0)
@@ -607,33 +151,33 @@ static bool read_interval(reader *r, char text[64], bool *exact_out)
         snprintf(text, 64, "{%ld,}", bounds[0]);
     else
         snprintf(text, 64, "{%ld,%ld}", bounds[0] < 0 ? 0 : bounds[0], bounds[1]);
-    r->at = p + 1;
+    r->in.at = p + 1;
     return true;
 }
 
 static trm_status read_quantity(reader *r)
 {
-    char text[64] = {*r->at, '\0'};
-    bool interval = *r->at == '{', exact = false;
+    char text[64] = {*r->in.at, '\0'};
+    bool interval = *r->in.at == '{', exact = false;
 
     if (interval && !read_interval(r, text, &exact)) {
         begin_atom(r);
-        put_char(r->out, '{');
-        r->at++;
+        trmi_pattern_put_char(r->out, '{');
+        r->in.at++;
         return TRM_OK;
     }
     if (!interval)
-        r->at++;
+        r->in.at++;
     if (!r->has_atom)
-        return refuse(r, "a quantity of nothing");
+        return trmi_pattern_refuse(&r->in, "a quantity of nothing");
     if (r->has_quantity) {
         insert(r->out, r->atom, "(?:");
-        put(r->out, ")");
+        trmi_pattern_put(r->out, ")");
     }
-    put(r->out, text);
+    trmi_pattern_put(r->out, text);
     r->has_quantity = true;
-    if (r->at < r->end && (*r->at == '?' ? !exact : *r->at == '+' && !interval))
-        trmi_buf_byte(r->out, *r->at++);
+    if (r->in.at < r->in.end && (*r->in.at == '?' ? !exact : *r->in.at == '+' && !interval))
+        trmi_buf_byte(r->out, *r->in.at++);
     return TRM_OK;
 }
 
@@ -644,43 +188,33 @@ static trm_status read_escape(reader *r)
     static const char *const edges[] = {"\\A", "\\z", "\\Z", "\\G"};
     uint32_t c;
     bool is_char;
-    operand o = {{0}, {0}};
-    trm_status st;
 
-    if (starts(r, "\\b") || starts(r, "\\B")) {
-        put(r->out, r->at[1] == 'b'
-                        ? "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))"
-                        : "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
-        r->at += 2;
+    if (trmi_pattern_starts(&r->in, "\\b") || trmi_pattern_starts(&r->in, "\\B")) {
+        trmi_pattern_put_edge(r->out, r->in.at[1] == 'b');
+        r->in.at += 2;
         return TRM_OK;
     }
     for (size_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++)
-        if (starts(r, edges[i])) {
-            put(r->out, edges[i]);
-            r->at += 2;
+        if (trmi_pattern_starts(&r->in, edges[i])) {
+            trmi_pattern_put(r->out, edges[i]);
+            r->in.at += 2;
             return TRM_OK;
         }
-    if (r->end - r->at >= 2 && (r->at[1] == 'R' || (r->at[1] >= '1' && r->at[1] <= '9'))) {
-        if (r->end - r->at >= 3 && r->at[1] != 'R' && r->at[2] >= '0' && r->at[2] <= '9')
-            return refuse(r, "a reference above \\9");
-        trmi_buf_add(r->out, r->at, 2);
-        r->at += 2;
+    if (r->in.end - r->in.at >= 2 &&
+        (r->in.at[1] == 'R' || (r->in.at[1] >= '1' && r->in.at[1] <= '9'))) {
+        if (r->in.end - r->in.at >= 3 && r->in.at[1] != 'R' && r->in.at[2] >= '0' &&
+            r->in.at[2] <= '9')
+            return trmi_pattern_refuse(&r->in, "a reference above \\9");
+        trmi_buf_add(r->out, r->in.at, 2);
+        r->in.at += 2;
         return TRM_OK;
     }
-    r->at++;
-    TRM_CHECK(read_escaped_char(r, false, &c, &is_char));
-    if (is_char) {
-        put_char(r->out, c);
-        return TRM_OK;
-    }
-    st = read_escaped_set(r, &o.inside, &o.nested);
-    if (st == TRM_OK)
-        put_operand(r->out, &o);
-    if (st == TRM_OK && (o.inside.failed || o.nested.failed))
-        st = trm_fail(TRM_ERR_NO_MEMORY, "a regular expression");
-    trmi_buf_fini(&o.inside);
-    trmi_buf_fini(&o.nested);
-    return st;
+    r->in.at++;
+    TRM_CHECK(trmi_pattern_char(&r->in, false, &c, &is_char));
+    if (!is_char)
+        return trmi_pattern_set(&r->in, r->out);
+    trmi_pattern_put_char(r->out, c);
+    return TRM_OK;
 }
 
 static trm_status read_one(reader *r)
@@ -688,13 +222,13 @@ static trm_status read_one(reader *r)
     uint32_t c;
     size_t bytes;
 
-    switch (*r->at) {
+    switch (*r->in.at) {
     case '(':
         return read_group(r);
     case ')':
         return close_group(r);
     case '|':
-        trmi_buf_byte(r->out, *r->at++);
+        trmi_buf_byte(r->out, *r->in.at++);
         r->has_atom = false;
         return TRM_OK;
     case '*':
@@ -704,7 +238,7 @@ static trm_status read_one(reader *r)
         return read_quantity(r);
     case '[':
         begin_atom(r);
-        return read_class(r, r->out, 0);
+        return trmi_pattern_class(&r->in, r->out);
     case '\\':
         begin_atom(r);
         return read_escape(r);
@@ -712,28 +246,28 @@ static trm_status read_one(reader *r)
     case '^':
     case '$':
         begin_atom(r);
-        trmi_buf_byte(r->out, *r->at++);
+        trmi_buf_byte(r->out, *r->in.at++);
         return TRM_OK;
     default:
         begin_atom(r);
-        c = trmi_utf8_get(r->at, &bytes);
-        r->at += bytes;
-        put_char(r->out, c);
+        c = trmi_utf8_get(r->in.at, &bytes);
+        r->in.at += bytes;
+        trmi_pattern_put_char(r->out, c);
         return TRM_OK;
     }
 }
 
 trm_status trmi_regex_translate(const char *pattern, size_t bytes, trmi_buf *out)
 {
-    reader r = {.pattern = pattern, .at = pattern, .end = pattern + bytes, .out = out};
+    reader r = {.in = {pattern, pattern, pattern + bytes}, .out = out};
 
     if (trmi_utf8_good(pattern, bytes) != bytes)
         return trm_fail(TRM_ERR_BAD_FILE, "a regular expression is not UTF-8");
-    while (r.at < r.end)
+    while (r.in.at < r.in.end)
         TRM_CHECK(read_one(&r));
     if (r.depth != 0)
-        return refuse(&r, "a group without its end");
+        return trmi_pattern_refuse(&r.in, "a group without its end");
     for (int i = 0; i < r.group_extra[0]; i++)
-        put(out, ")");
+        trmi_pattern_put(out, ")");
     return trmi_buf_status(out, "a regular expression");
 }

@@ -1,6 +1,8 @@
 #include "model/tokenizer/text.h"
 
 #include "base/memory.h"
+#define TRMI_UNICODE_CLASSES
+#include "model/tokenizer/unicode_tables.h"
 
 #include <utf8proc.h>
 
@@ -226,7 +228,9 @@ void trmi_utf8_add_lossy(trmi_buf *b, const char *p, size_t count)
     }
 }
 
-/* ---- classes ---- */
+/* ---- classes ----
+ * The library's parts carry Unicode tables of different ages; ours are read out of it, so that they
+ * do not move with the Unicode library that happens to be installed. */
 
 bool trmi_is_white(uint32_t c)
 {
@@ -236,60 +240,64 @@ bool trmi_is_white(uint32_t c)
            c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-static utf8proc_category_t category(uint32_t c)
+static bool within(const trmi_range *ranges, size_t count, uint32_t c)
 {
-    return utf8proc_category((utf8proc_int32_t)c);
+    size_t low = 0, high = count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (c > ranges[middle].last)
+            low = middle + 1;
+        else if (c < ranges[middle].first)
+            high = middle;
+        else
+            return true;
+    }
+    return false;
 }
+
+#define WITHIN(ranges, c) within(ranges, sizeof(ranges) / sizeof((ranges)[0]), c)
 
 bool trmi_is_punctuation(uint32_t c)
 {
-    utf8proc_category_t k = category(c);
-
-    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+    if (c < 0x80)
+        return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
+               (c >= 0x7B && c <= 0x7E);
+    return WITHIN(punctuation_ranges, c);
 }
 
 bool trmi_is_number(uint32_t c)
 {
-    utf8proc_category_t k = category(c);
-
-    return k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO;
+    return c < 0x80 ? c >= '0' && c <= '9' : WITHIN(number_ranges, c);
 }
 
 bool trmi_is_mark(uint32_t c)
 {
-    utf8proc_category_t k = category(c);
-
-    return k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
+    return c >= 0x300 && WITHIN(mark_ranges, c);
 }
 
 bool trmi_is_nonspacing(uint32_t c)
 {
-    return category(c) == UTF8PROC_CATEGORY_MN;
+    return c >= 0x300 && WITHIN(nonspacing_ranges, c);
 }
 
 bool trmi_is_other(uint32_t c)
 {
-    utf8proc_category_t k = category(c);
+    return c < 0x80 ? c < 0x20 || c == 0x7F : WITHIN(other_ranges, c);
+}
 
-    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CS ||
-           k == UTF8PROC_CATEGORY_CO;
+bool trmi_is_whole(uint32_t c)
+{
+    return c >= 0x80 && WITHIN(whole_ranges, c);
 }
 
 bool trmi_is_word(uint32_t c)
 {
-    utf8proc_category_t k;
-
     if (c < 0x80)
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                c == '_';
-    k = category(c);
-    /* Alphabetic is L, Nl and some So (circled and squared letters); then M, Nd, Pc and the two
-     * joiners (UTS #18, annex C) */
-    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) ||
-           (k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME) || k == UTF8PROC_CATEGORY_ND ||
-           k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D ||
-           (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
-           (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+    return WITHIN(word_ranges, c);
 }
 
 size_t trmi_lower(uint32_t c, uint32_t out[3])
@@ -300,5 +308,10 @@ size_t trmi_lower(uint32_t c, uint32_t out[3])
         return 2;
     }
     out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+    if (out[0] != c || c < 0x80)
+        return 1;
+    for (size_t i = 0; i < sizeof(lower_ranges) / sizeof(lower_ranges[0]); i++)
+        if (c >= lower_ranges[i].first && c <= lower_ranges[i].last)
+            out[0] = (uint32_t)((int32_t)c + lower_ranges[i].add);
     return 1;
 }

@@ -60,11 +60,12 @@ bool trmi_is_ascii(const char *p, size_t count);
 /* ---- classes ---- */
 bool trmi_is_white(uint32_t c);       /* White_Space */
 bool trmi_is_word(uint32_t c);        /* \w as Rust's regular expressions have it */
-bool trmi_is_punctuation(uint32_t c); /* general category P */
+bool trmi_is_punctuation(uint32_t c); /* as BERT has it: ASCII's symbols, general category P */
 bool trmi_is_number(uint32_t c);      /* general category N */
 bool trmi_is_mark(uint32_t c);        /* general category M */
 bool trmi_is_nonspacing(uint32_t c);  /* general category Mn */
-bool trmi_is_other(uint32_t c);       /* general category Cc, Cf, Co, Cs */
+bool trmi_is_other(uint32_t c);       /* general category Cc, Cf, Co */
+bool trmi_is_whole(uint32_t c);       /* has a decomposition that the library does not know */
 /* Lower case of one character, 1 to 3 characters. */
 size_t trmi_lower(uint32_t c, uint32_t out[3]);
 

@@ -52,6 +52,10 @@ typedef struct trm_gguf_vocabulary {
     size_t merge_count;
     int32_t bos, eos, unknown, separator, padding, cls, mask; /* -1: absent */
     int add_bos, add_eos, add_space_prefix;                   /* -1: absent */
+    /* what few files have; zeroed memory is their absence */
+    trm_text charsmap; /* tokenizer.ggml.precompiled_charsmap ("t5"); bytes NULL: absent */
+    int remove_extra_whitespaces; /* 0 or absent: no */
+    int keep_case;                /* "bert": 1 where tokenizer.ggml.normalizer.lowercase is false */
 } trm_gguf_vocabulary;
 TRM_MUST_USE trm_status trm_tokenizer_from_gguf(const char *name,
                                                 const trm_gguf_vocabulary *vocabulary,

@@ -125,7 +125,6 @@ void trmi_words_fini(trmi_words *w);
 TRM_MUST_USE trm_status trmi_pretokenize(const trmi_pretokenizer *steps, size_t count,
                                          trmi_matcher *m, const char *text, size_t bytes, bool head,
                                          trmi_words *w);
-bool trmi_is_bert_punctuation(uint32_t c);
 /* GPT-2's pattern, which ByteLevel has built in. */
 extern const char trmi_gpt2_pattern[];
 
@@ -156,7 +155,6 @@ typedef struct trmi_model {
     bool unknown_missing;     /* unk_token is named but no token: an error when it is needed */
     uint32_t *ranks;          /* [ids] by scores, as sentencepiece merges: any two symbols that make
                                  a token; UINT32_MAX: not by merging. NULL: by merges */
-    bool *unused;             /* [ids] by scores: cut into parts again, or NULL */
     bool cuts_at_space;       /* no merge makes a token with U+2581 behind another character */
     int32_t low_chars[0x250]; /* ids of the first characters, -1: none */
 
@@ -167,6 +165,7 @@ typedef struct trmi_model {
     /* Unigram */
     double *scores; /* [ids] */
     double unknown_score;
+    bool single; /* sums in single precision, as sentencepiece has them */
     trmi_trie *trie;
 } trmi_model;
 
@@ -184,13 +183,12 @@ typedef struct trmi_best {
     uint32_t from; /* where the best token that ends here begins; UINT32_MAX: none */
     int32_t id;
 } trmi_best;
-typedef struct trmi_cache_entry trmi_cache_entry;
 /* Memory of one encode call. */
 typedef struct trmi_scratch {
     trmi_matcher *matcher;
     trmi_line line;
     trmi_words words;
-    trmi_buf clean, spelled, map; /* clean: the text as UTF-8 */
+    trmi_buf clean, spelled; /* the text as UTF-8; a character with a prefix or suffix */
     trmi_symbol *symbols;
     size_t symbol_room;
     trmi_candidate *heap;
@@ -198,8 +196,6 @@ typedef struct trmi_scratch {
     trmi_best *best;
     size_t best_room;
     trmi_ids ids; /* the words' */
-    trmi_cache_entry *cache;
-    size_t cache_text; /* bytes of words that went past the cache so far */
 } trmi_scratch;
 void trmi_scratch_fini(trmi_scratch *s);
 /* Makes [*block] room for at least `count` elements; false: no memory. */
@@ -340,6 +336,18 @@ struct trm_tokenizer {
 TRM_MUST_USE trm_status trmi_tokenizer_create(trm_tokenizer **tokenizer_out);
 /* After all stages are set: what they need of each other, and the description. */
 TRM_MUST_USE trm_status trmi_tokenizer_finish(trm_tokenizer *t, const char *origin);
+/* Vocabulary, model, added tokens, normalizer and decoder of a sentencepiece model, from scored
+ * tokens; `unigram` or BPE by scores. The normalizer's options are set in `n`, whose map it takes
+ * over, also after failure. `user_in_normalized`: user-defined tokens are looked for in normalized
+ * text, as sentencepiece does; otherwise in the text as it comes, as GGUF readers do. */
+TRM_MUST_USE trm_status trmi_build_scored(trm_tokenizer *t, const trm_gguf_vocabulary *v,
+                                          bool unigram, const trmi_normalizer *n,
+                                          bool user_in_normalized);
+/* The post-processor: `first` before a text and `last` behind it (-1: none). */
+TRM_MUST_USE trm_status trmi_build_post(trm_tokenizer *t, int32_t first, int32_t last);
+/* A token's text made UTF-8 and never empty, in `spare`. */
+TRM_MUST_USE trm_status trmi_clean_token(const trm_gguf_vocabulary *v, size_t id, trmi_buf *spare);
+
 /* A piece of text kept in the arena. */
 TRM_MUST_USE trm_status trmi_keep(trm_tokenizer *t, const char *bytes, size_t count,
                                   trm_text *text_out);

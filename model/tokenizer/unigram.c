@@ -32,13 +32,23 @@ trm_status trmi_unigram_finish(trmi_model *m)
     return st;
 }
 
+static bool is_better(const trmi_best *b, double score)
+{
+    return b->from == UINT32_MAX || score > b->score;
+}
+
 static void better(trmi_best *b, double score, size_t from, int32_t id)
 {
-    if (b->from != UINT32_MAX && !(score > b->score))
+    if (!is_better(b, score))
         return;
     b->score = score;
     b->from = (uint32_t)from;
     b->id = id;
+}
+
+static double sum(const trmi_model *m, double a, double b)
+{
+    return m->single ? (double)((float)a + (float)b) : a + b;
 }
 
 static trm_status missing(const char *p, size_t bytes)
@@ -70,14 +80,14 @@ static trm_status forward(const trmi_model *m, trmi_scratch *s, const char *word
             id = m->trie->nodes[node].value;
             if (id < 0)
                 continue;
-            better(&s->best[k + 1], m->scores[id] + here, i, id);
+            better(&s->best[k + 1], sum(m, m->scores[id], here), i, id);
             single = single || k + 1 - i == bytes;
         }
         if (single)
             continue;
-        if (m->unknown < 0)
+        if (m->unknown < 0 && is_better(&s->best[i + bytes], sum(m, m->unknown_score, here)))
             return missing(word + i, bytes);
-        better(&s->best[i + bytes], m->unknown_score + here, i, m->unknown);
+        better(&s->best[i + bytes], sum(m, m->unknown_score, here), i, m->unknown);
     }
     return TRM_OK;
 }

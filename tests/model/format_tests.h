@@ -96,7 +96,7 @@ static inline void write_file(const char *path, const void *data, size_t n)
 
 static inline void copy_file(const char *from, const char *to)
 {
-    static unsigned char buffer[1 << 16];
+    static unsigned char buffer[1 << 20];
     FILE *f = fopen(from, "rb");
     size_t n;
 

@@ -119,6 +119,32 @@ static const struct {
     {"bert-classes", "config.json", 2 * 6 + 2, 2 * 2 + 1, 0, 6, 0, 4, "logits"},
 };
 
+/* Elements of constants that are no weights. */
+static int64_t frequencies(const trm_graph *g)
+{
+    int64_t n = 0;
+
+    for (int v = 0; v < g->value_count; v++)
+        if (strncmp(g->values[v].name, "rope.", 5) == 0)
+            n += g->values[v].desc.dims[0];
+    return n;
+}
+
+/* Of the file's tensors, but for those that are no part of the network. */
+static int64_t elements(const model *m)
+{
+    const int64_t unread = m->c.position_offset * m->c.hidden; /* RoBERTa's first positions */
+    int64_t n = 0;
+
+    for (size_t i = 0; i < trm_weights_count(m->weights); i++) {
+        const trm_weight *w = trm_weights_at(m->weights, i);
+
+        if (strstr(w->name, "pooler.") == NULL || m->c.labels > 0)
+            n += (int64_t)trm_tensor_numel(&w->desc);
+    }
+    return n - unread;
+}
+
 START_TEST(builds_graphs)
 {
     model m;
@@ -135,6 +161,7 @@ START_TEST(builds_graphs)
     ck_assert_int_eq(m.g->output_count, 1);
     ck_assert_str_eq(m.g->values[m.g->outputs[0]].name, shapes[_i].output);
     ck_assert_str_eq(m.g->values[m.g->inputs[0]].name, "tokens");
+    ck_assert_int_eq(trm_graph_parameter_count(m.g) - frequencies(m.g), elements(&m));
     for (int64_t l = 0; l < m.c.layers; l++) {
         const trm_node *n;
         char name[64];

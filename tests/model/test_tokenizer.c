@@ -189,6 +189,16 @@ static void check_family(const char *family, const char *extension)
     ck_assert_int_eq(trm_alloc_live(), 0);
 }
 
+static const char *const models[] = {
+    "spm_bpe", "spm_bpe_unknown", "spm_gemma", "spm_unigram", "spm_unigram_bytes",
+};
+
+START_TEST(as_sentencepiece)
+{
+    check_family(models[_i], "model");
+}
+END_TEST
+
 START_TEST(as_the_library)
 {
     check_family(families[_i], "json");
@@ -331,6 +341,7 @@ int main(void)
 
     tcase_set_timeout(c, 60);
     tcase_add_loop_test(c, as_the_library, 0, sizeof(families) / sizeof(families[0]));
+    tcase_add_loop_test(c, as_sentencepiece, 0, sizeof(models) / sizeof(models[0]));
     tcase_add_loop_test(c, knows_its_tokens, 0, sizeof(token_rows) / sizeof(token_rows[0]));
     tcase_add_test(c, special_names_may_be_text);
     tcase_add_test(c, refuses_ids_that_are_none);

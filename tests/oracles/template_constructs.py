@@ -104,6 +104,9 @@ plain
 {{ [1,2,3,4,5]|batch(2)|list }} {{ [1,2,3]|batch(2, 0)|list }} {{ [1,2,3,4,5]|slice(2)|list }} {{ [1,2,3,4,5]|slice(3, 'x')|list }}
 {{ 'a\nb\n\nc'|indent }}|{{ 'a\nb'|indent(2) }}|{{ 'a\nb'|indent(2, true) }}|{{ 'a\n\nb'|indent(2, blank=true) }}|{{ 'a\nb'|indent('> ') }}|{{ 'a\n'|indent }}|{{ ''|indent(2, true) }}|
 {{ '<a href="x">&\'</a>'|e }} {{ '<'|safe }} {{ '<'|escape }} {{ 5|e }}
+{{ '<b>'|safe + '<i>' }} {{ '<i>' + '<b>'|safe }} {{ '<b>'|safe ~ '<i>' }} {{ ('<b>'|e).upper() + '<' }} {{ ('<'|e)[0] + '<' }} {{ '<'|e|e }} {{ '<'|e|forceescape }} {{ '<'|e is escaped }} {{ ('<b>'|safe) * 2 + '>' }} {{ ('<'|safe)|replace('<', 'x') + '<' }} {{ (' <'|safe)|trim + '<' }} {{ ('a <'|safe).split()[1] + '<' }}
+{% if fa %}{{ s|nope }}{{ s is nope }}{% endif %}fine
+{% if t %}{{ s|nope }}{% endif %}
 {{ 'a b, c_d'|wordcount }} {{ 'foo bar baz qux'|truncate(9) }} {{ 'foo bar baz qux'|truncate(9, true) }} {{ 'foo bar baz qux'|truncate(11) }} {{ 'foo bar baz qux'|truncate(11, false, '...', 0) }} {{ 'a b/ü?&=~'|urlencode }} {{ {'a b': 'c/d', 'e': 1}|urlencode }} {{ '%s-%s'|format(1, 2) }} {{ '%(a)s'|format(a=3) }} {{ 'a'|center(5) }}|
 {{ '42'|int }} {{ '42.9'|int }} {{ 'x'|int }} {{ 'x'|int(5) }} {{ '1f'|int(0, 16) }} {{ 3.9|int }} {{ -3.9|int }} {{ true|int }} {{ none|int }} {{ ' 7 '|int }} {{ '1_000'|int }} {{ '0x1f'|int(base=16) }} {{ '1e3'|int }} {{ '3.5'|float }} {{ 'x'|float }} {{ 5|float }} {{ 'x'|float(1.5) }} {{ 'inf'|float }} {{ '1e400'|float }}
 {{ -5|abs }} {{ 2.567|round(2) }} {{ 2.5|round }} {{ 3.5|round }} {{ 2.1|round(method='ceil') }} {{ 2.19|round(1, 'floor') }} {{ 5|round }} {{ 2.675|round(2) }} {{ 1234.5|round(-2) }} {{ 0.5|round|int }}

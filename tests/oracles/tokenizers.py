@@ -1,10 +1,11 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The oracle of model/tokenizer/: the `tokenizers` library and sentencepiece.
 
   tokenizers.py                         writes tests/data/tokenizers/: small tokenizers of every family (tokenizers_families.py), each with
                                         strings and what the library makes of them (<family>.cases; tests/model/test_tokenizer.c reads them)
-  tokenizers.py --check PROGRAM [--count N] [--family F] [--json FILE]...
-                                        trains larger ones and compares tests/model/tokenize.c on N strings of each family, and on given files
+  tokenizers.py --check PROGRAM [--count N] [--family F] [--json FILE]... [--any]
+                                        trains larger ones and compares tests/model/tokenize.c on N strings of each family, and on given files;
+                                        --any: characters of every age
 
 A line of a .cases file: text, ids, ids with special tokens, decoded, decoded without special tokens; texts in hexadecimal, "-" where
 empty. "=": the ids before; decoded, the text; at the end, what is decoded before. A text with a comma is a pair: its third field is types. The committed files were made with
@@ -133,7 +134,9 @@ def main():
     p.add_argument("--count", type=int, default=1000)
     p.add_argument("--family")
     p.add_argument("--json", nargs="*", default=[])
+    p.add_argument("--any", action="store_true")
     a = p.parse_args()
+    tokenizers_text.OLD_ONLY = not a.any
     if a.check is None:
         generate()
         return 0

@@ -11,7 +11,7 @@ typedef struct lm_shape {
     int64_t heads, kv, head, hidden, ffn, vocabulary;
     int layers;
     int experts, top_k, groups; /* 0: none */
-    bool qk_norm, biased, tied, transposed, act_bf16;
+    bool qk_norm, biased, tied, transposed, act_bf16, encoder;
     int window; /* of odd layers */
     trm_dtype weights;
 } lm_shape;
@@ -81,12 +81,14 @@ static inline int lm_linear(net *m, const lm_shape *s, int x, int64_t n, int64_t
     return y;
 }
 
-static inline int lm_norm(net *m, int x, int64_t width)
+static inline int lm_norm(net *m, const lm_shape *s, int x, int64_t width)
 {
-    int in[2] = {x, net_constant(m, TRM_DTYPE_F32, 0, 1, &width)};
-    int y = net_node_of(m, TRM_OP_TrmNorm, in, 2);
+    int in[3] = {x, net_constant(m, TRM_DTYPE_F32, 0, 1, &width)}, y;
 
-    net_string(m, "kind", "rms");
+    if (s->encoder)
+        in[2] = net_constant(m, TRM_DTYPE_F32, 0, 1, &width);
+    y = net_node_of(m, TRM_OP_TrmNorm, in, s->encoder ? 3 : 2);
+    net_string(m, "kind", s->encoder ? "layer" : "rms");
     return y;
 }
 
@@ -112,8 +114,8 @@ static inline int lm_attention(net *m, const lm_shape *s, const lm_inputs *io, i
     while (whole % 32 != 0 || whole % block != 0)
         whole += s->head;
     if (s->qk_norm) {
-        q = lm_norm(m, q, s->head);
-        k = lm_norm(m, k, s->head);
+        q = lm_norm(m, s, q, s->head);
+        k = lm_norm(m, s, k, s->head);
     }
     for (int i = 0; i < s->head / 2; i++)
         frequencies[i] = 1.0f / (float)(1 + i * i);
@@ -132,6 +134,8 @@ static inline int lm_attention(net *m, const lm_shape *s, const lm_inputs *io, i
     net_int(m, "head_dim", s->head);
     net_int(m, "group", s->heads / s->kv);
     net_int(m, "layer", layer);
+    if (s->encoder)
+        net_int(m, "encoder", 1);
     if (s->window > 0 && layer % 2 == 1)
         net_int(m, "window", s->window);
     ck_assert_int_eq(
@@ -149,10 +153,12 @@ static inline int lm_mlp(net *m, const lm_shape *s, int x)
 
     if (s->experts == 0) {
         int gate = lm_linear(m, s, x, s->ffn, s->hidden, 0);
-        int up = lm_linear(m, s, x, s->ffn, s->hidden, 0);
 
-        y = net_node_of(m, TRM_OP_TrmGated, (int[]){gate, up}, 2);
-        net_string(m, "act", "silu");
+        in[0] = gate;
+        if (!s->encoder)
+            in[1] = lm_linear(m, s, x, s->ffn, s->hidden, 0);
+        y = net_node_of(m, TRM_OP_TrmGated, in, s->encoder ? 1 : 2);
+        net_string(m, "act", s->encoder ? "gelu" : "silu");
         return lm_linear(m, s, y, s->hidden, s->ffn, lm_unit(s->ffn, whole));
     }
     plain.weights = TRM_DTYPE_F32;
@@ -190,15 +196,22 @@ static inline net lm_open(const lm_shape *s, uint64_t seed)
 
     io.tokens = lm_input(&m, "tokens", TRM_DTYPE_I32, "tokens");
     io.positions = lm_input(&m, "positions", TRM_DTYPE_I32, "tokens");
-    io.step = lm_input(&m, "step", TRM_DTYPE_I64, NULL);
+    io.step = lm_input(&m, "step", TRM_DTYPE_I64, s->encoder ? "sequences" : NULL);
     io.rows = lm_input(&m, "rows", TRM_DTYPE_I32, "rows");
     table = lm_weight(&m, s->weights, 2, (const int64_t[]){s->vocabulary, s->hidden});
     h = net_node_of(&m, TRM_OP_TrmEmbed, (int[]){io.tokens, table}, 2);
     for (int l = 0; l < s->layers; l++) {
-        h = lm_add(&m, h, lm_attention(&m, s, &io, lm_norm(&m, h, s->hidden), l));
-        h = lm_add(&m, h, lm_mlp(&m, s, lm_norm(&m, h, s->hidden)));
+        h = lm_add(&m, h, lm_attention(&m, s, &io, lm_norm(&m, s, h, s->hidden), l));
+        h = lm_add(&m, h, lm_mlp(&m, s, lm_norm(&m, s, h, s->hidden)));
     }
-    h = net_node_of(&m, TRM_OP_TrmRows, (int[]){lm_norm(&m, h, s->hidden), io.rows}, 2);
+    if (s->encoder) {
+        h = net_node_of(&m, TRM_OP_TrmPool, (int[]){lm_norm(&m, s, h, s->hidden), io.step}, 2);
+        net_string(&m, "kind", "mean");
+        net_int(&m, "normalize", s->tied);
+        net_outputs(&m, &h, 1);
+        return m;
+    }
+    h = net_node_of(&m, TRM_OP_TrmRows, (int[]){lm_norm(&m, s, h, s->hidden), io.rows}, 2);
     if (s->tied)
         logits = net_node_of(&m, TRM_OP_TrmLinear, (int[]){h, table}, 2);
     else

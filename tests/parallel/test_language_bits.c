@@ -1,108 +1,15 @@
 /* Language models in every layout give the bits that one rank gives: the graphs of all ranks in
  * lockstep, stages one after another, over several steps with a paged cache. */
-#include "tests/parallel/lm_kit.h"
+#include "tests/parallel/lm_steps.h"
 
 #define STAGES_MAX 4
-#define LAYERS_MAX 4
-#define PAGES 8
-#define SEQUENCES 2
-
-/* ---- steps ---- */
-
-/* What a step brings: tokens of two sequences, and padding. */
-typedef struct batch {
-    int tokens, padded, count;
-    int32_t length[SEQUENCES], position[SEQUENCES];
-} batch;
-
-/* A prefill of both, one of a sequence beside a token of the other, two single tokens. */
-static const batch batches[] = {
-    {.tokens = 24, .padded = 26, .count = 2, .length = {19, 5}},
-    {.tokens = 12, .padded = 12, .count = 2, .length = {1, 11}, .position = {19, 5}},
-    {.tokens = 2, .padded = 4, .count = 2, .length = {1, 1}, .position = {20, 16}},
-};
-#define STEPS ((int)(sizeof(batches) / sizeof(batches[0])))
-
-/* The cache of one rank, of the layers in its graph. */
-typedef struct cache {
-    trm_kv_layer layers[LAYERS_MAX];
-    trm_step step;
-    trm_step_sequence sequences[SEQUENCES];
-    int64_t address;
-} cache;
-
-static const int32_t pages_of[SEQUENCES][PAGES / 2] = {{3, 0, 6, 1}, {2, 7, 5, 4}};
-
-static void cache_open(cache *c, const trm_graph *g, trm_dtype dtype)
-{
-    memset(c, 0, sizeof(*c));
-    c->step.kv_dtype = dtype;
-    c->step.layer_count = LAYERS_MAX;
-    c->step.layers = c->layers;
-    c->step.sequences = c->sequences;
-    for (int n = 0; n < g->node_count; n++) {
-        const trm_attrs *a = &g->nodes[n].attrs;
-        trm_kv_layer *l = &c->layers[trm_attr_int(a, "layer", 0)];
-
-        if (g->nodes[n].op != TRM_OP_TrmPagedAttention)
-            continue;
-        l->page_bytes = trm_kv_page_bytes(trm_attr_int(a, "kv_heads", 0),
-                                          trm_attr_int(a, "head_dim", 0), dtype);
-        l->pages = trm_aligned_malloc(PAGES * l->page_bytes);
-        memset(l->pages, 0xff, PAGES * l->page_bytes); /* NaN: must not be read unwritten */
-    }
-}
-
-static void cache_close(cache *c)
-{
-    for (int l = 0; l < LAYERS_MAX; l++)
-        trm_aligned_free(c->layers[l].pages);
-}
-
-static void cache_step(cache *c, const batch *b)
-{
-    int32_t row = 0;
-
-    c->step.tokens = b->tokens;
-    c->step.sequence_count = c->step.sequences_padded = b->count;
-    for (int i = 0; i < b->count; i++) {
-        c->sequences[i] = (trm_step_sequence){
-            .row = row, .tokens = b->length[i], .position = b->position[i], .pages = pages_of[i]};
-        row += b->length[i];
-    }
-    c->address = (int64_t)(intptr_t)&c->step;
-}
-
-typedef struct feed { /* inputs "tokens", "positions", "step", "rows" */
-    int32_t tokens[32], positions[32], rows[SEQUENCES];
-    trm_tensor at[4];
-} feed;
-
-static void feed_step(feed *f, const batch *b, const lm_shape *s, cache *c)
-{
-    int row = 0;
-
-    for (int i = 0; i < b->count; i++) {
-        for (int t = 0; t < b->length[i]; t++, row++) {
-            f->positions[row] = b->position[i] + t;
-            f->tokens[row] = (int32_t)((f->positions[row] * 7 + i * 13 + 5) % s->vocabulary);
-        }
-        f->rows[i] = row - 1;
-    }
-    for (; row < b->padded; row++)
-        f->positions[row] = f->tokens[row] = 0;
-    lm_descs(b->padded, b->count, f->at);
-    f->at[0].data = f->tokens;
-    f->at[1].data = f->positions;
-    f->at[2].data = &c->address;
-    f->at[3].data = f->rows;
-}
 
 /* ---- running ---- */
 
 /* A replica: `count` shards of `stages` stages. A rank's cache serves all of its stages here. */
 typedef struct replica {
     int count, stages;
+    trm_graph *local[SPMD_RANKS_MAX]; /* holds what its stages read */
     trm_graph *g[STAGES_MAX][SPMD_RANKS_MAX];
     cache caches[SPMD_RANKS_MAX];
 } replica;
@@ -183,7 +90,7 @@ static void replica_open(replica *p, trm_graph *g, const trm_sharding *s, const 
                           "%s", trm_message());
             ck_assert_msg(trm_pass_finish(p->g[i][r]) == TRM_OK, "%s", trm_message());
         }
-        trm_graph_destroy(local);
+        p->local[r] = local;
     }
 }
 
@@ -192,6 +99,7 @@ static void replica_close(replica *p)
     for (int r = 0; r < p->count; r++) {
         for (int i = 0; i < p->stages; i++)
             trm_graph_destroy(p->g[i][r]);
+        trm_graph_destroy(p->local[r]);
         cache_close(&p->caches[r]);
     }
 }
@@ -254,6 +162,7 @@ static const lm_shape shapes[] = {
      .hidden = 64,
      .ffn = 416,
      .vocabulary = 64,
+
      .tied = true,
      .weights = TRM_DTYPE_Q4_0},
     {.name = "q8_0",
@@ -302,6 +211,27 @@ static const lm_shape shapes[] = {
      .top_k = 2,
      .groups = 8,
      .weights = TRM_DTYPE_Q8_0},
+    {.name = "encoder",
+     .heads = 6,
+     .kv = 6,
+     .head = 32,
+     .hidden = 96,
+     .ffn = 384,
+     .vocabulary = 64,
+     .biased = true,
+     .encoder = true,
+     .weights = TRM_DTYPE_F32},
+    {.name = "encoder with lengths of one",
+     .heads = 4,
+     .kv = 4,
+     .head = 32,
+     .hidden = 64,
+     .ffn = 192,
+     .vocabulary = 64,
+     .biased = true,
+     .encoder = true,
+     .tied = true,
+     .weights = TRM_DTYPE_F16},
 };
 #define SHAPES ((int)(sizeof(shapes) / sizeof(shapes[0])))
 
@@ -348,6 +278,8 @@ START_TEST(bits)
     descs = trm_calloc((size_t)m.g->value_count + 1, sizeof(trm_tensor));
     strategy = trm_calloc((size_t)m.g->node_count + 1, sizeof(int));
     lm_descs(6, 3, inputs);
+    if (s.encoder)
+        inputs[2].dims[0] = SEQUENCES;
     ck_assert_msg(trm_shapes_bind(m.g, inputs, arena, descs) == TRM_OK, "%s", trm_message());
     replica_open(&p, m.g, NULL, NULL, 1, kv_dtype);
     for (int i = 0; i < STEPS; i++) {

@@ -1,6 +1,6 @@
 /* Language models on one CPU device, without a scheduler: one sequence, or an encoder's batch. */
-#ifndef TESTS_WORKER_LM_KIT_H
-#define TESTS_WORKER_LM_KIT_H
+#ifndef TRM_TESTS_WORKER_LM_KIT_H
+#define TRM_TESTS_WORKER_LM_KIT_H
 
 #include "base/file.h"
 #include "kernels/language.h"
@@ -50,6 +50,29 @@ static inline void lm_read(lm *m, const char *path, const char *config)
     trm_free(name);
 }
 
+/* Graph and engine; context 0: the model's. */
+static inline void lm_build(lm *m, int64_t context)
+{
+    const trm_language_options options = {.context = context};
+
+    OK(trm_architecture_build(&m->config,
+                              m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
+                              &m->graph));
+    OK(trm_pass_all(m->graph, NULL));
+    OK(trm_device_cpu_create(2, &m->device));
+    OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
+}
+
+/* Heads of a layer's keys and values on this rank: the graph says it. 0: the layer is not here. */
+static inline int64_t lm_kv_heads(const lm *m, int64_t layer)
+{
+    for (int n = 0; n < m->graph->node_count; n++)
+        if (m->graph->nodes[n].op == TRM_OP_TrmPagedAttention &&
+            trm_attr_int(&m->graph->nodes[n].attrs, "layer", 0) == layer)
+            return trm_attr_int(&m->graph->nodes[n].attrs, "kv_heads", 0);
+    return 0;
+}
+
 static inline void lm_cache(lm *m, int32_t tokens)
 {
     const trm_lm_config *c = &m->config;
@@ -64,8 +87,8 @@ static inline void lm_cache(lm *m, int32_t tokens)
     for (int64_t l = 0; l < c->layers; l++) {
         trm_kv_layer *k = &m->layers[l];
 
-        k->page_bytes = trm_kv_page_bytes(c->kv_heads, c->head_dim, m->kv_dtype);
-        k->pages = trm_aligned_malloc(k->page_bytes * (size_t)m->page_count);
+        k->page_bytes = trm_kv_page_bytes(lm_kv_heads(m, l), c->head_dim, m->kv_dtype);
+        k->pages = trm_aligned_malloc(k->page_bytes * (size_t)m->page_count + 1);
         ck_assert_ptr_nonnull(k->pages);
         memset(k->pages, 0xff, k->page_bytes * (size_t)m->page_count); /* NaN: nobody reads ahead */
     }
@@ -74,15 +97,8 @@ static inline void lm_cache(lm *m, int32_t tokens)
 static inline void lm_open(lm *m, const char *path, const char *config, int64_t context,
                            int32_t tokens)
 {
-    const trm_language_options options = {.context = context};
-
     lm_read(m, path, config);
-    OK(trm_architecture_build(&m->config,
-                              m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
-                              &m->graph));
-    OK(trm_pass_all(m->graph, NULL));
-    OK(trm_device_cpu_create(2, &m->device));
-    OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
+    lm_build(m, context);
     lm_cache(m, tokens);
 }
 

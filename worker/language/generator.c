@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "worker/language/generator.h"
 
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -99,10 +100,28 @@ static void unlink_request(trm_generator *g, trm_generation *r)
     g->count--;
 }
 
+static void log_stats(const trm_generator *g)
+{
+    trm_generator_stats s;
+
+    trm_generator_get_stats(g, &s);
+    TRM_LOG(
+        TRM_LOG_INFO, "language",
+        "steps %llu, prompt tokens %llu, new tokens %llu, preemptions %llu, prefix tokens found "
+        "%llu of %llu, rows in use %.1f %%",
+        (unsigned long long)s.scheduler.steps, (unsigned long long)s.scheduler.prompt_tokens,
+        (unsigned long long)s.scheduler.new_tokens, (unsigned long long)s.scheduler.preemptions,
+        (unsigned long long)s.scheduler.kv.found_tokens,
+        (unsigned long long)s.scheduler.kv.queried_tokens,
+        s.rows_run > 0 ? 100 * s.rows_used / s.rows_run : 0);
+}
+
 void trm_generator_destroy(trm_generator *g)
 {
     if (g == NULL)
         return;
+    if (g->scheduler != NULL)
+        log_stats(g);
     while (g->first != NULL) {
         trm_generation *r = g->first;
 
