@@ -306,7 +306,8 @@ static void attend_sequences(attention_job *job)
     job->cost = walk(job, NULL, NULL);
     /* all threads or none: OpenMP's team is made anew when its size changes */
     job->parts = job->cost * (1 + k->head_dim / 64) < 2 * WORK_OF_THREAD ? 1 : k->threads;
-    if (pairs * ((most + QUERIES - 1) / QUERIES) < job->parts) { /* smaller tasks, one a thread */
+    if (pairs > 0 &&
+        pairs * ((most + QUERIES - 1) / QUERIES) < job->parts) { /* smaller tasks, one a thread */
         size_t each = (job->parts + pairs - 1) / pairs;
 
         job->queries_max = (most + each - 1) / each;

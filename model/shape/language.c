@@ -294,7 +294,7 @@ trm_status trmi_rule_lm_pool(trmi_io io)
 
 trm_status trmi_rule_lm_reduce_tree(trmi_io io)
 {
-    int64_t parts, same;
+    int64_t parts = TRM_DIM_UNKNOWN, same;
 
     TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 3));
     TRM_CHECK(parts_of(io, attr(io, "first", 0), attr(io, "count", 0), &parts));
