@@ -38,7 +38,13 @@ for file in "$source"/tests/fuzz/fuzz_*.c; do
     [ "$target" = fuzz_image ] && seeds+=("$source/tests/data/images")
     [ "$target" = fuzz_npy ] && seeds+=("$source/tests/data/npy")
     [ "$target" = fuzz_gguf ] && seeds+=("$source/tests/data/language/formats")
-    [ "$target" = fuzz_safetensors ] && seeds+=("$source/tests/data/language/formats")
+    if [ "$target" = fuzz_safetensors ]; then
+        mkdir -p "$build/seeds/$target"
+        for config in "$source"/tests/data/language/models/*/config.json; do
+            cp "$config" "$build/seeds/$target/$(basename "$(dirname "$config")")"
+        done
+        seeds+=("$build/seeds/$target" "$source/tests/data/language/formats")
+    fi
     echo "fuzz: $target for $seconds s"
     "$build/tests/$target" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=25 -print_final_stats=1 \
         -artifact_prefix="$build/" "${seeds[@]}" 2>&1 | tail -n 25
