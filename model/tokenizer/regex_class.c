@@ -402,7 +402,7 @@ static trm_status read_posix(trmi_pattern *r, operand *o)
 /* One character, or a range of them that begins with it. */
 static trm_status read_range(trmi_pattern *r, operand *o, uint32_t first)
 {
-    uint32_t last;
+    uint32_t last = 0;
     bool is_char = true;
     size_t bytes;
 
@@ -430,7 +430,7 @@ static trm_status read_range(trmi_pattern *r, operand *o, uint32_t first)
 
 static trm_status read_operand_item(trmi_pattern *r, operand *o, int depth)
 {
-    uint32_t c;
+    uint32_t c = 0;
     size_t bytes;
     bool is_char;
 

@@ -186,7 +186,7 @@ static trm_status read_quantity(reader *r)
 static trm_status read_escape(reader *r)
 {
     static const char *const edges[] = {"\\A", "\\z", "\\Z", "\\G"};
-    uint32_t c;
+    uint32_t c = 0;
     bool is_char;
 
     if (trmi_pattern_starts(&r->in, "\\b") || trmi_pattern_starts(&r->in, "\\B")) {
@@ -219,7 +219,7 @@ static trm_status read_escape(reader *r)
 
 static trm_status read_one(reader *r)
 {
-    uint32_t c;
+    uint32_t c = 0;
     size_t bytes;
 
     switch (*r->in.at) {

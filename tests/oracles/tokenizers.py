@@ -88,7 +88,7 @@ def write_cases(name, rows):
 def generate():
     os.makedirs(DATA, exist_ok=True)
     for name in tokenizers_families.FAMILIES:
-        write_fixture(name, tokenizers_families.make(name, 700, False), 50)
+        write_fixture(name, tokenizers_families.make(name, 700, False), 32)
     tokenizers_sentencepiece.generate(DATA, write_cases)
 
 

@@ -57,7 +57,7 @@ def generate(data, write_cases):
         model = train(name, 1000, False)
         with open(os.path.join(data, name + ".model"), "wb") as f:
             f.write(model)
-        write_cases(name, rows(name, model, 40, 23))
+        write_cases(name, rows(name, model, 32, 23))
 
 
 def check(program, tmp, count, only, compare):
