@@ -44,17 +44,17 @@ trm_status trm_lm_cli_defaults(const trm_lm_cli *c, const trm_language *l,
     memset(d, 0, sizeof(*d));
     trm_generator_defaults(l, s);
     d->add_special = true;
-    if (c->temperature >= 0)
+    if (!isnan(c->temperature))
         s->temperature = (float)c->temperature;
     if (c->top_k >= 0)
         s->top_k = (int32_t)c->top_k;
-    if (c->top_p >= 0)
+    if (!isnan(c->top_p))
         s->top_p = (float)c->top_p;
-    if (c->min_p >= 0)
+    if (!isnan(c->min_p))
         s->min_p = (float)c->min_p;
-    if (c->typical_p >= 0)
+    if (!isnan(c->typical_p))
         s->typical_p = (float)c->typical_p;
-    if (c->repetition_penalty >= 0)
+    if (!isnan(c->repetition_penalty))
         s->repetition_penalty = (float)c->repetition_penalty;
     if (!isnan(c->presence_penalty))
         s->presence_penalty = (float)c->presence_penalty;

@@ -12,7 +12,7 @@ typedef struct trm_lm_cli {
     const char *kv_dtype; /* NULL: auto */
     const char *chat_template;
     bool no_prefix_cache;
-    /* sampling; negative or NULL: not given */
+    /* sampling; -1, NAN or NULL: not given */
     int64_t max_tokens, min_tokens, top_k, logprobs, seed;
     double temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty,
         frequency_penalty;
@@ -23,8 +23,8 @@ typedef struct trm_lm_cli {
 #define TRM_LM_CLI_DEFAULTS                                                                        \
     {                                                                                              \
         .max_tokens = -1, .min_tokens = -1, .top_k = -1, .logprobs = -1, .seed = -1,               \
-        .temperature = -1, .top_p = -1, .min_p = -1, .typical_p = -1, .repetition_penalty = -1,    \
-        .presence_penalty = NAN, .frequency_penalty = NAN                                          \
+        .temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN,                          \
+        .repetition_penalty = NAN, .presence_penalty = NAN, .frequency_penalty = NAN               \
     }
 /* clang-format off */
 #define TRM_LM_ENGINE_OPTIONS(c)                                                                   \

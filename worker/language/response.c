@@ -39,6 +39,22 @@ static void add_text(trm_lm_answer *a, const char *text, size_t bytes)
     a->text[a->bytes] = '\0';
 }
 
+/* All of them: in the old form tokens are keys, which must differ. */
+static json_t *escaped_bytes(const char *bytes, size_t n)
+{
+    char *text = trm_malloc(4 * n + 8, 1);
+    json_t *o;
+
+    if (text == NULL)
+        return NULL;
+    memcpy(text, "bytes:", 7);
+    for (size_t i = 0; i < n; i++)
+        snprintf(text + 6 + 4 * i, 5, "\\x%02x", (unsigned char)bytes[i]);
+    o = json_string(text);
+    trm_free(text);
+    return o;
+}
+
 /* A token's own text, whatever bytes it stands for: as text where it is UTF-8, and as bytes. */
 static void set_token(json_t *o, const trm_language *l, int32_t id)
 {
@@ -50,12 +66,8 @@ static void set_token(json_t *o, const trm_language *l, int32_t id)
     if (n > sizeof(buf))
         n = sizeof(buf);
     text = json_stringn(buf, n); /* NULL: not UTF-8 */
-    if (text == NULL) {
-        char hex[16];
-
-        snprintf(hex, sizeof(hex), "bytes:\\x%02x", n > 0 ? (unsigned char)buf[0] : 0u);
-        text = json_string(hex);
-    }
+    if (text == NULL)
+        text = escaped_bytes(buf, n);
     json_object_set_new(o, "token", text);
     json_object_set_new(o, "id", json_integer(id));
     for (size_t i = 0; i < n; i++)
@@ -136,6 +148,17 @@ static json_t *ids_list(const int32_t *ids, size_t count)
     return list;
 }
 
+/* Characters that begin in a token: offsets count them, and a character may lie in two tokens. */
+static size_t characters_of(const json_t *token)
+{
+    const json_t *byte;
+    size_t i, n = 0;
+
+    json_array_foreach(json_object_get(token, "bytes"), i, byte) n +=
+        (json_integer_value(byte) & 0xc0) != 0x80;
+    return n;
+}
+
 /* The old completions' form: parallel lists. */
 static void add_old_logprobs(json_t *tokens, json_t *values, json_t *tops, json_t *offsets,
                              const json_t *list, size_t *offset)
@@ -155,7 +178,7 @@ static void add_old_logprobs(json_t *tokens, json_t *values, json_t *tops, json_
             t, json_string_value(json_object_get(top, "token")), json_object_get(top, "logprob"));
         json_array_append_new(tops, t);
         json_array_append_new(offsets, json_integer((json_int_t)*offset));
-        *offset += json_string_length(text);
+        *offset += characters_of(o);
     }
 }
 
@@ -174,7 +197,7 @@ static json_t *old_logprobs(const trm_lm_request *r, const trm_language *l,
         json_array_append_new(values, json_null());
         json_array_append_new(tops, json_null());
         json_array_append_new(offsets, json_integer(0));
-        offset = json_string_length(json_object_get(first, "token"));
+        offset = characters_of(first);
         json_decref(first);
         add_old_logprobs(tokens, values, tops, offsets, a->prompt_logprobs, &offset);
     }
@@ -229,11 +252,13 @@ static json_t *choice(const trm_lm_request *r, const trm_language *l, int index,
         m = json_object();
         json_object_set_new(m, "role", json_string("assistant"));
         json_object_set_new(m, "content", json_stringn(a->text != NULL ? a->text : "", a->bytes));
+        json_object_set_new(m, "refusal", json_null());
         json_object_set_new(c, "message", m);
         if (r->sampling.logprobs >= 0) {
             lp = json_object();
             json_object_set_new(lp, "content",
                                 a->logprobs != NULL ? json_incref(a->logprobs) : json_array());
+            json_object_set_new(lp, "refusal", json_null());
         }
     } else {
         json_object_set_new(c, "text", choice_text(r, p, a));
@@ -330,6 +355,7 @@ json_t *trm_lm_error(trm_status st, const char *message)
 
     json_object_set_new(e, "message", json_string(message));
     json_object_set_new(e, "type", json_string(theirs ? "invalid_request_error" : "server_error"));
+    json_object_set_new(e, "param", json_null());
     json_object_set_new(e, "code", json_string(trm_status_name(st)));
     json_object_set_new(o, "error", e);
     return o;

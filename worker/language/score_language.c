@@ -174,6 +174,22 @@ static void set_id(const struct item *it, json_t *o, const char *name)
     json_object_set(o, name, id != NULL ? id : json_null());
 }
 
+/* What a server would have answered, in the form of a batch's output. */
+static void set_response(const struct item *it, json_t *o, int code, json_t *body)
+{
+    json_t *response = json_object();
+    char id[40];
+
+    snprintf(id, sizeof(id), "batch_req_%" PRIu64, it->index);
+    json_object_set_new(o, "id", json_string(id));
+    set_id(it, o, "custom_id");
+    json_object_set_new(response, "status_code", json_integer(code));
+    snprintf(id, sizeof(id), "req_%" PRIu64, it->index);
+    json_object_set_new(response, "request_id", json_string(id));
+    json_object_set(response, "body", body);
+    json_object_set_new(o, "response", response);
+}
+
 static void fail_item(struct item *it, trm_status st, const char *message)
 {
     json_t *o = json_object(), *e = trm_lm_error(st, message), *inner;
@@ -183,12 +199,10 @@ static void fail_item(struct item *it, trm_status st, const char *message)
     it->result->message = copy != NULL ? copy : "failed";
     inner = json_object_get(e, "error");
     if (it->batch_form) {
-        char id[40];
+        bool theirs =
+            strcmp(json_string_value(json_object_get(inner, "type")), "invalid_request_error") == 0;
 
-        snprintf(id, sizeof(id), "batch_req_%" PRIu64, it->index);
-        json_object_set_new(o, "id", json_string(id));
-        set_id(it, o, "custom_id");
-        json_object_set_new(o, "response", json_null());
+        set_response(it, o, theirs ? 400 : 500, e);
     } else {
         json_object_set_new(o, "index", json_integer((json_int_t)it->index));
         if (id_of(it->line) != NULL)
@@ -232,17 +246,9 @@ static json_t *plain_line(const struct item *it, json_t *body)
 
 static json_t *batch_line(const struct item *it, json_t *body)
 {
-    json_t *o = json_object(), *response = json_object();
-    char id[40];
+    json_t *o = json_object();
 
-    snprintf(id, sizeof(id), "batch_req_%" PRIu64, it->index);
-    json_object_set_new(o, "id", json_string(id));
-    set_id(it, o, "custom_id");
-    json_object_set_new(response, "status_code", json_integer(200));
-    snprintf(id, sizeof(id), "req_%" PRIu64, it->index);
-    json_object_set_new(response, "request_id", json_string(id));
-    json_object_set(response, "body", body);
-    json_object_set_new(o, "response", response);
+    set_response(it, o, 200, body);
     json_object_set_new(o, "error", json_null());
     return o;
 }
