@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
+
 try:
     import llama_cpp
 except ImportError:
@@ -32,15 +34,27 @@ NEW = 64
 
 
 def theirs(model):
-    llm = llama_cpp.Llama(model, n_ctx=1024, n_threads=2, logits_all=True, verbose=False)
+    """Greedy tokens and the log-probabilities of each, one token at a time."""
+    llm = llama_cpp.Llama(model, n_ctx=1024, n_threads=2, n_batch=512, verbose=False)
+    ends = {llm.token_eos()}
+    vocabulary = llm.n_vocab()
     out = []
     for prompt in PROMPTS:
         ids = llm.tokenize(prompt.encode(), add_bos=True, special=True)
         llm.reset()
-        r = llm.create_completion(ids, max_tokens=NEW, temperature=0, logprobs=1, top_k=1)
-        c = r["choices"][0]
-        # the same tokens scored, by the raw logits
-        out.append((ids, c["text"], c["logprobs"]["token_logprobs"]))
+        llm.eval(ids)
+        tokens, logprobs = [], []
+        while len(tokens) < NEW:
+            row = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(llm.ctx, -1), (vocabulary,)).astype(np.float64)
+            best = int(row.argmax())
+            top = row.max()
+            tokens.append(best)
+            logprobs.append(float(top - (top + math.log(np.exp(row - top).sum()))))
+            if best in ends:
+                break
+            llm.eval([best])
+        text = llm.detokenize([t for t in tokens if t not in ends], prev_tokens=ids).decode("utf-8", "replace")
+        out.append((ids, tokens, text, logprobs))
     return out
 
 
@@ -49,7 +63,7 @@ def ours(trireme, model, theirs_ids):
         source, target = os.path.join(d, "in.jsonl"), os.path.join(d, "out.jsonl")
         with open(source, "w") as f:
             for prompt in PROMPTS:
-                f.write(json.dumps({"prompt": prompt, "max_tokens": NEW, "temperature": 0, "logprobs": 1,
+                f.write(json.dumps({"prompt": prompt, "max_tokens": NEW, "temperature": 0, "logprobs": 2,
                                     "return_token_ids": True}) + "\n")
         subprocess.run([trireme, "score", model, "--input", source, "--output", target, "--context", "1024"],
                        check=True)
@@ -62,24 +76,23 @@ def main():
     want = theirs(model)
     got = ours(trireme, model, want)
     same, differences = 0, []
-    for (ids, text, logprobs), mine, prompt in zip(want, got, PROMPTS):
+    for (ids, tokens, text, logprobs), mine, prompt in zip(want, got, PROMPTS):
         if mine["prompt_token_ids"] != list(ids):
             print(f"FAILED: {prompt!r}: prompt ids {mine['prompt_token_ids']} against {list(ids)}")
             return 1
-        equal = mine["text"] == text
+        equal = mine["token_ids"] == tokens
         same += equal
-        common = os.path.commonprefix([mine["text"], text])
-        # as long as the texts agree the log-probabilities are of the same tokens
-        n = 0
-        for a, b in zip(mine["logprobs"]["token_logprobs"], logprobs):
-            if sum(len(t) for t in mine["logprobs"]["tokens"][: n + 1]) > len(common):
+        n = 0  # as long as the tokens agree the log-probabilities are of the same
+        for a, b, x, y in zip(mine["token_ids"], tokens, mine["logprobs"]["token_logprobs"], logprobs):
+            if a != b:
                 break
-            differences.append(abs(a - b))
+            differences.append(abs(x - y))
             n += 1
         print(f"{'same ' if equal else 'other'} {n:3d} tokens compared  {prompt!r}")
         if not equal:
             print("   theirs", repr(text))
             print("   ours  ", repr(mine["text"]))
+            print("   at the fork: ours", mine["logprobs"]["top_logprobs"][n] if n < len(mine["token_ids"]) else "end")
     mean = sum(differences) / max(1, len(differences))
     print(f"{same} of {len(PROMPTS)} texts equal; mean |log-probability difference| {mean:.4f} over "
           f"{len(differences)} tokens, largest {max(differences):.4f}")
