@@ -130,16 +130,21 @@ static trm_status request_write(struct text_sink *m, const trm_taken *taken)
     const trm_wire_result *r = &taken->result;
     const trm_wire_tensor *line = trmi_sink_output(r, "line");
     trm_lines *l = &m->lines;
+    char number[24];
 
     if (line != NULL && line->tensor.dtype == TRM_DTYPE_U8) {
         trm_lines_put(l, line->tensor.data, trm_tensor_numel(&line->tensor));
         return settle(m, trm_lines_end(l));
     }
-    trm_lines_format(l, "{\"index\":%llu,\"id\":", (unsigned long long)r->id);
-    put_json_text(l, taken->name);
+    trm_lines_format(l, "{\"index\":%llu", (unsigned long long)r->id);
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)r->id);
+    if (strcmp(taken->name, number) != 0) { /* a name that it brought, and was not given */
+        trm_lines_text(l, ",\"id\":");
+        put_json_text(l, taken->name);
+    }
     trm_lines_text(l, ",\"error\":{\"message\":");
     put_json_text(l, r->status != TRM_OK ? r->message : "the replica sent no answer");
-    trm_lines_text(l, ",\"type\":\"invalid_request_error\",\"code\":");
+    trm_lines_text(l, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":");
     put_json_text(l, trm_status_name(r->status));
     trm_lines_text(l, "}}");
     return settle(m, trm_lines_end(l));

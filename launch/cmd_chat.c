@@ -75,6 +75,11 @@ static trm_status add_message(struct chat *c, const char *role, const char *text
                : trm_fail(TRM_ERR_NO_MEMORY, "the conversation");
 }
 
+static bool fits(const struct chat *c, const trm_lm_request *r, int64_t left)
+{
+    return (int64_t)r->prompts[0].count + left <= c->ranks.lm->limits.context;
+}
+
 /* Reads the conversation as a request; where it has grown beyond the context its oldest turns go.
  */
 static trm_status read_turn(struct chat *c, trm_lm_request **request_out)
@@ -82,24 +87,27 @@ static trm_status read_turn(struct chat *c, trm_lm_request **request_out)
     const trm_lm_model *m = c->ranks.lm;
     size_t keep = c->system != NULL ? 1 : 0;
     json_t *body = json_object();
+    int forgotten = 0;
     trm_status st;
 
     if (body == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "a turn");
     json_object_set(body, "messages", c->messages);
     for (;;) {
-        size_t count = json_array_size(c->messages);
-
         st = trm_lm_request_read(m->language, TRM_LM_CHAT, body, &c->defaults, request_out);
-        if (st != TRM_OK || count < keep + 3 ||
-            (int64_t)(*request_out)->prompts[0].count + ANSWER_LEAST <= m->limits.context)
+        if (st != TRM_OK || fits(c, *request_out, ANSWER_LEAST) ||
+            json_array_size(c->messages) < keep + 3)
             break;
         trm_lm_request_destroy(*request_out);
+        *request_out = NULL;
         json_array_remove(c->messages, keep); /* a question and its answer */
         json_array_remove(c->messages, keep);
-        fprintf(stderr, "(the context is full: the oldest turn is forgotten)\n");
+        forgotten++;
     }
     json_decref(body);
+    if (st == TRM_OK && forgotten > 0 && fits(c, *request_out, 1))
+        fprintf(stderr, "(the context is full: the oldest %s forgotten)\n",
+                forgotten == 1 ? "turn is" : "turns are");
     return st;
 }
 
@@ -140,20 +148,26 @@ static trm_status begin(struct chat *c)
     return c->system == NULL ? TRM_OK : add_message(c, "system", c->system, strlen(c->system));
 }
 
-/* Bad input of one line is said, and the conversation goes on; what ends it comes back. */
+/* Bad input of one line is said, and the conversation goes on as if it had not been; what ends it
+ * comes back. */
 static trm_status take_line(struct chat *c, const char *line, size_t bytes)
 {
-    size_t before = json_array_size(c->messages);
+    json_t *before;
     trm_status st;
 
     if (strcmp(line, "/reset") == 0)
         return begin(c);
+    before = json_copy(c->messages);
+    if (before == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "the conversation");
     st = turn(c, line, bytes);
-    if (st != TRM_ERR_INVALID_ARG && st != TRM_ERR_UNSUPPORTED)
+    if (st != TRM_ERR_INVALID_ARG && st != TRM_ERR_UNSUPPORTED) {
+        json_decref(before);
         return st;
+    }
     fprintf(stderr, "%s\n", trm_message());
-    while (json_array_size(c->messages) > before)
-        json_array_remove(c->messages, json_array_size(c->messages) - 1);
+    json_decref(c->messages);
+    c->messages = before;
     return TRM_OK;
 }
 

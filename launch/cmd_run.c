@@ -282,6 +282,8 @@ static trm_status run_prompt(struct run *r, const char *path)
     if (r->images.count > 0 || r->inputs.count > 0 || r->output_dir != NULL)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "'%s' is a language model: want --prompt TEXT or --prompt-file FILE", path);
+    if (r->top > 0)
+        return trm_fail(TRM_ERR_INVALID_ARG, "--top is not for language models: want --top-k");
     if ((r->prompt == NULL) == (r->prompt_file == NULL))
         return trm_fail(TRM_ERR_INVALID_ARG, "want --prompt TEXT or --prompt-file FILE");
     if (r->prompt_file != NULL && !trm_path_is_file(r->prompt_file))

@@ -192,6 +192,9 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
     if (s->labels != NULL || s->top > 0 || s->raw || s->output_name != NULL)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "--labels, --top, --raw and --output-name are not for language models");
+    if (s->batch != BATCH_DEFAULT)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--batch is not for language models: want --max-batch");
     return trm_lm_cli_device(&s->common);
 }
 

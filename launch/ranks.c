@@ -44,8 +44,12 @@ trm_status trm_ranks_options(trm_ranks *r, const trm_common_options *common,
                                     .memory_bytes = (size_t)parallel->memory,
                                     .threads = r->threads,
                                     .cores = cores};
-    if (parallel->parallel != NULL)
-        TRM_CHECK(trm_parallel_parse(parallel->parallel, &o->parallel));
+    if (parallel->parallel != NULL) {
+        trm_status st = trm_parallel_parse(parallel->parallel, &o->parallel);
+
+        if (st != TRM_OK)
+            return trm_fail_context(st, "--parallel");
+    }
     if (parallel->objective != NULL)
         o->objective = strcmp(parallel->objective, "latency") == 0 ? TRM_OBJECTIVE_LATENCY
                                                                    : TRM_OBJECTIVE_THROUGHPUT;

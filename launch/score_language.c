@@ -41,7 +41,8 @@ trm_status trmi_score_language_output(struct trmi_score *s)
     TRM_CHECK(trm_lm_cli_defaults(&s->lm, m->language, &s->lm_defaults));
     s->batch = m->limits.batch;
     if (trm_lm_model_leads(m))
-        TRM_CHECK(trm_lm_score_create(m, base_name(s->model_path), &s->lm_defaults, &s->lm_score));
+        TRM_CHECK(
+            trm_lm_score_create(m, base_name(s->model_path), &s->lm_defaults, npy, &s->lm_score));
     s->sink_options = (trm_sink_options){.resume = s->resume,
                                          .overwrite = s->overwrite,
                                          .requests = true,

@@ -174,14 +174,15 @@ static trm_status gguf_template(trm_language *l)
 
 /* A template of the model that is not understood makes no text unreadable: it is logged, and who
  * wants to chat is told. One that the user gave must be right. */
-static trm_status compile(const trm_language *l, const char *text, bool given, trm_template **out)
+static trm_status compile(const trm_language *l, const char *text, const char *given,
+                          trm_template **out)
 {
     trm_status st;
 
     if (text == NULL)
         return TRM_OK;
-    st = trm_template_compile(l->path, text, strlen(text), out);
-    if (st == TRM_OK || given || st == TRM_ERR_NO_MEMORY)
+    st = trm_template_compile(given != NULL ? given : l->path, text, strlen(text), out);
+    if (st == TRM_OK || given != NULL || st == TRM_ERR_NO_MEMORY)
         return st;
     TRM_LOG(TRM_LOG_WARN, "model", "the chat template is not used: %s", trm_message());
     return TRM_OK;
@@ -254,6 +255,6 @@ trm_status trmi_language_read_text(trm_language *l, const char *folder, const ch
         l->chat_tools_text = NULL;
         TRM_CHECK(read_template_file(l, file));
     }
-    TRM_CHECK(compile(l, l->chat_text, file != NULL, &l->chat));
-    return compile(l, l->chat_tools_text, false, &l->chat_tools);
+    TRM_CHECK(compile(l, l->chat_text, file, &l->chat));
+    return compile(l, l->chat_tools_text, NULL, &l->chat_tools);
 }

@@ -197,7 +197,9 @@ static json_t *old_logprobs(const trm_lm_request *r, const trm_language *l,
         json_array_append_new(values, json_null());
         json_array_append_new(tops, json_null());
         json_array_append_new(offsets, json_integer(0));
-        offset = characters_of(first);
+        /* a BOS that was put in front is not in the text */
+        if (l->tokenizer == NULL || !trm_tokenizer_is_special(l->tokenizer, prompt->ids[0]))
+            offset = characters_of(first);
         json_decref(first);
         add_old_logprobs(tokens, values, tops, offsets, a->prompt_logprobs, &offset);
     }

@@ -46,10 +46,12 @@ struct trm_lm_score {
     trm_lm_request_defaults defaults;
     struct call *first, *last;
     int64_t done;
+    bool rows;
 };
 
 trm_status trm_lm_score_create(trm_lm_model *model, const char *name,
-                               const trm_lm_request_defaults *defaults, trm_lm_score **score_out)
+                               const trm_lm_request_defaults *defaults, bool rows,
+                               trm_lm_score **score_out)
 {
     trm_lm_score *s = trm_calloc(1, sizeof(*s));
 
@@ -58,6 +60,7 @@ trm_status trm_lm_score_create(trm_lm_model *model, const char *name,
         return trm_fail(TRM_ERR_NO_MEMORY, "score");
     }
     s->model = model;
+    s->rows = rows;
     s->defaults = *defaults;
     *score_out = s;
     return TRM_OK;
@@ -368,6 +371,9 @@ static trm_status read_item(trm_lm_score *s, struct item *it, const trm_wire_rec
         d.seed = hash_of(it, r);
     st = trm_lm_request_read(s->model->language, endpoint, body, &d, &it->request);
     json_decref(body);
+    if (st == TRM_OK && s->rows && it->request->prompt_count > 1)
+        st = trm_fail(TRM_ERR_INVALID_ARG, "%d inputs: for an .npy output want one a line",
+                      it->request->prompt_count);
     if (st == TRM_OK && it->request->model == NULL) {
         it->request->model = trm_strdup(s->name);
         if (it->request->model == NULL)

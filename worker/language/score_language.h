@@ -25,9 +25,10 @@ extern "C" {
 
 typedef struct trm_lm_score trm_lm_score;
 
-/* `model` leads a replica; borrowed. `name`: what answers call the model. */
+/* `model` leads a replica; borrowed. `name`: what answers call the model. `rows`: the row of each
+ * record is wanted, so that one with several inputs fails. */
 TRM_MUST_USE trm_status trm_lm_score_create(trm_lm_model *model, const char *name,
-                                            const trm_lm_request_defaults *defaults,
+                                            const trm_lm_request_defaults *defaults, bool rows,
                                             trm_lm_score **score_out);
 void trm_lm_score_destroy(trm_lm_score *s); /* takes NULL */
 /* For trm_leader_run; valid while `s` lives. */
