@@ -94,8 +94,8 @@ static trm_status open_for_write(const char *path, int flags, int *fd_out)
 
 static trm_status check_desc(const trm_tensor *desc, int rank_min, const char *path)
 {
-    if (desc->dtype <= TRM_DTYPE_NONE || desc->dtype >= TRM_DTYPE_PLAIN_COUNT || desc->rank < rank_min ||
-        desc->rank > TRM_RANK_MAX || desc->layout != TRM_LAYOUT_PLAIN)
+    if (desc->dtype <= TRM_DTYPE_NONE || desc->dtype >= TRM_DTYPE_PLAIN_COUNT ||
+        desc->rank < rank_min || desc->rank > TRM_RANK_MAX || desc->layout != TRM_LAYOUT_PLAIN)
         return trm_fail(TRM_ERR_INVALID_ARG, "'%s': a tensor of %s, rank %d cannot be written",
                         path, trm_dtype_name(desc->dtype), desc->rank);
     return TRM_OK;

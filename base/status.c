@@ -59,12 +59,14 @@ static void keep_one_line(char *text)
 
 trm_status trmi_fail_at(trm_status status, const char *file, int line, const char *fmt, ...)
 {
+    char fresh[MESSAGE_BYTES]; /* an argument may be the message that stands there */
     va_list args;
 
     snprintf(where, sizeof(where), "%s:%d", file, line);
     va_start(args, fmt);
-    vsnprintf(message, sizeof(message), fmt, args);
+    vsnprintf(fresh, sizeof(fresh), fmt, args);
     va_end(args);
+    memcpy(message, fresh, sizeof(message));
     keep_one_line(message);
     return status;
 }

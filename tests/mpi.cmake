@@ -43,6 +43,11 @@ foreach(case layouts formats)
     ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache)
 endforeach()
 
+# A language model killed at random moments and resumed.
+add_test(NAME mpi/language-kill
+  COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill_language.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 6)
+set_tests_properties(mpi/language-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+
 # Two hosts, which are network namespaces of this machine: skipped where those are not allowed.
 foreach(case score bytes listen rollcall cut)
   add_test(NAME mpi/two-hosts-${case}

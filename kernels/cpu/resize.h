@@ -22,7 +22,7 @@ typedef struct trmi_resize {
     bool nearest;
     float extrapolation;
     uint64_t extrapolation_elem; /* its first bytes are it as an element of dtype */
-    int rank; /* of the storage, trailing untouched dims merged */
+    int rank;                    /* of the storage, trailing untouched dims merged */
     size_t in_dims[TRMI_RESIZE_RANK], out_dims[TRMI_RESIZE_RANK];
     bool resized[TRMI_RESIZE_RANK];
     trmi_resize_axis axis[TRMI_RESIZE_RANK];

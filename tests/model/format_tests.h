@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef TRM_SOURCE_DIR /* the build says where it is */
+#define TRM_SOURCE_DIR "."
+#endif
 #define FORMATS TRM_SOURCE_DIR "/tests/data/language/formats/"
 
 static inline json_t *load_json(const char *file)

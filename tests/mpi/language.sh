@@ -63,14 +63,24 @@ layouts)
     ;;
 formats)
     folder=${4:-$source/tests/data/language/models}
-    for model in "$folder"/*.gguf "$folder"/mixtral "$folder"/qwen3moe "$folder"/gemma3 "$folder"/gpt2; do
-        [ -e "$model" ] || continue
-        python3 "$source/tests/mpi/language_requests.py" 24 200 96 >"$dir/requests.jsonl"
-        score "$model" data=1 "$dir/one.jsonl" --threads 1 --context 96
+    for model in "$folder"/*.gguf "$folder"/*/; do
+        case $model in
+        *bert*) # encoders: whole sequences, a row of numbers each
+            context=60
+            awk 'BEGIN { for (i = 0; i < 20; i++) { ids = ""
+                for (k = 0; k < 1 + i * 7 % 50; k++) ids = ids (k ? "," : "") (i * 31 + k * 17) % 100
+                printf "{\"input\": [%s]}\n", ids } }' >"$dir/requests.jsonl"
+            ;;
+        *)
+            context=96
+            python3 "$source/tests/mpi/language_requests.py" 24 200 96 >"$dir/requests.jsonl"
+            ;;
+        esac
+        score "$model" data=1 "$dir/one.jsonl" --threads 1 --context $context
         [ "$(grep -c '"error"' "$dir/one.jsonl")" = 0 ] || fail "$model: $(grep -m1 '"error"' "$dir/one.jsonl")"
         echo "$model"
         for layout in tensor=2 pipeline=2 tensor=3; do
-            against "$model" $layout --threads 1 --context 96
+            against "$model" $layout --threads 1 --context $context
         done
     done
     ;;

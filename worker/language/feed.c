@@ -11,7 +11,7 @@ static const char *const fed_names[FED_COUNT] = {"tokens", "positions", "step", 
 
 struct trm_lm_feed {
     trm_lm_feed_options options;
-    bool encoder, has_types;
+    bool encoder;
     int row_max; /* of tokens: a size of the grid */
     int32_t *tokens, *positions, *types, *rows;
     int64_t *address; /* of `step`; encoders: as long as there are sequences */
@@ -106,10 +106,8 @@ static trm_status find_inputs(trm_lm_feed *f)
     f->fed = trm_calloc((size_t)g->input_count + 1, sizeof(*f->fed));
     if (f->inputs == NULL || f->fed == NULL)
         return no_memory();
-    for (int i = 0; i < g->input_count; i++) {
+    for (int i = 0; i < g->input_count; i++)
         f->fed[i] = fed_of(g->values[g->inputs[i]].name);
-        f->has_types = f->has_types || f->fed[i] == FED_TYPES;
-    }
     return TRM_OK;
 }
 
@@ -176,9 +174,12 @@ void trm_lm_feed_destroy(trm_lm_feed *f)
     trm_free(f);
 }
 
-bool trm_lm_feed_has_types(const trm_lm_feed *f)
+bool trm_lm_feed_has_types(const trm_graph *graph)
 {
-    return f->has_types;
+    for (int i = 0; i < graph->input_count; i++)
+        if (fed_of(graph->values[graph->inputs[i]].name) == FED_TYPES)
+            return true;
+    return false;
 }
 
 /* ---- inputs ---- */

@@ -25,7 +25,9 @@ typedef struct trm_lm_feed_options {
 TRM_MUST_USE trm_status trm_lm_feed_create(const trm_lm_feed_options *options,
                                            trm_lm_feed **feed_out);
 void trm_lm_feed_destroy(trm_lm_feed *f);
-bool trm_lm_feed_has_types(const trm_lm_feed *f);
+/* Whether a model's steps carry token types: `graph` is the whole one, the same answer on all
+ * stages. */
+bool trm_lm_feed_has_types(const trm_graph *graph);
 /* Whether every rank makes this value itself: it does not travel between stages. */
 bool trm_lm_feed_is_fed(const char *name);
 

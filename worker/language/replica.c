@@ -192,7 +192,7 @@ trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
     int pages = o->pages == 0 ? 0 : o->batch * ((o->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
 
     return trm_lm_step_init(step_out, o->step_tokens, o->batch, o->picks, pages, o->batch,
-                            trm_lm_feed_has_types(r->feed));
+                            trm_lm_feed_has_types(r->model->graph));
 }
 
 /* ---- a step on this rank ---- */
