@@ -108,10 +108,11 @@ void trm_ranks_describe(const trm_ranks *r, FILE *file)
         const trm_ledger *l = &plan->ledger[i];
 
         fprintf(file,
-                "ledger    stage %d, shard %d: weights %.1f MB, activations %.1f, staging %.1f, "
+                "ledger    stage %d, shard %d: weights %.1f MB (%.1f of the file's pages), "
+                "activations %.1f, staging %.1f, "
                 "communicators %.1f, workspace %.1f, KV cache %.1f, in all %.1f\n",
                 i / m->parallel.tensor, i % m->parallel.tensor, (double)l->weights / 1e6,
-                (double)l->activations / 1e6, (double)l->staging / 1e6,
+                (double)l->mapped / 1e6, (double)l->activations / 1e6, (double)l->staging / 1e6,
                 (double)l->communicators / 1e6, (double)l->workspace / 1e6, (double)l->kv / 1e6,
                 (double)trm_ledger_total(l) / 1e6);
     }
