@@ -328,6 +328,7 @@ trm_status trm_cmd_run(int argc, char **argv)
         {"profile", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "print time per kernel to standard error",
          &r.profile},
         TRM_LM_SAMPLING_OPTIONS(r.lm),
+        TRM_LM_LOGPROBS_OPTION(r.lm),
         TRM_LM_ENGINE_OPTIONS(r.lm),
         TRM_PARALLEL_OPTIONS(r.parallel),
         TRM_DEVICE_OPTIONS(r.common),

@@ -166,6 +166,7 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
          "several hosts: where rank 0 listens (TRM_ZMQ_LISTEN; default: all its addresses)",
          &s->listen},
         TRM_LM_SAMPLING_OPTIONS(s->lm),
+        TRM_LM_LOGPROBS_OPTION(s->lm),
         TRM_LM_ENGINE_OPTIONS(s->lm),
         TRM_PARALLEL_OPTIONS(s->parallel),
         TRM_DEVICE_OPTIONS(s->common),

@@ -44,6 +44,11 @@ trm_status trm_lm_cli_defaults(const trm_lm_cli *c, const trm_language *l,
     memset(d, 0, sizeof(*d));
     trm_generator_defaults(l, s);
     d->add_special = true;
+    d->stops = c->stop.items;
+    d->stop_count = (size_t)c->stop.count;
+    for (int i = 0; i < c->stop.count; i++)
+        if (c->stop.items[i][0] == '\0')
+            return trm_fail(TRM_ERR_INVALID_ARG, "--stop: a text is empty");
     if (!isnan(c->temperature))
         s->temperature = (float)c->temperature;
     if (c->top_k >= 0)

@@ -59,12 +59,13 @@ typedef struct trm_lm_cli {
     {"frequency-penalty", TRM_OPTION_FLOAT, "X", 0, 0, NULL, "0: off", &(c).frequency_penalty},    \
     {"seed", TRM_OPTION_INT, "S", 0, INT64_MAX, NULL,                                              \
      "of the random draws: the same seed, the same text", &(c).seed},                              \
-    {"logprobs", TRM_OPTION_INT, "N", 0, TRM_SAMPLING_TOP_MAX, NULL,                               \
-     "report log-probabilities, and of N alternatives", &(c).logprobs},                            \
     {"ignore-eos", TRM_OPTION_FLAG, NULL, 0, 0, NULL, "end tokens end nothing", &(c).ignore_eos},  \
     {"stop", TRM_OPTION_LIST, "TEXT...", 0, 0, NULL, "texts that end the answer", &(c).stop},      \
     {"chat-template", TRM_OPTION_STRING, "FILE", 0, 0, NULL,                                       \
      "instead of the model's own", &(c).chat_template}
+#define TRM_LM_LOGPROBS_OPTION(c)                                                                  \
+    {"logprobs", TRM_OPTION_INT, "N", 0, TRM_SAMPLING_TOP_MAX, NULL,                               \
+     "report log-probabilities, and of N alternatives", &(c).logprobs}
 /* clang-format on */
 
 /* Into the options of a model, whose layout part is filled (trm_ranks_options). UNSUPPORTED: a

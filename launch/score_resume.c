@@ -68,6 +68,12 @@ static void answers_text(const trm_score_what *w, char text[TEXT_BYTES])
     trm_hash_u64(&h, (uint64_t)(int64_t)d.sampling.logprobs);
     trm_hash_u64(&h, (uint64_t)d.sampling.end_count);
     trm_hash_u64(&h, d.seed_given ? d.seed : 0);
+    trm_hash_u64(&h, (uint64_t)w->kv_dtype);
+    trm_hash_text(&h, w->language->chat_text != NULL ? w->language->chat_text : "");
+    if (w->language->tokenizer != NULL)
+        trm_hash_text(&h, trm_tokenizer_description(w->language->tokenizer));
+    for (size_t i = 0; i < d.stop_count; i++)
+        trm_hash_text(&h, d.stops[i]);
     snprintf(text, TEXT_BYTES, "%s, answers %016" PRIx64, trm_path_extension(w->output),
              trm_hash_value(&h));
 }

@@ -14,6 +14,7 @@ typedef struct trm_score_what {
     const trm_package *package;   /* or */
     const trm_language *language; /* with */
     const trm_lm_request_defaults *defaults;
+    trm_dtype kv_dtype;
     const trm_sink_options *sink;
 } trm_score_what;
 

@@ -147,6 +147,7 @@ static trm_status check_output(struct trmi_score *s)
                            .package = s->language ? NULL : s->ranks.model->package,
                            .language = s->language ? s->ranks.lm->language : NULL,
                            .defaults = &s->lm_defaults,
+                           .kv_dtype = s->language ? s->ranks.lm->kv_dtype : TRM_DTYPE_NONE,
                            .sink = &s->sink_options};
 
     if (trm_path_same(s->output, s->input) ||

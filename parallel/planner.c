@@ -193,11 +193,12 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
     }
     if (p->options->too_big_out != NULL)
         *p->options->too_big_out = true;
-    return trm_fail(TRM_ERR_INVALID_ARG, /* what was asked for, not what ran out */
-                    "the model does not fit: %s needs %s a rank, the limit is %s; the biggest "
-                    "weights are %s; %s",
-                    text, trmi_bytes_text(c[least].memory, needs), trmi_bytes_text(p->limit, limit),
-                    biggest, would);
+    return trm_fail(
+        TRM_ERR_INVALID_ARG, /* what was asked for, not what ran out */
+        "the model does not fit: %s needs %s a rank, the limit is %s; the biggest "
+        "weights are %s; %s%s",
+        text, trmi_bytes_text(c[least].memory, needs), trmi_bytes_text(p->limit, limit), biggest,
+        would, p->options->kv_tokens > 0 ? "; a smaller --kv-cache or --context needs less" : "");
 }
 
 /* ---- the plan ---- */

@@ -5,9 +5,11 @@ foreach(case accuracy refusal resume killed interrupted full)
   set_tests_properties(mpi/score-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 endforeach()
 
-# Killed at random moments and resumed.
-add_test(NAME mpi/score-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 50)
+# Killed at random moments and resumed; many times under the label slow.
+add_test(NAME mpi/score-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 20)
+add_test(NAME mpi/score-kill-often COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 50)
 set_tests_properties(mpi/score-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+set_tests_properties(mpi/score-kill-often PROPERTIES LABELS "mpi;slow" TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
 # Late, dead or other ranks are named.
 foreach(case asleep stuck dead gone build orphans)
@@ -45,7 +47,7 @@ endforeach()
 
 # A language model killed at random moments and resumed.
 add_test(NAME mpi/language-kill
-  COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill_language.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 6)
+  COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill_language.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 4)
 set_tests_properties(mpi/language-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
 # Two hosts, which are network namespaces of this machine: skipped where those are not allowed.

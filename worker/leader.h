@@ -22,6 +22,7 @@ typedef struct trm_leader trm_leader;
 typedef struct trm_leader_model {
     void *ctx;
     int batch_max; /* records of one call */
+    int credits;   /* records that may be here at once; 0: two calls' */
     /* Fills results_out[0..n) for records[0..n): status, message, outputs, labels (ids are set by
      * the loop). A record that cannot be run gets an error result of its own. `scratch` and the
      * records live until the results are sent. A failure means that the replica cannot go on. Calls

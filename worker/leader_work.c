@@ -163,9 +163,11 @@ static trm_status executor_loop(struct executor *x)
 trm_status trmi_leader_work(trm_leader *l, const trm_leader_model *model)
 {
     struct executor x = {.l = l, .model = model};
-    trm_wire_message ready = {.kind = TRM_WIRE_READY,
-                              .credits = (uint32_t)(BATCHES_AHEAD * model->batch_max),
-                              .batch_max = (uint32_t)model->batch_max};
+    trm_wire_message ready = {
+        .kind = TRM_WIRE_READY,
+        .credits =
+            (uint32_t)(model->credits > 0 ? model->credits : BATCHES_AHEAD * model->batch_max),
+        .batch_max = (uint32_t)model->batch_max};
     trm_status st;
 
     TRM_CHECK(trmi_leader_post(l, &ready, false));

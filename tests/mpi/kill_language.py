@@ -19,7 +19,7 @@ trireme, source = sys.argv[1], pathlib.Path(sys.argv[2])
 kills = int(sys.argv[3]) if len(sys.argv) > 3 else 6
 random.seed(int(sys.argv[4]) if len(sys.argv) > 4 else 7)
 LAYOUTS = ["data=1", "data=2", "tensor=2", "pipeline=2", "data=3", "tensor=2,pipeline=2", "data=2,tensor=2", "tensor=4"]
-REQUESTS, COPIES = 100, 60
+REQUESTS, COPIES = 100, 25
 
 if shutil.which("mpirun") is None:
     print("skip: no mpirun")

@@ -202,6 +202,20 @@ static trm_status read_prompt_logprobs(struct reading *g, const char *name, cons
     return TRM_OK;
 }
 
+static trm_status default_stops(const trm_lm_request_defaults *d, trm_lm_request *r)
+{
+    r->stops = trm_calloc(d->stop_count + 1, sizeof(*r->stops));
+    for (size_t i = 0; r->stops != NULL && i < d->stop_count; i++) {
+        r->stops[i] = trm_strdup(d->stops[i]);
+        if (r->stops[i] == NULL)
+            break;
+        r->stop_count = i + 1;
+    }
+    return r->stops != NULL && r->stop_count == d->stop_count
+               ? TRM_OK
+               : trm_fail(TRM_ERR_NO_MEMORY, "stop strings");
+}
+
 static trm_status read_stop(struct reading *g, const char *name, const json_t *v)
 {
     trm_lm_request *r = g->r;
@@ -645,6 +659,8 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
     r->sampling.seed = defaults->seed;
     TRM_TRY(st, read_fields(&g), fail);
     settle(&g);
+    if (r->stops == NULL && endpoint != TRM_LM_EMBEDDINGS)
+        TRM_TRY(st, default_stops(defaults, r), fail);
     if (endpoint == TRM_LM_CHAT)
         TRM_TRY(st, read_chat(&g), fail);
     else

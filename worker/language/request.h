@@ -25,12 +25,14 @@ const char *trm_lm_endpoint_url(trm_lm_endpoint endpoint);
 
 /* What a request says nothing about. */
 typedef struct trm_lm_request_defaults {
-    trm_sampling sampling; /* of the model and the command line: trm_generator_defaults */
-    uint64_t seed;         /* where a request gives none */
-    bool seed_given;       /* by the command line: not made up */
-    bool max_tokens_given; /* sampling.max_tokens holds for requests that say nothing; else:
-                              completions 16, chat the context */
-    bool add_special;      /* BOS and such around prompts (true) */
+    trm_sampling sampling;    /* of the model and the command line: trm_generator_defaults */
+    uint64_t seed;            /* where a request gives none */
+    bool seed_given;          /* by the command line: not made up */
+    bool max_tokens_given;    /* sampling.max_tokens holds for requests that say nothing; else:
+                                 completions 16, chat the context */
+    bool add_special;         /* BOS and such around prompts (true) */
+    const char *const *stops; /* borrowed; for requests that name none */
+    size_t stop_count;
 } trm_lm_request_defaults;
 
 typedef struct trm_lm_prompt {

@@ -481,8 +481,12 @@ static trm_status wait_for_some(void *ctx, trm_leader *leader)
 
 trm_leader_model trm_lm_score_callback(trm_lm_score *s)
 {
+    int batch = s->model->limits.batch;
+    /* small calls, so that one long answer keeps few others back; enough of them to fill the batch
+     */
     trm_leader_model m = {.ctx = s,
-                          .batch_max = s->model->limits.batch,
+                          .batch_max = batch >= 8 ? batch / 8 : 1,
+                          .credits = 2 * batch,
                           .run = run,
                           .done = done,
                           .wait = wait_for_some,
