@@ -30,7 +30,7 @@ import torch
 import transformers
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "language", "models")
-PROMPT, STEPS, ROWS = 64, 24, list(range(0, 63, 9))
+PROMPT, STEPS, ROWS = 64, 32, list(range(0, 63, 9))
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 torch.set_grad_enabled(False)
