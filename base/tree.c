@@ -3,11 +3,11 @@
 
 int trm_tree_leaves(int64_t units)
 {
-    int64_t few = units < 8 ? units : 8;
+    int64_t enough = units < 16 ? units : 16;
     int best = 1;
 
-    for (int n = 1; n <= TRM_TREE_LEAVES_MAX && n <= units; n++)
-        if (units % n == 0 && (n <= 64 || best < few))
+    for (int n = 2; n <= TRM_TREE_LEAVES_MAX && n <= units; n++)
+        if (units % n == 0 && (n <= 32 || best < enough))
             best = n;
     return best;
 }

@@ -24,7 +24,7 @@ typedef struct trm_tree_part {
 } trm_tree_part;
 
 /* Leaves for a sum over `units` equal units that must not be cut: the largest divisor of `units`
- * that is at most 64; where that is less than min(8, units) the largest that is at most
+ * that is at most 32; where that is less than min(16, units) the next one, up to
  * TRM_TREE_LEAVES_MAX; at least 1. */
 int trm_tree_leaves(int64_t units);
 /* The maximal nodes inside [first, first + count), in order; parts: [TRM_TREE_PARTS_MAX]. Returns

@@ -241,7 +241,7 @@ static const struct {
     {4096, TRM_DTYPE_Q4_K, 128, 256},                            /* 16 superblocks of two heads */
     {1024, TRM_DTYPE_Q6_K, 96, 0},                               /* no common multiple divides it */
     {896, TRM_DTYPE_Q8_0, 64, 64},                               /* 14 heads */
-    {4864, TRM_DTYPE_Q8_0, 1, 128},                              /* 152 of 32: 38 leaves */
+    {4864, TRM_DTYPE_Q8_0, 1, 256},                              /* 152 of 32: 19 leaves */
     {48, TRM_DTYPE_F32, 12, 12},                                 /* no whole vectors */
     {48, TRM_DTYPE_F32, 1, 2},        {15, TRM_DTYPE_F32, 5, 0}, /* kernels want pairs */
     {96, TRM_DTYPE_F32, 96, 0},                                  /* one head: one leaf is none */
