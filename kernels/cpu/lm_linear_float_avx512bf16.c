@@ -22,7 +22,7 @@ static void convert(const float *x, size_t k, void *row)
 
     for (size_t i = 0; i < row_bytes(k) / 2; i += 16) {
         size_t left = k > i ? k - i : 0;
-        __mmask16 mask = left < 16 ? (__mmask16)((1u << left) - 1) : 0xffff;
+        __mmask16 mask = _cvtu32_mask16(left < 16 ? (1u << left) - 1 : 0xffffu);
         __m256bh v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x + i));
 
         _mm256_store_si256((__m256i *)(void *)(to + i), (__m256i)v);
