@@ -38,9 +38,9 @@ for file in "$source"/tests/fuzz/fuzz_*.c; do
     [ "$target" = fuzz_image ] && seeds+=("$source/tests/data/images")
     [ "$target" = fuzz_template ] && seeds+=("$source/tests/data/templates")
     [ "$target" = fuzz_npy ] && seeds+=("$source/tests/data/npy")
+    [ "$target" = fuzz_tokenizer ] && seeds+=("$source/tests/data/tokenizers")
     [ "$target" = fuzz_gguf ] && seeds+=("$source/tests/data/language/formats")
     [ "$target" = fuzz_safetensors ] && seeds+=("$source/tests/data/language/formats")
-    [ "$target" = fuzz_tokenizer ] && seeds+=("$source/tests/data/tokenizers")
     echo "fuzz: $target for $seconds s"
     "$build/tests/$target" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=25 -print_final_stats=1 \
         -artifact_prefix="$build/" "${seeds[@]}" 2>&1 | tail -n 25
