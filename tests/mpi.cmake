@@ -11,9 +11,6 @@ add_test(NAME mpi/score-kill-often COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py
 set_tests_properties(mpi/score-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 set_tests_properties(mpi/score-kill-often PROPERTIES LABELS "mpi;slow" TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
-add_test(NAME mpi/language-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill_language.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 6)
-set_tests_properties(mpi/language-kill PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
-
 # Late, dead or other ranks are named.
 foreach(case asleep stuck dead gone build orphans)
   add_test(NAME mpi/rollcall-${case}
