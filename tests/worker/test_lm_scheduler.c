@@ -231,6 +231,53 @@ START_TEST(same_tokens_however_scheduled)
 }
 END_TEST
 
+/* The sibling ends while the other runs; preempted after that, the other must not look at it. */
+START_TEST(siblings_go_before_those_that_run)
+{
+    const trm_scheduler_limits limits = {.batch = 2,
+                                         .step_tokens = 64,
+                                         .context = 100,
+                                         .pages = 50,
+                                         .flights = 1,
+                                         .vocabulary = VOCABULARY,
+                                         .prefix = true};
+    int32_t prompt[40];
+    static struct run r;
+    struct model m = {.page_count = limits.pages, .flights = 1};
+    static trm_sampled results[128];
+    trm_sampling sampling[2];
+    trm_lm_step step;
+    int flight;
+
+    memset(&r, 0, sizeof(r));
+    m.pages = calloc((size_t)limits.pages, sizeof(*m.pages));
+    for (int i = 0; i < 40; i++)
+        prompt[i] = i;
+    ck_assert_int_eq(trm_scheduler_create(&limits, &r.s), TRM_OK);
+    ck_assert_int_eq(trm_lm_step_init(&step, 64, 2, 66, 60, 2, false), TRM_OK);
+    for (int i = 0; i < 2; i++) {
+        trm_sampling_init(&sampling[i]);
+        sampling[i].max_tokens = i == 0 ? 4 : 30;
+        ck_assert_int_eq(trm_sequence_create(r.s, prompt, 40, NULL, &sampling[i], &r.all[i]),
+                         TRM_OK);
+        r.all[i]->owner = (void *)(intptr_t)i;
+        r.all[i]->sibling = i > 0 ? r.all[0] : NULL;
+        trm_scheduler_add(r.s, r.all[i]);
+    }
+    while (r.over < 2) {
+        ck_assert(trm_scheduler_next(r.s, &step, &flight));
+        run_step(&m, &step, results);
+        trm_scheduler_done(r.s, flight, results, 100, took, &r);
+        if (r.all[0] == NULL && r.all[1] != NULL)
+            ck_assert_ptr_null(r.all[1]->sibling);
+    }
+    ck_assert_int_eq(r.counts[1], 70);
+    trm_lm_step_fini(&step);
+    trm_scheduler_destroy(r.s);
+    free(m.pages);
+}
+END_TEST
+
 START_TEST(bad_prompts_are_refused)
 {
     static const int32_t good[4] = {1, 2, 3, 4}, high[2] = {1, VOCABULARY}, low[1] = {-1};
@@ -372,6 +419,7 @@ int main(void)
 
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, same_tokens_however_scheduled, 0, sizeof(rows) / sizeof(rows[0]));
+    tcase_add_test(t, siblings_go_before_those_that_run);
     tcase_add_test(t, bad_prompts_are_refused);
     tcase_add_test(t, prefixes_are_found_and_forgotten);
     tcase_add_test(t, steps_travel);

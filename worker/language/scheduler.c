@@ -217,6 +217,13 @@ void trm_scheduler_add(trm_scheduler *s, trm_sequence *q)
     append(&s->waiting, q);
 }
 
+static void forget_sibling(const struct list *l, const trm_sequence *q)
+{
+    for (trm_sequence *w = l->first; w != NULL; w = w->next)
+        if (w->sibling == q)
+            w->sibling = NULL;
+}
+
 void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q)
 {
     unlink_from(q->running ? &s->running : &s->waiting, q);
@@ -237,9 +244,8 @@ void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q)
                 f->picks[k] = NULL;
     }
     q->under_way = 0;
-    for (trm_sequence *w = s->waiting.first; w != NULL; w = w->next)
-        if (w->sibling == q)
-            w->sibling = NULL;
+    forget_sibling(&s->waiting, q);
+    forget_sibling(&s->running, q); /* these may be preempted, and wait then */
 }
 
 /* ---- filling a step ---- */
