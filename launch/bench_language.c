@@ -188,6 +188,11 @@ static trm_status measure(const trm_bench_language *o, trm_lm_model *m, struct f
 {
     uint64_t state = (uint64_t)o->seed;
 
+    if (!m->language->encoder && o->prompt_tokens + o->new_tokens > m->limits.context)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--prompt-tokens %" PRId64 " and --new-tokens %" PRId64
+                        ": the context is %d",
+                        o->prompt_tokens, o->new_tokens, m->limits.context);
     for (int64_t i = -o->warmup; i < o->rounds; i++) {
         TRM_CHECK(round_of(m, o, &state, ids, streams, t));
         if (i < 0)

@@ -33,8 +33,8 @@ static bool has_weights(const char *folder)
 
 bool trm_language_is(const char *path)
 {
-    if (trm_path_is_dir(path))
-        return holds(path, "config.json") && (has_weights(path) || !holds(path, "model.onnx"));
+    if (trm_path_is_dir(path)) /* with both it stays the ONNX network that it always was */
+        return holds(path, "config.json") && !holds(path, "model.onnx");
     return trm_path_is_file(path) &&
            (has_extension(path, "gguf") || has_extension(path, "safetensors"));
 }

@@ -283,8 +283,9 @@ static trm_status text_of(struct choice *c, const trm_sampled *token, const char
     if (c->text == NULL || c->sequence->finish == TRM_FINISH_END)
         return TRM_OK; /* an end token is no text */
     TRM_CHECK(trm_detokenizer_push(c->text, token->id, text, bytes));
-    if (c->stopper == NULL)
-        return TRM_OK;
+    if (c->stopper == NULL ||
+        c->sequence->count - c->sequence->prompt_count < c->sampling.min_tokens)
+        return TRM_OK; /* before min_tokens nothing stops */
     return trm_stopper_push(c->stopper, *text, *bytes, c->request->options.include_stop, text,
                             bytes, stopped, which);
 }
@@ -349,13 +350,20 @@ static void took(void *ctx, trm_sequence *q, const trm_sampled *result, bool pro
     end_choice(g, c, &e);
 }
 
+struct losing {
+    trm_generator *g;
+    trm_status status;
+    char message[512];
+};
+
 static void lost(void *ctx, trm_sequence *q)
 {
+    struct losing *l = ctx;
     struct choice *c = q->owner;
     trm_generation_end e = {
-        .finish = TRM_FINISH_FAILED, .status = TRM_ERR_INTERNAL, .message = trm_message()};
+        .finish = TRM_FINISH_FAILED, .status = l->status, .message = l->message};
 
-    end_choice(ctx, c, &e);
+    end_choice(l->g, c, &e);
 }
 
 /* An encoder's sequences are over when their step is. */
@@ -373,16 +381,31 @@ static void take_rows(trm_generator *g, int flight, const trm_lm_results *res)
     }
 }
 
+/* A step's own failure is its requests'. */
+static void fail_flight(trm_generator *g, int flight, trm_status st)
+{
+    struct losing l = {.g = g, .status = st};
+
+    snprintf(l.message, sizeof(l.message), "%s", trm_message());
+    trm_scheduler_failed(g->scheduler, flight, lost, &l);
+    (void)trm_fail(st, "%s", l.message);
+}
+
 static trm_status submit_all(trm_generator *g)
 {
     int flights = g->options.limits.flights, flight;
 
     while (g->steps_under_way < flights && trm_scheduler_next(g->scheduler, &g->step, &flight)) {
-        g->flights[(g->flight_first + g->steps_under_way) % flights] = flight;
-        g->steps_under_way++;
+        trm_status st = trm_lm_replica_submit(g->options.replica, &g->step);
+
         g->stats.rows_used += g->step.token_count;
         g->stats.rows_run += g->step.token_rows;
-        TRM_CHECK(trm_lm_replica_submit(g->options.replica, &g->step));
+        if (st != TRM_OK) {
+            fail_flight(g, flight, st);
+            return st == TRM_ERR_COMM ? st : TRM_OK;
+        }
+        g->flights[(g->flight_first + g->steps_under_way) % flights] = flight;
+        g->steps_under_way++;
     }
     return TRM_OK;
 }
@@ -396,7 +419,7 @@ static trm_status collect_one(trm_generator *g)
     g->flight_first = (g->flight_first + 1) % g->options.limits.flights;
     g->steps_under_way--;
     if (st != TRM_OK) {
-        trm_scheduler_failed(g->scheduler, flight, lost, g);
+        fail_flight(g, flight, st);
         return st == TRM_ERR_COMM ? st : TRM_OK; /* a step's own failure is its requests' */
     }
     g->stats.step_us += res.us;

@@ -189,9 +189,14 @@ size_t trm_lm_replica_kv_bytes(const trm_lm_replica *r)
 trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
 {
     const trm_lm_replica_options *o = &r->options;
-    int pages = o->pages == 0 ? 0 : o->batch * ((o->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
+    int64_t pages =
+        o->pages == 0 ? 0 : (int64_t)o->batch * ((o->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
 
-    return trm_lm_step_init(step_out, o->step_tokens, o->batch, o->picks, pages, o->batch,
+    if (pages > INT32_MAX / 4)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "--max-batch %d of contexts of %d tokens: a step cannot name so many pages",
+                        o->batch, o->context);
+    return trm_lm_step_init(step_out, o->step_tokens, o->batch, o->picks, (int)pages, o->batch,
                             trm_lm_feed_has_types(r->model->graph));
 }
 

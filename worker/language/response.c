@@ -183,25 +183,26 @@ static void add_old_logprobs(json_t *tokens, json_t *values, json_t *tops, json_
 }
 
 static json_t *old_logprobs(const trm_lm_request *r, const trm_language *l,
-                            const trm_lm_prompt *prompt, const trm_lm_answer *a)
+                            const trm_lm_prompt *prompt, const trm_lm_answer *a,
+                            const trm_lm_answer *first)
 {
     json_t *o = json_object(), *tokens = json_array(), *values = json_array(), *tops = json_array(),
            *offsets = json_array();
     size_t offset = 0;
 
     if (r->echo && prompt->count > 0) { /* nothing stands before the first token */
-        json_t *first = json_object();
+        json_t *token = json_object();
 
-        set_token(first, l, prompt->ids[0]);
-        json_array_append(tokens, json_object_get(first, "token"));
+        set_token(token, l, prompt->ids[0]);
+        json_array_append(tokens, json_object_get(token, "token"));
         json_array_append_new(values, json_null());
         json_array_append_new(tops, json_null());
         json_array_append_new(offsets, json_integer(0));
         /* a BOS that was put in front is not in the text */
         if (l->tokenizer == NULL || !trm_tokenizer_is_special(l->tokenizer, prompt->ids[0]))
-            offset = characters_of(first);
-        json_decref(first);
-        add_old_logprobs(tokens, values, tops, offsets, a->prompt_logprobs, &offset);
+            offset = characters_of(token);
+        json_decref(token);
+        add_old_logprobs(tokens, values, tops, offsets, first->prompt_logprobs, &offset);
     }
     add_old_logprobs(tokens, values, tops, offsets, a->logprobs, &offset);
     json_object_set_new(o, "tokens", tokens);
@@ -230,14 +231,14 @@ static json_t *choice_text(const trm_lm_request *r, const trm_lm_prompt *prompt,
 }
 
 static void add_choice_extras(json_t *c, const trm_lm_request *r, const trm_lm_prompt *p,
-                              const trm_lm_answer *a)
+                              const trm_lm_answer *a, const trm_lm_answer *first)
 {
     if (a->stopped != NULL)
         json_object_set_new(c, "stop_reason", json_string(a->stopped));
     if (r->prompt_logprobs && !r->echo)
         json_object_set_new(c, "prompt_logprobs",
-                            a->prompt_logprobs != NULL ? json_incref(a->prompt_logprobs)
-                                                       : json_array());
+                            first->prompt_logprobs != NULL ? json_incref(first->prompt_logprobs)
+                                                           : json_array());
     if (r->token_ids) {
         json_object_set_new(c, "prompt_token_ids", ids_list(p->ids, p->count));
         json_object_set_new(c, "token_ids", ids_list(a->ids, (size_t)a->new_tokens));
@@ -247,6 +248,7 @@ static void add_choice_extras(json_t *c, const trm_lm_request *r, const trm_lm_p
 static json_t *choice(const trm_lm_request *r, const trm_language *l, int index,
                       const trm_lm_prompt *p, const trm_lm_answer *a)
 {
+    const trm_lm_answer *first = a - index % r->choices; /* a prompt is scored once */
     json_t *c = json_object(), *m, *lp = json_null();
 
     json_object_set_new(c, "index", json_integer(index));
@@ -265,12 +267,12 @@ static json_t *choice(const trm_lm_request *r, const trm_language *l, int index,
     } else {
         json_object_set_new(c, "text", choice_text(r, p, a));
         if (r->sampling.logprobs >= 0)
-            lp = old_logprobs(r, l, p, a);
+            lp = old_logprobs(r, l, p, a, first);
     }
     json_object_set_new(c, "logprobs", lp);
     json_object_set_new(c, "finish_reason",
                         json_string(r->only_prompt ? "length" : trm_finish_name(a->finish)));
-    add_choice_extras(c, r, p, a);
+    add_choice_extras(c, r, p, a, first);
     return c;
 }
 

@@ -214,6 +214,8 @@ void trm_sequence_destroy(trm_sequence *q)
 
 void trm_scheduler_add(trm_scheduler *s, trm_sequence *q)
 {
+    if (q->sibling != NULL)
+        q->sibling->followers++;
     append(&s->waiting, q);
 }
 
@@ -244,8 +246,13 @@ void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q)
                 f->picks[k] = NULL;
     }
     q->under_way = 0;
+    if (q->sibling != NULL)
+        q->sibling->followers--;
+    if (q->followers == 0) /* a long queue is not looked through for every sequence */
+        return;
     forget_sibling(&s->waiting, q);
     forget_sibling(&s->running, q); /* these may be preempted, and wait then */
+    q->followers = 0;
 }
 
 /* ---- filling a step ---- */
@@ -624,7 +631,9 @@ void trm_scheduler_done(trm_scheduler *s, int flight, const trm_sampled *results
             q->scored = (int)f->pick[i].position;
         else
             append_token(s, q, results[i].id);
-        took(ctx, q, &results[i], score, (int)f->pick[i].position);
+        if (results[i].id < 0)
+            q->finish = TRM_FINISH_FAILED;
+        took(ctx, q, &results[i], score && results[i].id >= 0, (int)f->pick[i].position);
     }
     f->used = false;
     s->stats.under_way--;

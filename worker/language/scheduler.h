@@ -60,6 +60,7 @@ struct trm_sequence {
     /* the scheduler's */
     trm_kv_table table;
     int computed, slot, under_way, scored, preemptions;
+    int followers; /* that name this one as their sibling */
     bool running, begun;
     trm_sequence *prev, *next;
 };
