@@ -453,10 +453,13 @@ static void fail_all(trm_generator *g, trm_status st)
 
 trm_status trm_generator_step(trm_generator *g)
 {
+    int count = g->count;
     trm_status st = submit_all(g);
 
     if (st == TRM_OK && g->steps_under_way > 0)
         st = collect_one(g);
+    else if (st == TRM_OK && count > 0 && g->count == count)
+        st = trm_fail(TRM_ERR_INTERNAL, "%d requests wait and nothing can run", count);
     if (st != TRM_OK)
         fail_all(g, st);
     return st;
@@ -464,21 +467,8 @@ trm_status trm_generator_step(trm_generator *g)
 
 trm_status trm_generator_run(trm_generator *g)
 {
-    while (g->count > 0) {
-        int before = g->count;
-
-        if (g->steps_under_way == 0 && before > 0) {
-            trm_scheduler_stats s;
-            trm_generator_stats was = g->stats;
-
-            TRM_CHECK(trm_generator_step(g));
-            trm_scheduler_get_stats(g->scheduler, &s);
-            if (g->count == before && s.under_way == 0 && was.rows_run == g->stats.rows_run)
-                return trm_fail(TRM_ERR_INTERNAL, "%d requests wait and nothing can run", before);
-        } else {
-            TRM_CHECK(trm_generator_step(g));
-        }
-    }
+    while (g->count > 0)
+        TRM_CHECK(trm_generator_step(g));
     return TRM_OK;
 }
 
@@ -532,9 +522,4 @@ void trm_generator_get_stats(const trm_generator *g, trm_generator_stats *out)
 {
     *out = g->stats;
     trm_scheduler_get_stats(g->scheduler, &out->scheduler);
-}
-
-trm_scheduler *trm_generator_scheduler(trm_generator *g)
-{
-    return g->scheduler;
 }

@@ -94,7 +94,6 @@ typedef struct trm_generator_stats {
     double rows_used, rows_run; /* rows with a token, and with padding */
 } trm_generator_stats;
 void trm_generator_get_stats(const trm_generator *g, trm_generator_stats *stats_out);
-trm_scheduler *trm_generator_scheduler(trm_generator *g); /* for tests */
 
 #ifdef __cplusplus
 }

@@ -74,11 +74,6 @@ void trm_kv_cache_destroy(trm_kv_cache *c)
     trm_free(c);
 }
 
-int trm_kv_cache_pages(const trm_kv_cache *c)
-{
-    return c->pages;
-}
-
 int trm_kv_cache_available(const trm_kv_cache *c)
 {
     return c->idle;

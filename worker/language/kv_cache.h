@@ -29,7 +29,6 @@ typedef struct trm_kv_table {
 
 TRM_MUST_USE trm_status trm_kv_cache_create(int pages, bool prefix, trm_kv_cache **cache_out);
 void trm_kv_cache_destroy(trm_kv_cache *c);
-int trm_kv_cache_pages(const trm_kv_cache *c);
 /* Pages that could be had now: free ones and those that nobody holds. */
 int trm_kv_cache_available(const trm_kv_cache *c);
 

@@ -10,7 +10,6 @@
 
 #define BATCH 64
 #define STEP_TOKENS 512
-#define PICKS_EXTRA 64 /* prompt log-probabilities of a step: scheduler.c's SCORES_MAX */
 #define KV_BYTES ((int64_t)1 << 30)
 
 static bool is_quantised(const trm_graph *g)
@@ -141,7 +140,7 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
                                  .kv_dtype = m->kv_dtype,
                                  .batch = m->limits.batch,
                                  .step_tokens = m->limits.step_tokens,
-                                 .picks = m->limits.batch + PICKS_EXTRA,
+                                 .picks = m->limits.batch + TRM_SCHEDULER_SCORES_MAX,
                                  .context = m->limits.context,
                                  .profile = o->layout.profile};
     trm_generator_options go = {.language = m->language, .limits = m->limits};

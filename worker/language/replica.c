@@ -181,11 +181,6 @@ const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r)
     return r->engine;
 }
 
-size_t trm_lm_replica_kv_bytes(const trm_lm_replica *r)
-{
-    return trm_lm_page_bytes(r->local, r->options.kv_dtype) * (size_t)r->options.pages;
-}
-
 trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
 {
     const trm_lm_replica_options *o = &r->options;

@@ -52,8 +52,6 @@ TRM_MUST_USE trm_status trm_lm_replica_stop(trm_lm_replica *r);
 TRM_MUST_USE trm_status trm_lm_replica_follow(trm_lm_replica *r);
 
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r);
-/* Bytes of this rank's part of the cache, and of one page of it. */
-size_t trm_lm_replica_kv_bytes(const trm_lm_replica *r);
 /* Bytes of a page over all layers of `g` (a rank's graph or the whole). */
 size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype);
 

@@ -1,5 +1,5 @@
 /* Reading requests: see request.h. Every field has a row in one table. */
-#include "worker/language/request.h"
+#include "worker/language/request_impl.h"
 
 #include "base/memory.h"
 
@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#define PROMPTS_MAX 2048
 
 static const char *const urls[TRM_LM_ENDPOINT_COUNT] = {"/v1/completions", "/v1/chat/completions",
                                                         "/v1/embeddings"};
@@ -22,24 +20,11 @@ trm_lm_endpoint trm_lm_endpoint_of(const char *url)
     return (trm_lm_endpoint)i;
 }
 
-const char *trm_lm_endpoint_url(trm_lm_endpoint endpoint)
-{
-    return urls[endpoint];
-}
-
 /* ---- fields ---- */
 
-struct reading {
-    const trm_language *l;
-    const trm_lm_request_defaults *defaults;
-    trm_lm_request *r;
-    const json_t *body;
-    bool max_tokens, chat_logprobs;
-};
+typedef trm_status (*field_fn)(struct trmi_lm_reading *g, const char *name, const json_t *v);
 
-typedef trm_status (*field_fn)(struct reading *g, const char *name, const json_t *v);
-
-static trm_status wrong(const char *name, const char *want)
+trm_status trmi_lm_wrong(const char *name, const char *want)
 {
     return trm_fail(TRM_ERR_INVALID_ARG, "'%s': want %s", name, want);
 }
@@ -47,12 +32,12 @@ static trm_status wrong(const char *name, const char *want)
 static trm_status get_float(const char *name, const json_t *v, float *out)
 {
     if (!json_is_number(v))
-        return wrong(name, "a number");
+        return trmi_lm_wrong(name, "a number");
     *out = (float)json_number_value(v);
     return TRM_OK;
 }
 
-static trm_status get_int(const char *name, const json_t *v, int64_t lo, int64_t hi, int64_t *out)
+trm_status trmi_lm_get_int(const char *name, const json_t *v, int64_t lo, int64_t hi, int64_t *out)
 {
     json_int_t n = json_integer_value(v);
 
@@ -66,13 +51,13 @@ static trm_status get_int(const char *name, const json_t *v, int64_t lo, int64_t
 static trm_status get_bool(const char *name, const json_t *v, bool *out)
 {
     if (!json_is_boolean(v))
-        return wrong(name, "true or false");
+        return trmi_lm_wrong(name, "true or false");
     *out = json_is_true(v);
     return TRM_OK;
 }
 
 #define FLOAT_FIELD(field)                                                                         \
-    static trm_status read_##field(struct reading *g, const char *name, const json_t *v)           \
+    static trm_status read_##field(struct trmi_lm_reading *g, const char *name, const json_t *v)   \
     {                                                                                              \
         return get_float(name, v, &g->r->sampling.field);                                          \
     }
@@ -85,7 +70,7 @@ FLOAT_FIELD(presence_penalty)
 FLOAT_FIELD(frequency_penalty)
 
 #define BOOL_FIELD(field)                                                                          \
-    static trm_status read_##field(struct reading *g, const char *name, const json_t *v)           \
+    static trm_status read_##field(struct trmi_lm_reading *g, const char *name, const json_t *v)   \
     {                                                                                              \
         return get_bool(name, v, &g->r->field);                                                    \
     }
@@ -93,12 +78,12 @@ BOOL_FIELD(echo)
 BOOL_FIELD(include_stop)
 BOOL_FIELD(stream)
 
-static trm_status read_token_ids(struct reading *g, const char *name, const json_t *v)
+static trm_status read_token_ids(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     return get_bool(name, v, &g->r->token_ids);
 }
 
-static trm_status read_skip_special(struct reading *g, const char *name, const json_t *v)
+static trm_status read_skip_special(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     bool skip = true;
 
@@ -107,63 +92,64 @@ static trm_status read_skip_special(struct reading *g, const char *name, const j
     return TRM_OK;
 }
 
-static trm_status read_top_k(struct reading *g, const char *name, const json_t *v)
+static trm_status read_top_k(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, -1, INT32_MAX, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, -1, INT32_MAX, &n));
     g->r->sampling.top_k = n < 0 ? 0 : (int32_t)n;
     return TRM_OK;
 }
 
-static trm_status read_seed(struct reading *g, const char *name, const json_t *v)
+static trm_status read_seed(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     if (!json_is_integer(v))
-        return wrong(name, "an integer");
+        return trmi_lm_wrong(name, "an integer");
     g->r->sampling.seed = (uint64_t)json_integer_value(v);
     return TRM_OK;
 }
 
-static trm_status read_max_tokens(struct reading *g, const char *name, const json_t *v)
+static trm_status read_max_tokens(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, g->r->endpoint == TRM_LM_COMPLETIONS ? 0 : 1, INT32_MAX, &n));
+    TRM_CHECK(
+        trmi_lm_get_int(name, v, g->r->endpoint == TRM_LM_COMPLETIONS ? 0 : 1, INT32_MAX, &n));
     g->r->sampling.max_tokens = (int32_t)n;
     g->max_tokens = true;
     return TRM_OK;
 }
 
-static trm_status read_min_tokens(struct reading *g, const char *name, const json_t *v)
+static trm_status read_min_tokens(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, 0, INT32_MAX, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 0, INT32_MAX, &n));
     g->r->sampling.min_tokens = (int32_t)n;
     return TRM_OK;
 }
 
-static trm_status read_n(struct reading *g, const char *name, const json_t *v)
+static trm_status read_n(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, 1, 128, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 1, 128, &n));
     g->r->choices = (int)n;
     return TRM_OK;
 }
 
-static trm_status read_best_of(struct reading *g, const char *name, const json_t *v)
+static trm_status read_best_of(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, 1, 128, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 1, 128, &n));
     if (n != json_integer_value(json_object_get(g->body, "n")) && n != 1)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'best_of' other than 'n' is not done");
     return TRM_OK;
 }
 
 /* completions: a number of alternatives; chat: whether. */
-static trm_status read_logprobs(struct reading *g, const char *name, const json_t *v)
+static trm_status read_logprobs(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
     bool wanted = false;
@@ -175,27 +161,27 @@ static trm_status read_logprobs(struct reading *g, const char *name, const json_
             g->r->sampling.logprobs = 0;
         return TRM_OK;
     }
-    TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
     g->r->sampling.logprobs = (int32_t)n;
     return TRM_OK;
 }
 
-static trm_status read_top_logprobs(struct reading *g, const char *name, const json_t *v)
+static trm_status read_top_logprobs(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
     if (!json_is_true(json_object_get(g->body, "logprobs")))
         return trm_fail(TRM_ERR_INVALID_ARG, "'top_logprobs' wants 'logprobs': true");
     g->r->sampling.logprobs = (int32_t)n;
     return TRM_OK;
 }
 
-static trm_status read_prompt_logprobs(struct reading *g, const char *name, const json_t *v)
+static trm_status read_prompt_logprobs(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 0, TRM_SAMPLING_TOP_MAX, &n));
     g->r->prompt_logprobs = true;
     if (g->r->sampling.logprobs < n)
         g->r->sampling.logprobs = (int32_t)n;
@@ -216,13 +202,13 @@ static trm_status default_stops(const trm_lm_request_defaults *d, trm_lm_request
                : trm_fail(TRM_ERR_NO_MEMORY, "stop strings");
 }
 
-static trm_status read_stop(struct reading *g, const char *name, const json_t *v)
+static trm_status read_stop(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     trm_lm_request *r = g->r;
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
 
     if (n > 64)
-        return wrong(name, "at most 64 strings");
+        return trmi_lm_wrong(name, "at most 64 strings");
     r->stops = trm_calloc(n + 1, sizeof(*r->stops));
     if (r->stops == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "stop strings");
@@ -230,7 +216,7 @@ static trm_status read_stop(struct reading *g, const char *name, const json_t *v
         const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
 
         if (!json_is_string(s) || json_string_length(s) == 0)
-            return wrong(name, "a string that is not empty, or a list of them");
+            return trmi_lm_wrong(name, "a string that is not empty, or a list of them");
         r->stops[i] = trm_strdup(json_string_value(s));
         if (r->stops[i] == NULL)
             return trm_fail(TRM_ERR_NO_MEMORY, "stop strings");
@@ -239,24 +225,24 @@ static trm_status read_stop(struct reading *g, const char *name, const json_t *v
     return TRM_OK;
 }
 
-static trm_status read_stop_ids(struct reading *g, const char *name, const json_t *v)
+static trm_status read_stop_ids(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     trm_sampling *s = &g->r->sampling;
 
     if (!json_is_array(v))
-        return wrong(name, "a list of token ids");
+        return trmi_lm_wrong(name, "a list of token ids");
     for (size_t i = 0; i < json_array_size(v); i++) {
         int64_t id = 0;
 
-        TRM_CHECK(get_int(name, json_array_get(v, i), 0, g->l->config.vocabulary - 1, &id));
+        TRM_CHECK(trmi_lm_get_int(name, json_array_get(v, i), 0, g->l->config.vocabulary - 1, &id));
         if (s->end_count == TRM_SAMPLING_END_MAX)
-            return wrong(name, "fewer ids");
+            return trmi_lm_wrong(name, "fewer ids");
         s->end[s->end_count++] = (int32_t)id;
     }
     return TRM_OK;
 }
 
-static trm_status read_ignore_eos(struct reading *g, const char *name, const json_t *v)
+static trm_status read_ignore_eos(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     bool ignore = false;
 
@@ -265,14 +251,14 @@ static trm_status read_ignore_eos(struct reading *g, const char *name, const jso
     return TRM_OK;
 }
 
-static trm_status read_bias(struct reading *g, const char *name, const json_t *v)
+static trm_status read_bias(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     trm_sampling *s = &g->r->sampling;
     const char *key;
     json_t *bias;
 
     if (!json_is_object(v))
-        return wrong(name, "an object of token ids and numbers");
+        return trmi_lm_wrong(name, "an object of token ids and numbers");
     json_object_foreach((json_t *)(uintptr_t)v, key, bias)
     {
         char *end = NULL;
@@ -292,7 +278,7 @@ static trm_status read_bias(struct reading *g, const char *name, const json_t *v
     return TRM_OK;
 }
 
-static trm_status read_format(struct reading *g, const char *name, const json_t *v)
+static trm_status read_format(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     const char *type = json_string_value(json_object_get(v, "type"));
 
@@ -303,44 +289,44 @@ static trm_status read_format(struct reading *g, const char *name, const json_t 
                     type != NULL ? type : "?");
 }
 
-static trm_status read_encoding(struct reading *g, const char *name, const json_t *v)
+static trm_status read_encoding(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     const char *s = json_string_value(v);
 
     if (s == NULL || (strcmp(s, "float") != 0 && strcmp(s, "base64") != 0))
-        return wrong(name, "\"float\" or \"base64\"");
+        return trmi_lm_wrong(name, "\"float\" or \"base64\"");
     g->r->base64 = strcmp(s, "base64") == 0;
     return TRM_OK;
 }
 
-static trm_status read_dimensions(struct reading *g, const char *name, const json_t *v)
+static trm_status read_dimensions(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     int64_t n = 0;
 
-    TRM_CHECK(get_int(name, v, 1, INT32_MAX, &n));
+    TRM_CHECK(trmi_lm_get_int(name, v, 1, INT32_MAX, &n));
     if (n != g->l->config.hidden)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'dimensions': this model gives %" PRId64,
                         g->l->config.hidden);
     return TRM_OK;
 }
 
-static trm_status read_model(struct reading *g, const char *name, const json_t *v)
+static trm_status read_model(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     if (!json_is_string(v))
-        return wrong(name, "a string");
+        return trmi_lm_wrong(name, "a string");
     g->r->model = trm_strdup(json_string_value(v));
     return g->r->model == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "a request") : TRM_OK;
 }
 
-static trm_status read_stream_options(struct reading *g, const char *name, const json_t *v)
+static trm_status read_stream_options(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     if (!json_is_object(v))
-        return wrong(name, "an object");
+        return trmi_lm_wrong(name, "an object");
     g->r->stream_usage = json_is_true(json_object_get(v, "include_usage"));
     return TRM_OK;
 }
 
-static trm_status pass_over(struct reading *g, const char *name, const json_t *v)
+static trm_status pass_over(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     (void)g;
     (void)name;
@@ -349,7 +335,7 @@ static trm_status pass_over(struct reading *g, const char *name, const json_t *v
 }
 
 /* Not done: refused unless it says nothing. */
-static trm_status refuse(struct reading *g, const char *name, const json_t *v)
+static trm_status refuse(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     (void)g;
     if ((json_is_string(v) && json_string_length(v) == 0) || json_is_false(v) ||
@@ -417,7 +403,7 @@ static const struct {
     {"use_beam_search", C | H, refuse},
 };
 
-static trm_status read_fields(struct reading *g)
+static trm_status read_fields(struct trmi_lm_reading *g)
 {
     const char *key;
     json_t *v;
@@ -438,183 +424,9 @@ static trm_status read_fields(struct reading *g)
     return TRM_OK;
 }
 
-/* ---- prompts ---- */
-
-static trm_status add_text(struct reading *g, trm_lm_prompt *p, const char *text, size_t bytes,
-                           int flags)
-{
-    if (g->l->tokenizer == NULL)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "%s has no tokenizer: prompts are token ids",
-                        g->l->path);
-    p->text = trm_malloc(bytes + 1, 1);
-    if (p->text == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "a prompt of %zu bytes", bytes);
-    memcpy(p->text, text, bytes);
-    p->text[bytes] = '\0';
-    return trm_tokenizer_encode(g->l->tokenizer, text, bytes, flags, &p->ids, &p->count);
-}
-
-static trm_status add_ids(struct reading *g, trm_lm_prompt *p, const char *name, const json_t *list)
-{
-    size_t n = json_array_size(list);
-
-    p->ids = trm_malloc(n + 1, sizeof(*p->ids));
-    if (p->ids == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "a prompt of %zu tokens", n);
-    for (size_t i = 0; i < n; i++) {
-        int64_t id = 0;
-
-        TRM_CHECK(get_int(name, json_array_get(list, i), 0, g->l->config.vocabulary - 1, &id));
-        p->ids[i] = (int32_t)id;
-    }
-    p->count = n;
-    return TRM_OK;
-}
-
-static trm_status make_prompts(trm_lm_request *r, size_t n)
-{
-    if (n < 1 || n > PROMPTS_MAX)
-        return trm_fail(TRM_ERR_INVALID_ARG, "%zu prompts: want 1 to %d", n, PROMPTS_MAX);
-    r->prompts = trm_calloc(n, sizeof(*r->prompts));
-    if (r->prompts == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "%zu prompts", n);
-    r->prompt_count = (int)n;
-    return TRM_OK;
-}
-
-/* A string, token ids, or a list of either. */
-static trm_status read_prompts(struct reading *g, const char *name)
-{
-    const json_t *v = json_object_get(g->body, name);
-    int flags = g->defaults->add_special ? TRM_ENCODE_SPECIAL : 0;
-    bool many =
-        json_is_array(v) && json_array_size(v) > 0 && !json_is_integer(json_array_get(v, 0));
-
-    if (!json_is_string(v) && !(json_is_array(v) && json_array_size(v) > 0))
-        return wrong(name, "text, token ids, or a list of either");
-    TRM_CHECK(make_prompts(g->r, many ? json_array_size(v) : 1));
-    for (int i = 0; i < g->r->prompt_count; i++) {
-        const json_t *one = many ? json_array_get(v, (size_t)i) : v;
-
-        if (json_is_string(one))
-            TRM_CHECK(add_text(g, &g->r->prompts[i], json_string_value(one),
-                               json_string_length(one), flags));
-        else if (json_is_array(one))
-            TRM_CHECK(add_ids(g, &g->r->prompts[i], name, one));
-        else
-            return wrong(name, "text, token ids, or a list of either");
-    }
-    return TRM_OK;
-}
-
-static trm_status check_messages(const json_t *messages)
-{
-    if (!json_is_array(messages) || json_array_size(messages) == 0)
-        return wrong("messages", "a list of at least one message");
-    for (size_t i = 0; i < json_array_size(messages); i++) {
-        const json_t *m = json_array_get(messages, i);
-
-        if (!json_is_object(m) || !json_is_string(json_object_get(m, "role")))
-            return trm_fail(TRM_ERR_INVALID_ARG,
-                            "'messages': message %zu: want an object with a \"role\"", i);
-    }
-    return TRM_OK;
-}
-
-/* Content given as parts becomes text: templates of text models want it so. */
-static json_t *flat_messages(const json_t *messages)
-{
-    json_t *copy = json_deep_copy(messages), *m;
-    size_t i;
-
-    json_array_foreach(copy, i, m)
-    {
-        const json_t *parts = json_object_get(m, "content"), *part;
-        char *text;
-        size_t k, bytes = 0;
-
-        if (!json_is_array(parts))
-            continue;
-        json_array_foreach(parts, k, part)
-        {
-            const json_t *t = json_object_get(part, "text");
-
-            if (!json_is_string(t)) {
-                json_decref(copy);
-                return NULL; /* an image, say */
-            }
-            bytes += json_string_length(t);
-        }
-        text = trm_malloc(bytes + 1, 1);
-        if (text == NULL)
-            break;
-        bytes = 0;
-        json_array_foreach(parts, k, part)
-        {
-            const json_t *t = json_object_get(part, "text");
-
-            memcpy(text + bytes, json_string_value(t), json_string_length(t));
-            bytes += json_string_length(t);
-        }
-        json_object_set_new(m, "content", json_stringn(text, bytes));
-        trm_free(text);
-    }
-    return copy;
-}
-
-static trm_status add_chat(struct reading *g)
-{
-    const json_t *messages = json_object_get(g->body, "messages"), *v, *tools;
-    json_t *variables = json_object(), *flat, *kwargs;
-    char *text = NULL;
-    size_t bytes = 0;
-    trm_status st = TRM_OK;
-
-    flat = flat_messages(messages);
-    if (flat == NULL) {
-        json_decref(variables);
-        return trm_fail(TRM_ERR_UNSUPPORTED, "'messages': content that is not text is not done");
-    }
-    v = json_object_get(g->body, "add_generation_prompt");
-    tools = json_object_get(g->body, "tools");
-    kwargs = json_object_get(g->body, "chat_template_kwargs");
-    json_object_set_new(variables, "messages", flat);
-    json_object_set_new(variables, "add_generation_prompt", json_boolean(!json_is_false(v)));
-    json_object_set_new(variables, "bos_token",
-                        json_string(g->l->bos_text != NULL ? g->l->bos_text : ""));
-    json_object_set_new(variables, "eos_token",
-                        json_string(g->l->eos_text != NULL ? g->l->eos_text : ""));
-    if (json_is_array(tools) && json_array_size(tools) > 0)
-        json_object_set(variables, "tools", (json_t *)(uintptr_t)tools);
-    v = json_object_get(g->body, "documents");
-    if (json_is_array(v))
-        json_object_set(variables, "documents", (json_t *)(uintptr_t)v);
-    if (json_is_object(kwargs))
-        json_object_update(variables, kwargs);
-    st = trm_template_render(g->l->chat, variables, (int64_t)time(NULL), &text, &bytes);
-    json_decref(variables);
-    /* the template has put the special tokens in */
-    if (st == TRM_OK)
-        st = add_text(g, &g->r->prompts[0], text, bytes, 0);
-    trm_free(text);
-    return st;
-}
-
-static trm_status read_chat(struct reading *g)
-{
-    TRM_CHECK(check_messages(json_object_get(g->body, "messages")));
-    if (g->l->chat == NULL)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "%s has no chat template: give one with --chat-template, or use "
-                        "/v1/completions",
-                        g->l->path);
-    TRM_CHECK(make_prompts(g->r, 1));
-    return add_chat(g);
-}
-
 /* ---- all of it ---- */
 
-static void settle(struct reading *g)
+static void settle(struct trmi_lm_reading *g)
 {
     trm_lm_request *r = g->r;
 
@@ -640,7 +452,7 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
                                trm_lm_request **request_out)
 {
     trm_lm_request *r;
-    struct reading g = {.l = l, .defaults = defaults, .body = body};
+    struct trmi_lm_reading g = {.l = l, .defaults = defaults, .body = body};
     trm_status st;
 
     if (!json_is_object(body))
@@ -662,9 +474,10 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
     if (r->stops == NULL && endpoint != TRM_LM_EMBEDDINGS)
         TRM_TRY(st, default_stops(defaults, r), fail);
     if (endpoint == TRM_LM_CHAT)
-        TRM_TRY(st, read_chat(&g), fail);
+        TRM_TRY(st, trmi_lm_read_chat(&g), fail);
     else
-        TRM_TRY(st, read_prompts(&g, endpoint == TRM_LM_EMBEDDINGS ? "input" : "prompt"), fail);
+        TRM_TRY(st, trmi_lm_read_prompts(&g, endpoint == TRM_LM_EMBEDDINGS ? "input" : "prompt"),
+                fail);
     TRM_TRY(st, trm_sampling_check(&r->sampling, l->config.vocabulary), fail);
     *request_out = r;
     return TRM_OK;

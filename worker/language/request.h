@@ -21,7 +21,6 @@ typedef enum trm_lm_endpoint {
 } trm_lm_endpoint;
 /* "/v1/completions" and the like; COUNT: none of them. */
 trm_lm_endpoint trm_lm_endpoint_of(const char *url);
-const char *trm_lm_endpoint_url(trm_lm_endpoint endpoint);
 
 /* What a request says nothing about. */
 typedef struct trm_lm_request_defaults {

@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define SCORES_MAX 64    /* prompt log-probabilities of a step: each is a row of logits */
 #define PREFILL_LEAST 16 /* prompt tokens that a decoding step may always take */
 #define LEARN 0.2        /* weight of the newest step in what steps are known to cost */
 
@@ -82,7 +81,7 @@ static void unlink_from(struct list *l, trm_sequence *q)
 
 static trm_status make_flights(trm_scheduler *s)
 {
-    size_t parts = (size_t)s->limits.batch, picks = parts + SCORES_MAX;
+    size_t parts = (size_t)s->limits.batch, picks = parts + TRM_SCHEDULER_SCORES_MAX;
 
     s->flights = trm_calloc((size_t)s->limits.flights, sizeof(*s->flights));
     if (s->flights == NULL)
@@ -382,8 +381,8 @@ static int piece_of(const struct filling *w, const trm_sequence *q, int prefill_
 
     n = n < w->budget ? n : w->budget;
     n = n < prefill_left ? n : prefill_left;
-    if (q->prompt_logprobs && n > SCORES_MAX - w->scores)
-        n = SCORES_MAX - w->scores;
+    if (q->prompt_logprobs && n > TRM_SCHEDULER_SCORES_MAX - w->scores)
+        n = TRM_SCHEDULER_SCORES_MAX - w->scores;
     return n;
 }
 

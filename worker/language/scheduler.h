@@ -20,6 +20,9 @@
 extern "C" {
 #endif
 
+/* Prompt log-probabilities of a step: each is a row of logits. */
+#define TRM_SCHEDULER_SCORES_MAX 64
+
 typedef struct trm_scheduler trm_scheduler;
 
 typedef struct trm_scheduler_limits {
