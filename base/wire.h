@@ -31,6 +31,16 @@ typedef enum trm_wire_kind {
     TRM_WIRE_ERROR,     /* replica: I have to stop, and why */
     TRM_WIRE_DRAIN,     /* coordinator: no more batches will come; replica: I want none */
     TRM_WIRE_STOP,      /* coordinator: end */
+    /* serving: base/wire_serve.h */
+    TRM_WIRE_REQUEST, /* client or coordinator: one request */
+    TRM_WIRE_CANCEL,  /* client or coordinator: its answer is no longer wanted */
+    TRM_WIRE_PART,    /* replica: a piece of a streamed answer */
+    TRM_WIRE_ANSWER,  /* replica: the end of a request */
+    TRM_WIRE_LOAD,    /* coordinator: load a model */
+    TRM_WIRE_UNLOAD,  /* coordinator: finish what it has, then free it */
+    TRM_WIRE_MODEL,   /* replica: the state of a model */
+    TRM_WIRE_STATS,   /* replica: how it is doing, once a second */
+    TRM_WIRE_RELEASE, /* either: shared memory of the other that is no longer read */
     TRM_WIRE_KIND_COUNT
 } trm_wire_kind;
 const char *trm_wire_kind_name(trm_wire_kind kind);
@@ -107,6 +117,23 @@ typedef struct trm_wire_message {
     const char *message;
     /* STOP: a replica has died, so MPI must not be finalised */
     bool lost;
+    /* HELLO of a replica that serves: its shared memory (base/exchange.h), "" for none */
+    const char *segment;
+    uint64_t segment_bytes;
+    /* REQUEST ... RELEASE; the kind says which */
+    union {
+        const struct trm_wire_request *request;
+        const struct trm_wire_part *part;
+        const struct trm_wire_answer *answer;
+        const struct trm_wire_load *load;
+        const struct trm_wire_model *model;
+        const struct trm_wire_stats *stats;
+        uint64_t id;   /* CANCEL */
+        uint32_t slot; /* UNLOAD */
+        struct {
+            uint64_t offset, bytes;
+        } release;
+    } u;
 } trm_wire_message;
 
 /* A growing byte buffer; zeroed is empty. One owner. */

@@ -9,9 +9,10 @@ build=(
     libdnnl-dev libopenmpi-dev openmpi-bin openssh-client
     libzmq3-dev libmsgpack-dev libyaml-dev libjansson-dev zlib1g-dev
     libpng-dev libjpeg62-turbo-dev libpcre2-dev libutf8proc-dev
+    libmicrohttpd-dev libgnutls28-dev libcurl4-gnutls-dev libncurses-dev
 )
 # what the tests and the checks of tests/lint need on top
-tests=(check python3 libonnx-testdata clang libomp-dev clang-format clang-tidy shellcheck)
+tests=(check python3 curl openssl libonnx-testdata clang libomp-dev clang-format clang-tidy shellcheck)
 # development tools that make fixtures (tests/oracles): never needed to build or test
 oracles=(python3 python3-numpy python3-torch python3-torchvision python3-venv)
 

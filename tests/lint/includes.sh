@@ -50,6 +50,8 @@ third 'zmq\.h' 'base/' 'ZeroMQ is met in base/link_zmq.c only'
 third 'dnnl.*\.h|oneapi/.*' 'kernels/cpu/' 'oneDNN is met in kernels/cpu only'
 third 'cuda.*\.h|cublas.*\.h|cudnn.*\.h|nccl\.h' 'kernels/cuda/|parallel/comm_nccl' 'CUDA is met in kernels/cuda and parallel/comm_nccl.c only'
 third 'yaml\.h' 'base/' 'libyaml is met in base/ only'
+third 'microhttpd\.h|gnutls/.*' 'coordinator/gateway/http' 'libmicrohttpd is met in coordinator/gateway/http*.c only'
+third 'curl/.*|n?curses\.h' 'launch/' 'libcurl and ncurses are met in launch/ only'
 third 'jpeglib\.h|png\.h' 'model/' 'image libraries are met in model/ only'
 
 [ $bad -eq 0 ] && echo "includes point down"

@@ -1,0 +1,41 @@
+/* Shared by the files of the gateway. A handler gets its trm_gateway from trm_http_ctx. */
+#ifndef TRM_COORDINATOR_GATEWAY_GATEWAY_IMPL_H
+#define TRM_COORDINATOR_GATEWAY_GATEWAY_IMPL_H
+
+#include "coordinator/gateway/gateway.h"
+
+struct trmi_openai_files; /* openai_files.c */
+
+struct trm_gateway {
+    trm_gateway_options options;
+    trm_http *http;
+    trm_hub *hub;
+    trm_metrics *metrics;
+    int draining; /* atomic */
+    struct trmi_openai_files *files;
+};
+
+typedef struct trmi_routes {
+    const trm_http_route *routes;
+    int count;
+} trmi_routes;
+trmi_routes trmi_openai_routes(void);       /* openai.c */
+trmi_routes trmi_openai_files_routes(void); /* openai_files.c */
+trmi_routes trmi_inference_v2_routes(void); /* inference_v2.c */
+trmi_routes trmi_repository_routes(void);   /* repository.c */
+trmi_routes trmi_predictions_routes(void);  /* predictions.c */
+trmi_routes trmi_status_routes(void);       /* status.c */
+
+/* openai_files.c: the store of files and the thread that runs batches. stop: batches under way are
+ * cancelled. */
+trm_status trmi_openai_files_open(trm_gateway *g);
+void trmi_openai_files_close(trm_gateway *g);
+
+/* Errors in each API's form: {"error": {"message","type","param","code"}} (OpenAI) and {"error":
+ * text} (v2 and others); gateway.c chooses by the path. */
+void trmi_gateway_fail(trm_http_exchange *x, trm_status st, const char *message);
+void trmi_gateway_fail_http(trm_http_exchange *x, int status, const char *message);
+char *trmi_openai_error(int status, const char *message); /* from trm_malloc */
+char *trmi_v2_error(int status, const char *message);
+
+#endif
