@@ -210,9 +210,6 @@ typedef struct trmi_view {
 trm_status trmi_view_take(trm_metrics *m, trmi_view *view_out);
 void trmi_view_fini(trmi_view *view);
 
-const char *trmi_metrics_kind(trm_request_kind kind); /* as labels and JSON have them */
-const char *trmi_metrics_state(trm_model_state state);
-
 /* Of this process, from /proc; zeros where it cannot be read. */
 typedef struct trmi_process {
     uint64_t resident_bytes, virtual_bytes, cpu_us, open_fds, max_fds;

@@ -269,7 +269,7 @@ static void put_models(text *t, const trmi_view *v, char *const *labels)
     for (int i = 0; i < v->model_count; i++) {
         put(t, "trireme_model_state{");
         put_bytes(t, labels[i], strlen(labels[i]));
-        put(t, "state=\"%s\"} 1\n", trmi_metrics_state(v->models[i].state));
+        put(t, "state=\"%s\"} 1\n", trm_model_state_name(v->models[i].state));
     }
     put_family(t, "trireme_kv_cache_usage_perc", "gauge",
                "Share of the KV pages that is in use; 1 is all of them.");
@@ -297,7 +297,7 @@ static void put_models(text *t, const trmi_view *v, char *const *labels)
             if (v->models[i].success[k] > 0) {
                 put(t, "trireme_request_success_total{");
                 put_bytes(t, labels[i], strlen(labels[i]));
-                put(t, "kind=\"%s\"} %" PRIu64 "\n", trmi_metrics_kind((trm_request_kind)k),
+                put(t, "kind=\"%s\"} %" PRIu64 "\n", trm_request_kind_name((trm_request_kind)k),
                     v->models[i].success[k]);
             }
     put_family(t, "trireme_request_failure_total", "counter", "Requests that failed, and why.");

@@ -67,7 +67,7 @@ static json_t *model_json(const trmi_model *model)
         set(o, "name", json_string(model->name)) && set(o, "version", json_integer(model->version));
 
     ok =
-        ok && set(o, "state", json_string(trmi_metrics_state(model->state))) &&
+        ok && set(o, "state", json_string(trm_model_state_name(model->state))) &&
         set(o, "replicas", json_integer(model->replicas)) &&
         set(o, "running", json_integer(model->running)) &&
         set(o, "waiting", json_integer(model->waiting)) &&

@@ -115,29 +115,6 @@ void trmi_view_fini(trmi_view *view)
     memset(view, 0, sizeof(*view));
 }
 
-const char *trmi_metrics_kind(trm_request_kind kind)
-{
-    static const char *const names[TRM_REQUEST_KIND_COUNT] = {
-        [TRM_REQUEST_COMPLETIONS] = "completions", [TRM_REQUEST_CHAT] = "chat",
-        [TRM_REQUEST_EMBEDDINGS] = "embeddings",   [TRM_REQUEST_TOKENIZE] = "tokenize",
-        [TRM_REQUEST_DETOKENIZE] = "detokenize",   [TRM_REQUEST_INFER] = "infer",
-        [TRM_REQUEST_PREDICT] = "predict",
-    };
-
-    return (unsigned)kind < TRM_REQUEST_KIND_COUNT ? names[kind] : "other";
-}
-
-const char *trmi_metrics_state(trm_model_state state)
-{
-    static const char *const names[TRM_MODEL_STATE_COUNT] = {
-        [TRM_MODEL_LOADING] = "loading",   [TRM_MODEL_READY] = "ready",
-        [TRM_MODEL_DRAINING] = "draining", [TRM_MODEL_UNLOADED] = "unloaded",
-        [TRM_MODEL_FAILED] = "failed",
-    };
-
-    return (unsigned)state < TRM_MODEL_STATE_COUNT ? names[state] : "unknown";
-}
-
 /* ---- this process ---- */
 static bool read_line(const char *path, char *line, int bytes)
 {
