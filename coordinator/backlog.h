@@ -25,10 +25,10 @@ typedef struct trm_backlog_item {
     int64_t deadline_us;
     /* the backlog's; others only read */
     trm_backlog_state state;
-    int attempts;          /* replicas that it was given to */
-    uint64_t given_bytes;  /* of its parts, that the client has */
-    uint64_t given_tokens; /* new tokens in them */
-    uint64_t given_hash;   /* of those bytes */
+    int attempts;                                /* replicas that it was given to */
+    uint64_t given_bytes;                        /* of its parts, that the client has */
+    uint64_t given_tokens;                       /* new tokens in them */
+    uint64_t given_hash;                         /* of those bytes */
     uint64_t seen_bytes, seen_tokens, seen_hash; /* of the attempt under way */
     uint64_t order;
     int queue_at, deadline_at; /* places in heaps; -1: in none */
@@ -40,10 +40,10 @@ typedef struct trm_backlog trm_backlog;
 TRM_MUST_USE trm_status trm_backlog_create(int waiting_max, trm_backlog **backlog_out);
 void trm_backlog_destroy(trm_backlog *b); /* items are their owners'. Takes NULL */
 
-/* It waits, behind those of its queue with the same or a greater priority. `spare`: how many more
- * than waiting_max may wait, because they will not for long (a replica has room for them).
+/* It waits, behind those of its queue with the same or a greater priority. `anyway`: also
+ * where the queue is full (a replica has room, so it will not wait).
  * TIMEOUT: the queue is full. */
-TRM_MUST_USE trm_status trm_backlog_add(trm_backlog *b, trm_backlog_item *item, int spare);
+TRM_MUST_USE trm_status trm_backlog_add(trm_backlog *b, trm_backlog_item *item, bool anyway);
 trm_backlog_item *trm_backlog_find(const trm_backlog *b, uint64_t id); /* NULL */
 trm_backlog_item *trm_backlog_head(const trm_backlog *b, int queue);   /* NULL: none waits */
 /* A replica gets it: a waiting one now runs. */

@@ -124,8 +124,9 @@ trm_status trm_fleet_know(trm_fleet *f, const char *name, int64_t version, const
         return TRM_OK;
     }
     if (path == NULL)
-        return trm_fail(TRM_ERR_NOT_FOUND, "no model '%s' version %lld, and no path to load it from",
-                        name, (long long)version);
+        return trm_fail(TRM_ERR_NOT_FOUND,
+                        "no model '%s' version %lld, and no path to load it from", name,
+                        (long long)version);
     if (f->model_count == TRM_FLEET_MODELS_MAX)
         return trm_fail(TRM_ERR_INVALID_ARG, "more than %d models and versions",
                         TRM_FLEET_MODELS_MAX);
@@ -152,8 +153,8 @@ trm_model_state trm_fleet_model_state(const trm_fleet_model *m)
 {
     if (m->current != NULL && m->current->ready > 0)
         return TRM_MODEL_READY;
-    if (m->pending != NULL ||
-        (m->current != NULL && (m->current->failed == 0 || m->current->places > m->current->failed)))
+    if (m->pending != NULL || (m->current != NULL && (m->current->failed == 0 ||
+                                                      m->current->places > m->current->failed)))
         return TRM_MODEL_LOADING;
     if (m->failed)
         return TRM_MODEL_FAILED;
@@ -300,8 +301,7 @@ trm_status trm_fleet_place(trm_fleet_replica *r, trm_fleet_copy *copy, int64_t n
     TRM_CHECK(trmi_fleet_grow(&r->places, r->place_count, &r->place_max, sizeof(*r->places)));
     if (!trmi_fleet_busy(r))
         r->moved_us = now_us;
-    r->places[r->place_count++] =
-        (trm_fleet_place){.copy = copy, .state = TRM_MODEL_LOADING};
+    r->places[r->place_count++] = (trm_fleet_place){.copy = copy, .state = TRM_MODEL_LOADING};
     copy->places++;
     return TRM_OK;
 }

@@ -42,11 +42,11 @@ typedef struct trmi_hub_request {
     void (*answer)(void *ctx, const trm_wire_answer *answer);
     struct trmi_hub_client *client; /* of the public endpoint; NULL: submitted */
     uint64_t client_id;
-    struct trmi_hub_request *client_next; /* of the same client */
+    struct trmi_hub_request *client_next;               /* of the same client */
     int64_t submitted_us, handed_us, first_us, part_us; /* 0: not yet */
     bool cancelled;                                     /* asked for */
     struct trmi_hub_request *cancelled_next;
-    bool ended; /* by the hub: answered from here, with: */
+    bool ended, delivered; /* by the hub: is, was answered from here, with: */
     trm_status end_status;
     char end_message[256];
     struct trmi_hub_request *ended_next;
@@ -56,7 +56,7 @@ typedef struct trmi_hub_request {
 typedef struct trmi_hub_operation {
     void *ctx;
     void (*done)(void *ctx, trm_status st, const char *message);
-    uint32_t slot;     /* load: of the new copy; unload: of the newest that is to go */
+    uint32_t slot; /* load: of the new copy; unload: of the newest that is to go */
     char name[TRM_FLEET_NAME_BYTES]; /* unload; load: "" */
     int64_t version;
     bool finished;
@@ -70,7 +70,7 @@ typedef struct trmi_hub_clients trmi_hub_clients;
 
 struct trm_hub {
     trm_hub_options options; /* frozen; models is not kept */
-    int64_t deadline_us, join_us;
+    int64_t deadline_us, join_us, started_us;
     trm_fleet_limits limits;
     pthread_t thread;
     bool started, joined_thread;
@@ -95,19 +95,20 @@ struct trm_hub {
     trmi_hub_request *ended, **ended_at; /* guarded by mu: to be answered by the thread */
     trmi_hub_operation *operations;      /* guarded by mu */
     uint64_t last_id;                    /* guarded by mu */
-    bool woken;                          /* guarded by mu: trm_link_wake was called for this round */
-    bool changed;                        /* guarded by mu: tell options.changed and the metrics */
-    bool bound, over;                    /* guarded by mu: the thread's life */
-    bool draining, stop;                 /* guarded by mu */
-    bool was_ready;                      /* guarded by mu: start-up is over */
-    int64_t alone_us;                    /* guarded by mu: since when no replica lives; 0: some do */
-    trm_status start_st;                 /* guarded by mu: bind failed, or the first model failure */
+    int answering;                       /* guarded by mu: out of the backlog, not answered yet */
+    bool woken;          /* guarded by mu: trm_link_wake was called for this round */
+    bool changed;        /* guarded by mu: tell options.changed and the metrics */
+    bool bound, over;    /* guarded by mu: the thread's life */
+    bool draining, stop; /* guarded by mu */
+    bool was_ready;      /* guarded by mu: start-up is over */
+    int64_t alone_us;    /* guarded by mu: since when no replica lives; 0: some do */
+    trm_status start_st; /* guarded by mu: bind failed, or the first model failure */
     char start_message[TRMI_HUB_REASON_BYTES]; /* guarded by mu */
     char last_dead[384];                       /* guarded by mu: "replica 2/1 (..): why" */
 };
 
 /* ---- hub.c ---- */
-void trmi_hub_wake(trm_hub *h); /* mu held */
+void trmi_hub_wake(trm_hub *h);        /* mu held */
 bool trmi_hub_ready(const trm_hub *h); /* mu held */
 
 /* ---- hub_replicas.c; on the thread, mu held unless said ---- */
@@ -127,8 +128,11 @@ TRM_MUST_USE trm_status trmi_hub_submit(trm_hub *h, const trm_hub_request *reque
 /* mu held: it will be answered so, by the next trmi_hub_deliver; its replica is told. */
 void trmi_hub_end(trm_hub *h, trmi_hub_request *q, trm_status st, const char *message);
 void trmi_hub_cancel_request(trm_hub *h, trmi_hub_request *q); /* mu held, any thread */
-void trmi_hub_end_all(trm_hub *h, const trm_fleet_model *m, trm_status st,
-                      const char *message); /* mu held; m NULL: all, else those that wait for it */
+/* mu held. m NULL: all; else those that wait for it. */
+void trmi_hub_end_all(trm_hub *h, const trm_fleet_model *m, trm_status st, const char *message);
+/* mu held: what waits for `m`, named no version and has not begun, waits for another one that is
+ * ready. */
+void trmi_hub_reroute(trm_hub *h, trm_fleet_model *m);
 /* On the thread, mu not held: answers those that were ended. */
 void trmi_hub_deliver(trm_hub *h);
 /* mu held: the lost replica's requests wait again, or are ended. */
@@ -148,16 +152,16 @@ void trmi_hub_check_hope(trm_hub *h, int64_t now_us);
 /* mu not held: the callbacks of finished operations. */
 void trmi_hub_finish_operations(trm_hub *h);
 void trmi_hub_fail_operations(trm_hub *h, trm_status st, const char *message); /* all */
-void trmi_hub_tell_gauges(trm_hub *h);                 /* to the metrics */
+void trmi_hub_tell_gauges(trm_hub *h);                                         /* to the metrics */
 
-/* ---- hub_public.c; on the thread, mu not held unless said ---- */
+/* ---- hub_public.c; on the thread ---- */
 TRM_MUST_USE trm_status trmi_hub_clients_create(trmi_hub_clients **clients_out);
 void trmi_hub_clients_destroy(trmi_hub_clients *clients); /* takes NULL */
 void trmi_hub_on_public(trm_hub *h, const char *peer, const trm_link_frame *frame);
 void trmi_hub_client_part(trm_hub *h, trmi_hub_request *q, const trm_wire_part *part);
 void trmi_hub_client_answer(trm_hub *h, trmi_hub_request *q, const trm_wire_answer *answer);
 /* A request comes or goes. */
-void trmi_hub_client_add(struct trmi_hub_client *client, trmi_hub_request *q); /* mu held */
+void trmi_hub_client_add(struct trmi_hub_client *client, trmi_hub_request *q);
 void trmi_hub_client_remove(trm_hub *h, trmi_hub_request *q);
 
 #ifdef __cplusplus
