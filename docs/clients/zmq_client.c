@@ -59,14 +59,14 @@ int main(int argc, char **argv)
 {
     void *context = zmq_ctx_new(), *link = zmq_socket(context, ZMQ_DEALER);
     size_t n = argc > 3 ? (size_t)argc - 3 : 0;
-    float *values = calloc(n + 1, sizeof(*values));
+    float values[1024];
     int wait_ms = 60000, failed = 1;
     msgpack_sbuffer out;
     msgpack_packer packer;
     msgpack_unpacked in;
     zmq_msg_t answer;
 
-    if (n == 0 || values == NULL || zmq_connect(link, argv[1]) != 0)
+    if (n == 0 || n > 1024 || zmq_connect(link, argv[1]) != 0)
         return fprintf(stderr, "zmq_client ENDPOINT MODEL NUMBER...\n"), 2;
     for (size_t i = 0; i < n; i++)
         values[i] = strtof(argv[3 + i], NULL);
@@ -86,7 +86,6 @@ int main(int argc, char **argv)
     msgpack_unpacked_destroy(&in);
     zmq_msg_close(&answer);
     msgpack_sbuffer_destroy(&out);
-    free(values);
     zmq_close(link);
     zmq_ctx_term(context);
     return failed;
