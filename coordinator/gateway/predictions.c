@@ -10,7 +10,7 @@
 #include <strings.h>
 
 struct prediction {
-    int top; /* 0: as many as the model gives */
+    int top; /* 0, or more than the model gives (20 and over): what it gives */
 };
 
 static void ping(void *ctx, trm_http_exchange *x)
@@ -210,13 +210,14 @@ static trm_status read_record(trm_http_exchange *x, trm_arena *arena, trm_wire_r
 }
 
 /* Submits; the record lies in the body and in `scratch` until then. */
-static void predict_with(trmi_call *c, trm_arena *scratch)
+static void predict_with(trmi_call *c, trm_arena *scratch, int64_t version)
 {
-    trm_wire_tensor tensors[2] = {0};
-    trm_wire_request wire = {
-        .kind = TRM_REQUEST_PREDICT, .model = trm_http_name(c->x, "model"), .tag = ""};
+    trm_wire_tensor tensor = {0};
+    trm_wire_request wire = {.kind = TRM_REQUEST_PREDICT,
+                             .model = trm_http_name(c->x, "model"),
+                             .version = version,
+                             .tag = ""};
     struct prediction *p = trm_arena_alloc(c->arena, 1, sizeof(*p));
-    int64_t top;
     trm_status st;
 
     if (p == NULL) {
@@ -226,14 +227,7 @@ static void predict_with(trmi_call *c, trm_arena *scratch)
     c->user = p;
     c->answer = answered;
     TRM_TRY(st, read_top(c->x, &p->top), fail);
-    TRM_TRY(st, read_record(c->x, scratch, &wire, &tensors[0]), fail);
-    if (p->top > 0) { /* base/wire_serve.h: PREDICT */
-        top = p->top;
-        tensors[wire.tensor_count] =
-            (trm_wire_tensor){"top_k", {.dtype = TRM_DTYPE_I64, .rank = 0, .data = &top}};
-        wire.tensors = tensors;
-        wire.tensor_count++;
-    }
+    TRM_TRY(st, read_record(c->x, scratch, &wire, &tensor), fail);
     trmi_call_submit(c, &wire);
     return;
 
@@ -244,16 +238,19 @@ fail:
 static void predict(void *ctx, trm_http_exchange *x)
 {
     trm_arena *scratch = NULL;
+    int64_t version;
     trmi_call *c;
 
     (void)ctx;
+    if (!trmi_v2_version(x, &version))
+        return;
     c = trmi_call_create(x);
     if (c == NULL)
         return;
     if (trm_arena_create((size_t)8 << 10, &scratch) != TRM_OK)
         trmi_call_fail(c, TRM_ERR_NO_MEMORY);
     else
-        predict_with(c, scratch);
+        predict_with(c, scratch, version);
     trm_arena_destroy(scratch);
 }
 

@@ -21,12 +21,15 @@ static const trm_wire_tensor *find(const trm_wire_answer *answer, const char *na
     return NULL;
 }
 
-/* "score:index" or "score:index:label" */
+/* "score:index" or "score:index:label". A replica without labels says the index in their place. */
 static void label_text(trmi_text *t, const trm_wire_label *label)
 {
+    char index[16];
+
+    snprintf(index, sizeof(index), "%" PRId32, label->index);
     trmi_text_f32(t, label->score);
-    trmi_text_print(t, ":%" PRId32, label->index);
-    if (label->text != NULL && label->text[0] != '\0') {
+    trmi_text_print(t, ":%s", index);
+    if (label->text != NULL && label->text[0] != '\0' && strcmp(label->text, index) != 0) {
         trmi_text_add(t, ":", 1);
         trmi_text_put(t, label->text);
     }

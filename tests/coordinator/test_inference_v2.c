@@ -70,9 +70,9 @@ static const struct type_row {
     {"fp32 of doubles", "FP32", "0.10000000149011612,3.4028234663852886e38", TRM_DTYPE_F32,
      "cdcccc3dffff7f7f", "0.1,3.40282347e+38"},
     {"fp32 not finite", "FP32", "NaN,-Infinity", TRM_DTYPE_F32, "0000c07f000080ff", NULL},
-    {"fp64", "FP64", "0.1,1e22", TRM_DTYPE_F64, "9a9999999999b93fb2aab03d15df8044", "0.1,1e+22"},
-    {"fp64 long", "FP64", "3.141592653589793,12", TRM_DTYPE_F64,
-     "182d4454fb2109400000000000002840", "3.141592653589793,12.0"},
+    {"fp64", "FP64", "0.1,1e22", TRM_DTYPE_F64, "9a9999999999b93f92d54d06cff08044", "0.1,1e+22"},
+    {"fp64 long", "FP64", "3.141592653589793,12", TRM_DTYPE_F64, "182d4454fb2109400000000000002840",
+     "3.141592653589793,12.0"},
 };
 
 static void hex_of(const unsigned char *p, size_t n, char *out)
@@ -263,8 +263,10 @@ START_TEST(binary)
     unsigned char behind[11];
     char want[512];
     trm_wire_tensor out[2] = {
-        {"y", {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {2}, .data = behind + 1}},
-        {"z", {.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {3}, .data = behind + 8}}};
+        {.name = "y",
+         .tensor = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {2}, .data = behind + 1}},
+        {.name = "z",
+         .tensor = {.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {3}, .data = behind + 8}}};
     trm_wire_answer answer = {
         .message = "", .model = "m", .version = 1, .outputs = out, .output_count = 2};
     trm_http_exchange *x;
@@ -305,9 +307,9 @@ START_TEST(binary)
         "{\"binary_data_size\":3}}]}");
     ck_assert_int_eq(x->status, 200);
     ck_assert_str_eq(x->type, "application/octet-stream");
-    ck_assert_uint_eq(strtoull(kit_find(x->out, x->out_count, "inference-header-content-length"),
-                               NULL, 10),
-                      header);
+    ck_assert_uint_eq(
+        strtoull(kit_find(x->out, x->out_count, "inference-header-content-length"), NULL, 10),
+        header);
     ck_assert_uint_eq(x->data_bytes, header + 11);
     ck_assert_int_eq(memcmp(x->data, want, header), 0);
     ck_assert_int_eq(memcmp(x->data + header, data, 8), 0);
@@ -326,13 +328,16 @@ static const struct bad_binary {
      9, "1 bytes behind the last binary tensor"},
     {"{\"name\":\"x\",\"shape\":[3],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}",
      8, "8 bytes of data, its shape and FP32 want 12"},
-    {"{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":-8}}",
+    {"{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":-8}"
+     "}",
      8, "is no integer from 0 up"},
     {"{\"name\":\"x\",\"shape\":[8],\"datatype\":\"BOOL\",\"parameters\":{\"binary_data_size\":8}}",
      8, "element 0 is 97, want 0 or 1"},
-    {"{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":3}}",
+    {"{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":3}"
+     "}",
      3, "3 bytes where a length should be"},
-    {"{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":8}}",
+    {"{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":8}"
+     "}",
      8, "a text of 1633771873 bytes, 4 are left"},
 };
 
@@ -373,9 +378,13 @@ START_TEST(requested)
 {
     static const float scores[2] = {0.25f, 0.75f};
     trm_wire_tensor out[2] = {
-        {"y", {.dtype = TRM_DTYPE_F32, .rank = 2, .dims = {1, 2}, .data = (void *)(uintptr_t)scores}},
-        {"z", {.dtype = TRM_DTYPE_U8, .rank = 0, .data = "\5"}}};
-    trm_wire_label labels[2] = {{1, 0.75f, "cat \"x\""}, {0, 0.25f, ""}};
+        {.name = "y",
+         .tensor = {.dtype = TRM_DTYPE_F32,
+                    .rank = 2,
+                    .dims = {1, 2},
+                    .data = (void *)(uintptr_t)scores}},
+        {.name = "z", .tensor = {.dtype = TRM_DTYPE_U8, .rank = 0, .data = "\5"}}};
+    trm_wire_label labels[2] = {{1, 0.75f, "cat \"x\""}, {0, 0.25f, "0"}};
     trm_wire_answer answer = {.message = "",
                               .model = "m",
                               .version = 1,
@@ -396,18 +405,25 @@ START_TEST(requested)
     x = post("/v2/models/m/infer", text);
     ck_assert_str_eq(kit_hub.body, "{\"outputs\":[\"z\",\"y\"],\"classification\":{\"y\":2}}");
     kit_answer(&answer);
-    expect(x, 200,
-           "{\"model_name\":\"m\",\"model_version\":\"1\",\"outputs\":[{\"name\":\"z\",\"datatype\":"
-           "\"UINT8\",\"shape\":[],\"data\":[5]},{\"name\":\"y\",\"datatype\":\"BYTES\",\"shape\":"
-           "[1,2],\"data\":[\"0.75:1:cat \\\"x\\\"\",\"0.25:0\"]}]}");
+    expect(
+        x, 200,
+        "{\"model_name\":\"m\",\"model_version\":\"1\",\"outputs\":[{\"name\":\"z\",\"datatype\":"
+        "\"UINT8\",\"shape\":[],\"data\":[5]},{\"name\":\"y\",\"datatype\":\"BYTES\",\"shape\":"
+        "[1,2],\"data\":[\"0.75:1:cat \\\"x\\\"\",\"0.25:0\"]}]}");
     snprintf(text, sizeof(text), body, ",\"binary_data\":true");
     x = post("/v2/models/m/infer", text);
     kit_answer(&answer);
     at = strstr(x->data, "]}");
     ck_assert_ptr_nonnull(strstr(x->data, "\"binary_data_size\":28}}]}"));
-    at = x->data + strtoull(kit_find(x->out, x->out_count, "Inference-Header-Content-Length"), NULL,
-                            10);
-    ck_assert_int_eq(memcmp(at, "\16\0\0\0" "0.75:1:cat \"x\"" "\6\0\0\0" "0.25:0", 28), 0);
+    at = x->data +
+         strtoull(kit_find(x->out, x->out_count, "Inference-Header-Content-Length"), NULL, 10);
+    ck_assert_int_eq(memcmp(at,
+                            "\16\0\0\0"
+                            "0.75:1:cat \"x\""
+                            "\6\0\0\0"
+                            "0.25:0",
+                            28),
+                     0);
     kit_free(x);
     /* one that is not in the answer */
     answer.output_count = 1;
@@ -471,7 +487,8 @@ START_TEST(no_memory)
     trm_wire_answer ok = {
         .message = "", .model = "m", .labels = &label, .label_count = 1, .label_rows = 1};
     static const char *const bodies[] = {
-        "{\"id\":\"7\",\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]}]"
+        "{\"id\":\"7\",\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]"
+        "}]"
         ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":1}}]}"};
     int64_t live = trm_alloc_live();
     bool failed = true;
@@ -512,7 +529,7 @@ START_TEST(server)
     kit_hub.ready = false;
     expect(get("/v2/health/ready"), 503, "{\"ready\":false}");
     kit_hub.ready = true;
-    trm_gateway_set_draining(&kit_gateway);
+    kit_gateway.draining = 1;
     expect(get("/v2/health/ready"), 503, "{\"ready\":false}");
     expect(get("/v2/health/live"), 200, "{\"live\":true}");
 }
@@ -552,7 +569,11 @@ END_TEST
 /* Whatever a replica says of itself. */
 START_TEST(strange_metadata)
 {
-    static const char *const texts[] = {"[]", "7", "{", "{}", "{\"inputs\":7,\"outputs\":{}}",
+    static const char *const texts[] = {"[]",
+                                        "7",
+                                        "{",
+                                        "{}",
+                                        "{\"inputs\":7,\"outputs\":{}}",
                                         "{\"inputs\":[7,{}],\"outputs\":[null],\"max_batch\":8}",
                                         "{\"inputs\":[{\"shape\":[-1,\"x\"]}],\"max_batch\":-1}",
                                         "{\"kind\":7,\"platform\":[]}"};
@@ -574,22 +595,23 @@ END_TEST
 
 START_TEST(statistics)
 {
-    json_t *known = json_pack("{s:I,s:{s:I,s:I},s:[{s:i}]}", "inference_count", (json_int_t)9,
-                              "success", "count", (json_int_t)4, "ns", (json_int_t)500,
-                              "batch_stats", "batch_size", 3);
+    json_t *known =
+        json_pack("{s:I,s:{s:I,s:I},s:[{s:i}]}", "inference_count", (json_int_t)9, "success",
+                  "count", (json_int_t)4, "ns", (json_int_t)500, "batch_stats", "batch_size", 3);
 
     kit_reset();
     kit_model("a", 1, TRM_MODEL_READY, metadata);
     kit_model("m", 1, TRM_MODEL_READY, metadata);
     kit_model("m", 2, TRM_MODEL_READY, metadata);
     kit_hub.statistics = known;
-    expect(get("/v2/models/m/versions/2/stats"), 200,
-           "{\"model_stats\":[{\"name\":\"m\",\"version\":\"2\",\"last_inference\":0,"
-           "\"inference_count\":9,\"execution_count\":0,\"inference_stats\":{\"success\":{\"count\":"
-           "4,\"ns\":500},\"fail\":{\"count\":0,\"ns\":0},\"queue\":{\"count\":0,\"ns\":0},"
-           "\"compute_input\":{\"count\":0,\"ns\":0},\"compute_infer\":{\"count\":0,\"ns\":0},"
-           "\"compute_output\":{\"count\":0,\"ns\":0},\"cache_hit\":{\"count\":0,\"ns\":0},"
-           "\"cache_miss\":{\"count\":0,\"ns\":0}},\"batch_stats\":[{\"batch_size\":3}]}]}");
+    expect(
+        get("/v2/models/m/versions/2/stats"), 200,
+        "{\"model_stats\":[{\"name\":\"m\",\"version\":\"2\",\"last_inference\":0,"
+        "\"inference_count\":9,\"execution_count\":0,\"inference_stats\":{\"success\":{\"count\":"
+        "4,\"ns\":500},\"fail\":{\"count\":0,\"ns\":0},\"queue\":{\"count\":0,\"ns\":0},"
+        "\"compute_input\":{\"count\":0,\"ns\":0},\"compute_infer\":{\"count\":0,\"ns\":0},"
+        "\"compute_output\":{\"count\":0,\"ns\":0},\"cache_hit\":{\"count\":0,\"ns\":0},"
+        "\"cache_miss\":{\"count\":0,\"ns\":0}},\"batch_stats\":[{\"batch_size\":3}]}]}");
     kit_hub.statistics = NULL;
     json_decref(known);
     expect_part(get("/v2/models/m/stats"), 200, "\"version\":\"2\",\"last_inference\":0,");
@@ -602,11 +624,8 @@ END_TEST
 START_TEST(generate)
 {
     static const char text[] = "{\"choices\":[{\"text\":\"b\\u0000\\n\\u00e9\"}]}";
-    trm_wire_answer answer = {.message = "",
-                              .model = "lm",
-                              .version = 4,
-                              .body = text,
-                              .body_bytes = sizeof(text) - 1};
+    trm_wire_answer answer = {
+        .message = "", .model = "lm", .version = 4, .body = text, .body_bytes = sizeof(text) - 1};
     trm_http_exchange *x;
 
     kit_reset();
@@ -621,9 +640,10 @@ START_TEST(generate)
                      "{\"model\":\"lm\",\"prompt\":\"a\",\"stream\":false,\"max_tokens\":5,"
                      "\"seed\":7,\"stop\":[\"z\"],\"echo\":true}");
     kit_answer(&answer);
-    expect(x, 200,
-           "{\"model_name\":\"lm\",\"model_version\":\"4\",\"text_output\":\"b\\u0000\\u000a\xc3\xa9"
-           "\"}");
+    expect(
+        x, 200,
+        "{\"model_name\":\"lm\",\"model_version\":\"4\",\"text_output\":\"b\\u0000\\u000a\xc3\xa9"
+        "\"}");
     expect_part(post("/v2/models/lm/generate", ""), 400, "the body is not JSON");
     expect_part(post("/v2/models/lm/generate", "{}"), 400, "no \\\"text_input\\\"");
     expect_part(post("/v2/models/lm/generate", "[]"), 400, "no \\\"text_input\\\"");
@@ -691,13 +711,11 @@ START_TEST(infer_text)
     static const char text[] = "{\"choices\":[{\"text\":\"b\"}]}";
     static const char body[] =
         "{\"id\":\"i\",\"inputs\":[{\"name\":\"text_input\",\"shape\":[1,1],\"datatype\":\"BYTES\","
-        "\"data\":[\"a\"]},{\"name\":\"max_tokens\",\"shape\":[1,1],\"datatype\":\"INT32\",\"data\":"
+        "\"data\":[\"a\"]},{\"name\":\"max_tokens\",\"shape\":[1,1],\"datatype\":\"INT32\","
+        "\"data\":"
         "[5]}],\"parameters\":{\"temperature\":0.5,\"binary_data_output\":%s}}";
-    trm_wire_answer answer = {.message = "",
-                              .model = "lm",
-                              .version = 4,
-                              .body = text,
-                              .body_bytes = sizeof(text) - 1};
+    trm_wire_answer answer = {
+        .message = "", .model = "lm", .version = 4, .body = text, .body_bytes = sizeof(text) - 1};
     char request[512];
     trm_http_exchange *x;
 
