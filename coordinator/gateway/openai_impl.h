@@ -20,10 +20,10 @@ TRM_MUST_USE trm_status trmi_json_fields(const char *text, size_t bytes, trmi_js
                                          int count);
 /* The text of a field that is a string, at most `bytes_max` bytes; from trm_malloc. INVALID_ARG:
  * says what `field->name` is instead. */
-TRM_MUST_USE trm_status trmi_json_text(const trmi_json_field *field, size_t bytes_max,
+TRM_MUST_USE trm_status trmi_openai_json_text(const trmi_json_field *field, size_t bytes_max,
                                        char **text_out);
 /* What a field is, for messages: "a string". */
-const char *trmi_json_type(const trmi_json_field *field);
+const char *trmi_openai_json_type(const trmi_json_field *field);
 
 #define TRMI_OPENAI_MODEL_BYTES 160 /* of a name with its version */
 /* What the gateway wants to know of a request's body. */

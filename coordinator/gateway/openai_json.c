@@ -276,7 +276,7 @@ trm_status trmi_json_fields(const char *text, size_t bytes, trmi_json_field *fie
                     line, column, (size_t)(s.at - s.start), s.wanted);
 }
 
-const char *trmi_json_type(const trmi_json_field *field)
+const char *trmi_openai_json_type(const trmi_json_field *field)
 {
     switch (field->type) {
     case '{':
@@ -297,7 +297,7 @@ const char *trmi_json_type(const trmi_json_field *field)
     }
 }
 
-trm_status trmi_json_text(const trmi_json_field *field, size_t bytes_max, char **text_out)
+trm_status trmi_openai_json_text(const trmi_json_field *field, size_t bytes_max, char **text_out)
 {
     json_error_t error;
     json_t *text;
@@ -305,7 +305,7 @@ trm_status trmi_json_text(const trmi_json_field *field, size_t bytes_max, char *
 
     if (field->type != '"')
         return trm_fail(TRM_ERR_INVALID_ARG, "%s is %s, wanted a string", field->name,
-                        trmi_json_type(field));
+                        trmi_openai_json_type(field));
     /* an escape has up to six bytes a byte of text */
     if (field->bytes > 6 * bytes_max + 2)
         return trm_fail(TRM_ERR_INVALID_ARG, "%s is longer than %zu bytes", field->name, bytes_max);
@@ -342,14 +342,14 @@ trm_status trmi_openai_head_read(const void *body, size_t bytes, trmi_openai_hea
     if (f->type != 0 && f->type != 'n') {
         char *text;
 
-        TRM_CHECK(trmi_json_text(f, sizeof(head.model) - 1, &text));
+        TRM_CHECK(trmi_openai_json_text(f, sizeof(head.model) - 1, &text));
         memcpy(head.model, text, strlen(text) + 1);
         trm_free(text);
     }
     f = &fields[STREAM];
     if (f->type != 0 && f->type != 'n' && f->type != 't' && f->type != 'f')
         return trm_fail(TRM_ERR_INVALID_ARG, "stream is %s, wanted true or false",
-                        trmi_json_type(f));
+                        trmi_openai_json_type(f));
     head.stream = f->type == 't';
     f = &fields[PRIORITY];
     if (f->type != 0 && f->type != 'n') {
@@ -362,7 +362,7 @@ trm_status trmi_openai_head_read(const void *body, size_t bytes, trmi_openai_hea
         json_decref(v);
         if (!ok)
             return trm_fail(TRM_ERR_INVALID_ARG, "priority is %.20s, wanted an integer of 32 bits",
-                            trmi_json_type(f));
+                            trmi_openai_json_type(f));
         head.priority = (int32_t)n;
         head.priority_given = true;
     }
@@ -397,17 +397,17 @@ trm_status trmi_batch_request_read(const char *line, size_t bytes, const char *e
     }
     *code_out = "invalid_custom_id";
     *param_out = "custom_id";
-    TRM_TRY(st, trmi_json_text(&fields[ID], 512, &id), out);
+    TRM_TRY(st, trmi_openai_json_text(&fields[ID], 512, &id), out);
     *code_out = "invalid_method";
     *param_out = "method";
-    TRM_TRY(st, trmi_json_text(&fields[METHOD], 512, &method), out);
+    TRM_TRY(st, trmi_openai_json_text(&fields[METHOD], 512, &method), out);
     if (strcmp(method, "POST") != 0) {
         st = trm_fail(TRM_ERR_INVALID_ARG, "method is \"%.40s\", wanted POST", method);
         goto out;
     }
     *code_out = "url_mismatch";
     *param_out = "url";
-    TRM_TRY(st, trmi_json_text(&fields[URL], 512, &url), out);
+    TRM_TRY(st, trmi_openai_json_text(&fields[URL], 512, &url), out);
     if (strcmp(url, endpoint) != 0) {
         st = trm_fail(TRM_ERR_INVALID_ARG, "url is \"%.80s\", wanted the batch's endpoint %s", url,
                       endpoint);
@@ -417,7 +417,7 @@ trm_status trmi_batch_request_read(const char *line, size_t bytes, const char *e
     *param_out = "body";
     if (fields[BODY].type != '{') {
         st = trm_fail(TRM_ERR_INVALID_ARG, "body is %s, wanted an object",
-                      trmi_json_type(&fields[BODY]));
+                      trmi_openai_json_type(&fields[BODY]));
         goto out;
     }
     if (fields[BODY].bytes > body_max) {
@@ -444,5 +444,5 @@ trm_status trmi_batch_line_id(const char *line, size_t bytes, char **id_out)
     trmi_json_field field = {.name = "custom_id"};
 
     TRM_CHECK(trmi_json_fields(line, bytes, &field, 1));
-    return trmi_json_text(&field, 512, id_out);
+    return trmi_openai_json_text(&field, 512, id_out);
 }
