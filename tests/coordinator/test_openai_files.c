@@ -366,9 +366,11 @@ START_TEST(batch)
     ck_assert(json_is_string(json_object_get(line, "id")));
     json_decref(line);
     free(text);
+    pthread_mutex_lock(&w.hub.mu);
     ck_assert_int_le(w.hub.under_way_most, 4);
     ck_assert_int_lt(w.hub.last->priority, 0);
     ck_assert_str_eq(w.hub.last->owner, "ann");
+    pthread_mutex_unlock(&w.hub.mu);
     json_decref(call(&w, "GET", "/v1/files/{id}", "bob", output, NULL, NULL, &status));
     ck_assert_int_eq(status, 404);
     json_decref(o);
@@ -376,7 +378,7 @@ START_TEST(batch)
     o = call(&w, "GET", "/v1/batches", "ann", NULL, NULL, NULL, &status);
     ck_assert_uint_eq(json_array_size(json_object_get(o, "data")), 1);
     json_decref(o);
-    o = call(&w, "GET", "/v1/batches", "ann", NULL, "limit\0101", NULL, &status);
+    o = call(&w, "GET", "/v1/batches", "ann", NULL, "limit\000101", NULL, &status);
     ck_assert_int_eq(status, 400);
     json_decref(o);
     o = call(&w, "GET", "/v1/batches", "bob", NULL, NULL, NULL, &status);
@@ -423,12 +425,14 @@ END_TEST
 START_TEST(failing_lines)
 {
     static const char *const text = "\xef\xbb\xbf" /* as Windows' editors begin a file */
-        GOOD_LINE("id-0") "{\"model\":\"good\"}}\n" GOOD_LINE("id-1") "{\"model\":\"unknown\"}}"
-                                                                      "\n\r\n  \n" GOOD_LINE("id-2") "{\"model\":\"bad\"}}\r\n" GOOD_LINE(
-                                                                          "id-3") "{\"model\":"
-                                                                                  "\"good\","
-                                                                                  "\"stream\":true}"
-                                                                                  "}\n" GOOD_LINE("id-4") "{\"model\":17}}\n" GOOD_LINE("id-5") "{\"model\":\"lost\"}}";
+        GOOD_LINE("id-0") "{\"model\":\"good\"}}\n" GOOD_LINE(
+            "id-1") "{\"model\":\"unknown\"}}"
+                    "\n\r\n  \n" GOOD_LINE("id-2") "{\"model\":\"bad\"}}\r\n" GOOD_LINE(
+                        "id-3") "{\"model\":"
+                                "\"good\","
+                                "\"stream\":true}"
+                                "}\n" GOOD_LINE("id-4") "{\"model\":17}}\n" GOOD_LINE(
+                                    "id-5") "{\"model\":\"lost\"}}";
     static const int want[] = {200, 404, 400, 400, 400, 503};
     struct world w;
     char id[TRMI_OPENAI_ID_BYTES], *errors;
