@@ -91,7 +91,7 @@ typedef struct trmi_recent {
     uint64_t samples[TRMI_LATENCY_COUNT];
     double ms[TRMI_LATENCY_COUNT][3]; /* p50, p90, p99; only where there are samples */
 } trmi_recent;
-void trmi_window_read(trmi_window *w, uint64_t now_us, trmi_recent *recent_out);
+void trmi_metrics_window_read(trmi_window *w, uint64_t now_us, trmi_recent *recent_out);
 
 /* ---- what is kept ---- */
 /* Of a batch size; executions is a sum of shares: a request of 2 records in a batch of 8 is a

@@ -85,7 +85,7 @@ trm_status trmi_view_take(trm_metrics *m, trmi_view *view_out)
     }
     for (int i = 0; i < m->model_count; i++) {
         v.models[i] = *m->models[i];
-        trmi_window_read(m->models[i]->window, now, &v.models[i].recent);
+        trmi_metrics_window_read(m->models[i]->window, now, &v.models[i].recent);
         v.models[i].window = NULL;
     }
     v.model_count = m->model_count;

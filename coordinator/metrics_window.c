@@ -148,7 +148,7 @@ static double percentile(const trmi_window *w, trmi_latency l, double p)
     return bucket_start(TRMI_WINDOW_BUCKETS);
 }
 
-void trmi_window_read(trmi_window *w, uint64_t now_us, trmi_recent *recent_out)
+void trmi_metrics_window_read(trmi_window *w, uint64_t now_us, trmi_recent *recent_out)
 {
     static const double shares[3] = {0.5, 0.9, 0.99};
     uint64_t first_us;

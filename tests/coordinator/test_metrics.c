@@ -75,7 +75,7 @@ START_TEST(percentiles_are_near)
 
     for (uint64_t v = spreads[_i].from; v <= spreads[_i].to; v += spreads[_i].step)
         trmi_window_observe(w, 1000, TRMI_LATENCY_TOTAL, v, 1);
-    trmi_window_read(w, 2000, &r);
+    trmi_metrics_window_read(w, 2000, &r);
     ck_assert_msg(r.ms[TRMI_LATENCY_TOTAL][0] >= spreads[_i].p50 * 0.87 &&
                       r.ms[TRMI_LATENCY_TOTAL][0] <= spreads[_i].p50 * 1.13 + 0.001,
                   "%s: p50 %f", spreads[_i].name, r.ms[TRMI_LATENCY_TOTAL][0]);
@@ -106,14 +106,14 @@ START_TEST(window_forgets)
         at_s[n++] = t;
         for (uint64_t k = 0; k < n; k++)
             want += at_s[k] + TRMI_WINDOW_SECONDS > t;
-        trmi_window_read(w, t * 1000000, &r);
+        trmi_metrics_window_read(w, t * 1000000, &r);
         ck_assert_uint_eq(r.sums[TRMI_RATE_REQUESTS], want);
         ck_assert_uint_eq(r.samples[TRMI_LATENCY_QUEUE], want);
     }
     trmi_window_count(w, 5, TRMI_RATE_REQUESTS, 1); /* a clock that goes back: now */
-    trmi_window_read(w, t * 1000000, &r);
+    trmi_metrics_window_read(w, t * 1000000, &r);
     ck_assert_uint_gt(r.sums[TRMI_RATE_REQUESTS], 1);
-    trmi_window_read(w, (t + 1000) * 1000000, &r);
+    trmi_metrics_window_read(w, (t + 1000) * 1000000, &r);
     ck_assert_uint_eq(r.sums[TRMI_RATE_REQUESTS], 0);
     ck_assert_uint_eq(r.samples[TRMI_LATENCY_QUEUE], 0);
     trm_free(w);
