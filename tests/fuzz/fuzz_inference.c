@@ -15,6 +15,7 @@ static const struct target {
     {"/v2/repository/models/m/load", NULL},
     {"/v2/models/lm/generate", NULL},
     {"/v2/models/lm/infer", NULL},
+    {"/v2/models/m/infer", "Content-Encoding: gzip"},
 };
 
 static trmi_routes routes_of(const char *path)
