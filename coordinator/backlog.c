@@ -151,12 +151,12 @@ static trm_status need_queue(trm_backlog *b, int queue)
     return TRM_OK;
 }
 
-trm_status trm_backlog_add(trm_backlog *b, trm_backlog_item *item, bool anyway)
+trm_status trm_backlog_add(trm_backlog *b, trm_backlog_item *item, int spare)
 {
     trm_backlog_item **bucket = &b->buckets[item->id % BUCKETS];
     trm_status st;
 
-    if (b->waiting >= b->waiting_max && !anyway)
+    if (b->waiting >= b->waiting_max && b->waiting - b->waiting_max >= spare)
         return trm_fail(TRM_ERR_TIMEOUT, "the queue is full: %d requests wait; come again later",
                         b->waiting);
     TRM_CHECK(need_queue(b, item->queue));

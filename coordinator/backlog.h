@@ -40,10 +40,10 @@ typedef struct trm_backlog trm_backlog;
 TRM_MUST_USE trm_status trm_backlog_create(int waiting_max, trm_backlog **backlog_out);
 void trm_backlog_destroy(trm_backlog *b); /* items are their owners'. Takes NULL */
 
-/* It waits, behind those of its queue with the same or a greater priority. `anyway`: also
- * where the queue is full (a replica has room, so it will not wait).
+/* It waits, behind those of its queue with the same or a greater priority. `spare`: so
+ * many more may wait, because replicas have room for them: they only wait to be given out.
  * TIMEOUT: the queue is full. */
-TRM_MUST_USE trm_status trm_backlog_add(trm_backlog *b, trm_backlog_item *item, bool anyway);
+TRM_MUST_USE trm_status trm_backlog_add(trm_backlog *b, trm_backlog_item *item, int spare);
 trm_backlog_item *trm_backlog_find(const trm_backlog *b, uint64_t id); /* NULL */
 trm_backlog_item *trm_backlog_head(const trm_backlog *b, int queue);   /* NULL: none waits */
 /* A replica gets it: a waiting one now runs. */

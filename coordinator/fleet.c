@@ -244,23 +244,22 @@ static void show(trm_fleet_model *m, const trm_fleet_copy *c, uint64_t now_s)
     m->loaded_at = now_s;
 }
 
-void trm_fleet_promote(trm_fleet *f, trm_fleet_copy *copy, uint64_t now_s)
+void trm_fleet_promote(trm_fleet_copy *copy, uint64_t now_s)
 {
     trm_fleet_model *m = copy->model;
 
     if (m->current != NULL)
-        trm_fleet_retire(f, m->current);
+        trm_fleet_retire(m->current);
     copy->role = TRM_FLEET_CURRENT;
     m->pending = NULL;
     m->current = copy;
     show(m, copy, now_s);
 }
 
-void trm_fleet_retire(trm_fleet *f, trm_fleet_copy *copy)
+void trm_fleet_retire(trm_fleet_copy *copy)
 {
     trm_fleet_model *m = copy->model;
 
-    (void)f;
     if (copy->role == TRM_FLEET_RETIRED)
         return;
     if (m->current == copy)
@@ -294,7 +293,7 @@ trm_fleet_place *trm_fleet_place_of(const trm_fleet_replica *r, const trm_fleet_
     return NULL;
 }
 
-trm_status trm_fleet_place(trm_fleet_replica *r, trm_fleet_copy *copy, int64_t now_us)
+trm_status trm_fleet_add_place(trm_fleet_replica *r, trm_fleet_copy *copy, int64_t now_us)
 {
     if (r->place_count == PLACES_MAX)
         return trm_fail(TRM_ERR_INVALID_ARG, "more than %d models on a replica", PLACES_MAX);

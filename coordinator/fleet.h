@@ -135,9 +135,8 @@ bool trm_fleet_hope(const trm_fleet *f, const trm_fleet_model *m);
 TRM_MUST_USE trm_status trm_fleet_add_copy(trm_fleet *f, trm_fleet_model *m, trm_fleet_role role,
                                            trm_fleet_copy **copy_out);
 trm_fleet_copy *trm_fleet_copy_of(const trm_fleet *f, uint32_t slot); /* NULL */
-void trm_fleet_promote(trm_fleet *f, trm_fleet_copy *copy,
-                       uint64_t now_s); /* pending: current now */
-void trm_fleet_retire(trm_fleet *f, trm_fleet_copy *copy);
+void trm_fleet_promote(trm_fleet_copy *copy, uint64_t now_s);         /* pending: current now */
+void trm_fleet_retire(trm_fleet_copy *copy);
 void trm_fleet_drop(trm_fleet *f, trm_fleet_copy *copy); /* retired, and in no place */
 
 /* ---- replicas ---- */
@@ -178,7 +177,8 @@ char *trm_fleet_replica_text(const trm_fleet_replica *r, char *buf, size_t bytes
 /* ---- places and picks ---- */
 trm_fleet_place *trm_fleet_place_of(const trm_fleet_replica *r, const trm_fleet_copy *copy);
 /* LOAD was sent. */
-TRM_MUST_USE trm_status trm_fleet_place(trm_fleet_replica *r, trm_fleet_copy *copy, int64_t now_us);
+TRM_MUST_USE trm_status trm_fleet_add_place(trm_fleet_replica *r, trm_fleet_copy *copy,
+                                            int64_t now_us);
 /* UNLOAD was sent; false: there is nothing to unload (it has failed there, or is not there). */
 bool trm_fleet_displace(trm_fleet_replica *r, trm_fleet_copy *copy, int64_t now_us);
 uint32_t trm_fleet_free_credit(const trm_fleet *f, const trm_fleet_copy *copy);

@@ -48,7 +48,7 @@ typedef struct trmi_hub_request {
     struct trmi_hub_request *cancelled_next;
     bool ended, delivered; /* by the hub: is, was answered from here, with: */
     trm_status end_status;
-    char end_message[256];
+    char end_message[TRMI_HUB_REASON_BYTES];
     struct trmi_hub_request *ended_next;
 } trmi_hub_request;
 

@@ -84,7 +84,7 @@ static bool send_load(trm_hub *h, trm_fleet_replica *r, trm_fleet_copy *c, int64
     trm_status st = trmi_hub_send(h, r->peer, &m);
 
     if (st == TRM_OK)
-        st = trm_fleet_place(r, c, now);
+        st = trm_fleet_add_place(r, c, now);
     else if (st == TRM_ERR_TIMEOUT)
         return false;
     if (st != TRM_OK)
@@ -146,18 +146,18 @@ static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
         snprintf(text, sizeof(text), "model '%s' version %" PRId64 ": %s", m->name, m->version,
                  m->reason);
         TRM_LOG(TRM_LOG_WARN, "hub", "%s", text);
-        trm_fleet_retire(&h->fleet, c);
+        trm_fleet_retire(c);
         finish_load(h, c, TRM_ERR_BAD_FILE, text);
         h->changed = true;
     } else if (joined > 0 && have == joined) {
         TRM_LOG(TRM_LOG_INFO, "hub", "model '%s' version %" PRId64 " is ready on %d replicas",
                 m->name, m->version, have);
-        trm_fleet_promote(&h->fleet, c, (uint64_t)time(NULL));
+        trm_fleet_promote(c, (uint64_t)time(NULL));
         finish_load(h, c, TRM_OK, "");
         h->changed = true;
     } else if (joined == 0 && h->alone_us != 0 &&
                (h->options.in_job || now - h->alone_us > h->join_us)) {
-        trm_fleet_retire(&h->fleet, c);
+        trm_fleet_retire(c);
         finish_load(h, c, TRM_ERR_COMM, "no replica is there to load the model");
         h->changed = true;
     }
@@ -212,7 +212,7 @@ void trmi_hub_check_hope(trm_hub *h, int64_t now_us)
     for (int i = 0; i < h->fleet.model_count; i++) {
         trm_fleet_model *m = h->fleet.models[i];
         bool hope = trm_fleet_hope(&h->fleet, m);
-        char text[256];
+        char text[TRMI_HUB_REASON_BYTES];
 
         for (int c = 0; c < h->fleet.copy_count && !hope && m->retired > 0; c++)
             hope = h->fleet.copies[c]->model == m && h->fleet.copies[c]->ready > 0;
@@ -304,10 +304,10 @@ static trm_status start_unload(trm_hub *h, const char *name, int64_t version, tr
         m->load = m->failed = false;
         if (m->pending != NULL) {
             finish_load(h, m->pending, TRM_ERR_CANCELLED, "the model was unloaded meanwhile");
-            trm_fleet_retire(&h->fleet, m->pending);
+            trm_fleet_retire(m->pending);
         }
         if (m->current != NULL)
-            trm_fleet_retire(&h->fleet, m->current);
+            trm_fleet_retire(m->current);
         snprintf(m->reason, sizeof(m->reason), "unloaded");
     }
     if (!known && version != 0)

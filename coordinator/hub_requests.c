@@ -177,12 +177,12 @@ static trm_status encode(trm_hub *h, trmi_hub_request *q, const trm_wire_request
 /* mu held. */
 static trm_status enqueue(trm_hub *h, trmi_hub_request *q, const trm_wire_request *w)
 {
-    bool room;
+    uint32_t spare;
 
     TRM_CHECK(route(h, w, &q->model)); /* again: things may have changed */
     q->item.queue = q->model->index;
-    room = trm_fleet_free_credit(&h->fleet, q->model->current) > q->model->waiting;
-    TRM_CHECK(trm_backlog_add(h->backlog, &q->item, room));
+    spare = trm_fleet_free_credit(&h->fleet, q->model->current);
+    TRM_CHECK(trm_backlog_add(h->backlog, &q->item, spare < INT32_MAX ? (int)spare : INT32_MAX));
     q->model->waiting++;
     if (q->client != NULL)
         trmi_hub_client_add(q->client, q);

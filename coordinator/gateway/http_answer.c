@@ -289,8 +289,11 @@ static ssize_t read_stream(void *ctx, uint64_t position, char *to, size_t most)
 
 void trm_http_stream_begin(trm_http_exchange *x, int status, const char *content_type)
 {
+    /* to HEAD libmicrohttpd would send a chunked body's end */
     struct MHD_Response *r =
-        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x, NULL);
+        x->head ? MHD_create_response_from_buffer(0, x->block, MHD_RESPMEM_PERSISTENT)
+                : MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x,
+                                                    NULL);
     struct MHD_Connection *resume = NULL;
 
     r = dress(x, r, content_type);
@@ -340,7 +343,7 @@ bool trm_http_stream_write(trm_http_exchange *x, const void *data, size_t bytes)
     bool ok, lost = false;
 
     pthread_mutex_lock(&x->mu);
-    ok = x->streaming && !x->gone && x->mhd != NULL;
+    ok = x->streaming && !x->gone && !x->head && x->mhd != NULL;
     if (ok && bytes > 0) {
         size_t waiting = x->out_to - x->out_from;
 

@@ -519,6 +519,7 @@ trm_status trm_lm_request_start(const trm_lm_request *r, int i, trm_generator *g
                                 .types = p->types,
                                 .sampling = &r->sampling,
                                 .choices = r->choices,
+                                .priority = r->priority,
                                 .prompt_logprobs = r->prompt_logprobs,
                                 .keep_special = r->keep_special,
                                 .include_stop = r->include_stop,
