@@ -121,7 +121,7 @@ static trm_status keep_form(trmi_call *c, const trmi_v2_request *r)
         outputs = trm_arena_alloc(c->arena, (size_t)r->output_count, sizeof(*outputs));
     if ((r->id != NULL && form->id == NULL) || (r->outputs != NULL && outputs == NULL))
         return trm_fail(TRM_ERR_NO_MEMORY, "no memory for a request");
-    for (int i = 0; i < r->output_count; i++) {
+    for (int i = 0; outputs != NULL && i < r->output_count; i++) {
         outputs[i] = r->outputs[i];
         outputs[i].name = trm_arena_strdup(c->arena, r->outputs[i].name);
         if (outputs[i].name == NULL)

@@ -4,6 +4,7 @@
 #include "coordinator/gateway/v2_impl.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 struct trmi_work {
@@ -42,13 +43,17 @@ static void *thread_main(void *ctx)
 trm_status trmi_work_start(struct trmi_work **work_out)
 {
     struct trmi_work *w = trm_calloc(1, sizeof(*w));
+    sigset_t all, before;
     int rc;
 
     if (w == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "the gateway's worker");
+    sigfillset(&all); /* signals are for the program's own threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_mutex_init(&w->mu, NULL);
     pthread_cond_init(&w->more, NULL);
     rc = pthread_create(&w->thread, NULL, thread_main, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0) {
         pthread_cond_destroy(&w->more);
         pthread_mutex_destroy(&w->mu);

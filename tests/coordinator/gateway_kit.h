@@ -1,6 +1,9 @@
 /* What tests of the gateway's endpoints share: an HTTP server that only records, and a hub that
  * answers when it is told to. Both define the functions of http.h and hub.h, so that the linker
  * takes these. One file of a test includes it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memmem */
+#endif
 #ifndef TRM_TESTS_COORDINATOR_GATEWAY_KIT_H
 #define TRM_TESTS_COORDINATOR_GATEWAY_KIT_H
 
@@ -9,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define KIT_UNUSED __attribute__((unused)) /* not every test needs all */
 #define KIT_PAIRS 8
