@@ -98,11 +98,12 @@ static void loop_text(const trmi_url_options *o, char *text, size_t bytes)
 
 static void print_table(const trmi_url_options *o, const trmi_url_target *t, trmi_url_result *r)
 {
-    char loop[80];
+    char loop[80], model[200];
 
     loop_text(o, loop, sizeof(loop));
+    trmi_url_one_line(t->model, model, sizeof(model));
     printf("server    %s (%s%s, model %s)\n", t->base, trmi_url_kind_name(t->kind),
-           t->stream ? ", streamed" : "", t->model);
+           t->stream ? ", streamed" : "", model);
     printf("load      %s, at most %" PRId64 " under way\n", loop, r->most_at_once);
     printf("requests  %" PRId64 " answered in %.3f s, %" PRId64 " failed", r->good, r->seconds,
            r->failed);
