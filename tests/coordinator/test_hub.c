@@ -813,8 +813,12 @@ START_TEST(failed_load)
 
     rig_init(&g, 2);
     rig_start(&g);
+    atomic_store(&g.r[0]->hold_loads, true);
+    atomic_store(&g.r[1]->hold_loads, true);
     ck_assert_int_eq(trm_hub_load(g.hub, &bad, &e[0], on_done), TRM_OK);
     ck_assert_int_eq(trm_hub_load(g.hub, &bad, &e[0], on_done), TRM_ERR_INVALID_ARG);
+    atomic_store(&g.r[0]->hold_loads, false);
+    atomic_store(&g.r[1]->hold_loads, false);
     wait_end(&e[0], TRM_ERR_BAD_FILE);
     ck_assert_ptr_nonnull(strstr(e[0].message, "the fake will not"));
     ck_assert_int_eq(state_of(&g, 0), TRM_MODEL_READY); /* the old one stays */
