@@ -16,7 +16,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define TOKEN_ROOM TRM_ALIGN            /* before the first piece */
+#define TOKEN_ROOM TRM_ALIGN /* before the first piece */
+#define TOKEN_DIGITS 16
 #define GIVE_BACK_MIN ((size_t)1 << 20) /* larger pieces return their pages */
 #define PIECES_MAX 65536
 
@@ -198,17 +199,18 @@ trm_status trm_exchange_release(trm_exchange *x, uint64_t offset, uint64_t bytes
 trm_status trm_exchange_attach(const char *name, size_t bytes, trm_exchange_view **view_out)
 {
     trm_exchange_view *v = NULL;
-    char path[TRM_SEGMENT_NAME_BYTES], *end = NULL;
+    char path[TRM_SEGMENT_NAME_BYTES];
     uint64_t token, found;
     size_t n = strspn(name, "/procfd0123456789"), whole;
     trm_status st = TRM_OK;
 
     /* only what create makes: a peer must not have us open files */
-    token = name[n] == ':' ? strtoull(name + n + 1, &end, 16) : 0;
     if (strncmp(name, "/proc/", 6) != 0 || n >= sizeof(path) || name[n] != ':' ||
-        strspn(name + n + 1, "0123456789abcdef") != 16 || *end != '\0' || bytes == 0 ||
+        strspn(name + n + 1, "0123456789abcdef") != TOKEN_DIGITS ||
+        name[n + 1 + TOKEN_DIGITS] != '\0' || bytes == 0 ||
         !trm_add_ok(bytes, (size_t)TOKEN_ROOM, &whole))
         return trm_fail(TRM_ERR_INVALID_ARG, "exchange: no name of a segment of %zu bytes", bytes);
+    token = strtoull(name + n + 1, NULL, 16);
     memcpy(path, name, n);
     path[n] = '\0';
     v = trm_calloc(1, sizeof(*v));
