@@ -35,6 +35,7 @@ typedef struct trmi_hub_request {
     bool stream;
     trm_wire_buffer frame; /* the REQUEST, for `frame_slot`, with pieces */
     uint32_t frame_slot;
+    size_t held; /* bytes of the frame that are counted in the hub's */
     trmi_hub_piece *pieces;
     int piece_count;
     void *ctx;
@@ -85,6 +86,7 @@ struct trm_hub {
     int64_t next_beat_us, gauges_us;
     bool hidden;
 
+    size_t held; /* bytes of requests; atomic, relaxed: a bound, nothing is ordered by it */
     pthread_mutex_t exchange_mu;
     trm_exchange *exchange; /* guarded by exchange_mu; NULL: this system has no shared memory */
 

@@ -9,7 +9,8 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define TAG_BYTES 12 /* twice as many hexadecimal digits */
+#define HELD_MAX ((size_t)4 << 30) /* bytes of requests outside of shared memory */
+#define TAG_BYTES 12               /* twice as many hexadecimal digits */
 
 static trmi_hub_request *request_of(trm_backlog_item *item)
 {
@@ -36,6 +37,7 @@ static void free_request(trm_hub *h, trmi_hub_request *q)
     if (q == NULL)
         return;
     give_pieces_back(h, q);
+    __atomic_sub_fetch(&h->held, q->held, __ATOMIC_RELAXED);
     trm_free(q->pieces);
     trm_wire_buffer_fini(&q->frame);
     trm_free(q);
@@ -174,6 +176,18 @@ static trm_status encode(trm_hub *h, trmi_hub_request *q, const trm_wire_request
     return st;
 }
 
+/* Requests are bounded by their number, and large ones by their bytes. */
+static trm_status hold(trm_hub *h, trmi_hub_request *q)
+{
+    q->held = q->frame.bytes;
+    if (__atomic_add_fetch(&h->held, q->held, __ATOMIC_RELAXED) > HELD_MAX)
+        return trm_fail(TRM_ERR_TIMEOUT,
+                        "the queue is full: the requests that are under way have "
+                        "over %zu bytes; come again later",
+                        HELD_MAX);
+    return TRM_OK;
+}
+
 /* mu held. */
 static trm_status enqueue(trm_hub *h, trmi_hub_request *q, const trm_wire_request *w)
 {
@@ -228,6 +242,7 @@ trm_status trmi_hub_submit(trm_hub *h, const trm_hub_request *request,
     if (has_prefix(w->kind))
         q->prefix = trm_fleet_prefix(q->model, w->body, w->body_bytes);
     TRM_TRY(st, encode(h, q, w), fail);
+    TRM_TRY(st, hold(h, q), fail);
     *id_out = q->item.id; /* before it can be answered */
     pthread_mutex_lock(&h->mu);
     st = enqueue(h, q, w);
