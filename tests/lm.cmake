@@ -12,3 +12,8 @@ set_property(TEST kernels/test_lm_linear kernels/test_lm_experts APPEND PROPERTY
 # How fast the products run here: build/<preset>/tests/bench_lm_linear -n N -k K -m M -t threads
 add_executable(bench_lm_linear EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_linear.c)
 target_link_libraries(bench_lm_linear PRIVATE trm_warnings trm_kernels)
+
+# What a streamed token costs: build/<preset>/tests/bench_lm_stream
+add_executable(bench_lm_stream EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_stream.c)
+target_link_libraries(bench_lm_stream PRIVATE trm_warnings trm_worker)
+target_compile_definitions(bench_lm_stream PRIVATE TRM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

@@ -69,7 +69,8 @@ const char *trm_http_url(const trm_http *h); /* "http://127.0.0.1:8080" */
 TRM_MUST_USE trm_status trm_http_reload(trm_http *h);
 /* No new connections, and every answer closes its connection (draining). */
 void trm_http_quiesce(trm_http *h);
-/* Ends: connections that are still open are cut, `gone` is called for exchanges under way. Waits
+/* Ends: answers that were given may leave for 5 s (scaled), then connections that are still open
+ * are cut, `gone` is called for exchanges under way. Waits
  * until every exchange has been answered by its handler; the others' threads must still run. Takes
  * NULL. */
 void trm_http_stop(trm_http *h);

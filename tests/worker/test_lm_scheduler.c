@@ -278,6 +278,103 @@ START_TEST(siblings_go_before_those_that_run)
 }
 END_TEST
 
+/* One runs at a time: in the order of their priorities, and of their coming where these are equal.
+ */
+START_TEST(greater_priorities_start_first)
+{
+    static const int32_t priorities[] = {0, 0, 5, -3, 5, 1}, want[] = {2, 4, 5, 0, 1, 3};
+    const trm_scheduler_limits limits = {.batch = 1,
+                                         .step_tokens = 64,
+                                         .context = 100,
+                                         .pages = 50,
+                                         .flights = 1,
+                                         .vocabulary = VOCABULARY};
+    static const int32_t prompt[] = {1, 2, 3};
+    static struct run r;
+    struct model m = {.page_count = limits.pages, .flights = 1};
+    static trm_sampled results[128];
+    trm_sampling sampling;
+    trm_lm_step step;
+    int flight, order[6];
+
+    memset(&r, 0, sizeof(r));
+    m.pages = calloc((size_t)limits.pages, sizeof(*m.pages));
+    trm_sampling_init(&sampling);
+    sampling.max_tokens = 2;
+    ck_assert_int_eq(trm_scheduler_create(&limits, &r.s), TRM_OK);
+    ck_assert_int_eq(trm_lm_step_init(&step, 64, 1, 66, 60, 2, false), TRM_OK);
+    for (int i = 0; i < 6; i++) {
+        ck_assert_int_eq(trm_sequence_create(r.s, prompt, 3, NULL, &sampling, &r.all[i]), TRM_OK);
+        r.all[i]->owner = (void *)(intptr_t)i;
+        r.all[i]->priority = priorities[i];
+        trm_scheduler_add(r.s, r.all[i]);
+    }
+    while (r.over < 6) {
+        int before = r.over;
+        trm_sequence *all[6];
+
+        memcpy(all, r.all, sizeof(all));
+        ck_assert(trm_scheduler_next(r.s, &step, &flight));
+        run_step(&m, &step, results);
+        trm_scheduler_done(r.s, flight, results, 100, took, &r);
+        for (int i = 0; r.over > before && i < 6; i++)
+            if (all[i] != NULL && r.all[i] == NULL)
+                order[before] = i;
+    }
+    for (int i = 0; i < 6; i++)
+        ck_assert_int_eq(order[i], want[i]);
+    trm_lm_step_fini(&step);
+    trm_scheduler_destroy(r.s);
+    free(m.pages);
+}
+END_TEST
+
+/* Pages for two of three: the least gives way, although it came first. */
+START_TEST(the_least_gives_way)
+{
+    static const int32_t priorities[] = {0, 1, 1};
+    const trm_scheduler_limits limits = {.batch = 3,
+                                         .step_tokens = 64,
+                                         .context = 48,
+                                         .pages = 6,
+                                         .flights = 1,
+                                         .vocabulary = VOCABULARY};
+    static const int32_t prompt[] = {1, 2, 3};
+    static struct run r;
+    struct model m = {.page_count = limits.pages, .flights = 1};
+    static trm_sampled results[128];
+    trm_sampling sampling;
+    trm_lm_step step;
+    int flight, preempted = 0;
+
+    memset(&r, 0, sizeof(r));
+    m.pages = calloc((size_t)limits.pages, sizeof(*m.pages));
+    trm_sampling_init(&sampling);
+    sampling.max_tokens = 40;
+    ck_assert_int_eq(trm_scheduler_create(&limits, &r.s), TRM_OK);
+    ck_assert_int_eq(trm_lm_step_init(&step, 64, 3, 67, 60, 3, false), TRM_OK);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(trm_sequence_create(r.s, prompt, 3, NULL, &sampling, &r.all[i]), TRM_OK);
+        r.all[i]->owner = (void *)(intptr_t)i;
+        r.all[i]->priority = priorities[i];
+        trm_scheduler_add(r.s, r.all[i]);
+    }
+    while (r.over < 3) {
+        ck_assert(trm_scheduler_next(r.s, &step, &flight));
+        for (int i = 1; i < 3; i++)
+            ck_assert(r.all[i] == NULL || r.all[i]->preemptions == 0);
+        preempted = r.all[0] != NULL ? r.all[0]->preemptions : preempted;
+        run_step(&m, &step, results);
+        trm_scheduler_done(r.s, flight, results, 100, took, &r);
+    }
+    ck_assert_int_gt(preempted, 0);
+    ck_assert_int_eq(r.counts[0], 43);
+    trm_lm_step_fini(&step);
+    trm_scheduler_destroy(r.s);
+    free(m.pages);
+}
+END_TEST
+
 START_TEST(bad_prompts_are_refused)
 {
     static const int32_t good[4] = {1, 2, 3, 4}, high[2] = {1, VOCABULARY}, low[1] = {-1};
@@ -420,6 +517,8 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, same_tokens_however_scheduled, 0, sizeof(rows) / sizeof(rows[0]));
     tcase_add_test(t, siblings_go_before_those_that_run);
+    tcase_add_test(t, greater_priorities_start_first);
+    tcase_add_test(t, the_least_gives_way);
     tcase_add_test(t, bad_prompts_are_refused);
     tcase_add_test(t, prefixes_are_found_and_forgotten);
     tcase_add_test(t, steps_travel);

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/wait.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 struct choice {
     trm_generation *request;
     int number;
+    int64_t begun_us;
     trm_sampling sampling;
     trm_sequence *sequence; /* NULL: ended */
     trm_detokenizer *text;
@@ -148,6 +150,7 @@ static trm_status make_choice(trm_generator *g, trm_generation *r, int number)
     TRM_CHECK(trm_sequence_create(g->scheduler, o->prompt, (int)o->prompt_count, o->types,
                                   &c->sampling, &c->sequence));
     c->sequence->owner = c;
+    c->sequence->priority = o->priority;
     c->sequence->prompt_logprobs = o->prompt_logprobs && number == 0;
     c->sequence->sibling = number > 0 ? r->choices[0].sequence : NULL;
     if (g->options.limits.encoder || g->options.language->tokenizer == NULL)
@@ -230,6 +233,8 @@ static void end_choice(trm_generator *g, struct choice *c, trm_generation_end *e
     e->choice = c->number;
     e->prompt_tokens = q->prompt_count;
     e->new_tokens = q->count - q->prompt_count;
+    e->cached_tokens = q->cached;
+    e->begun_us = c->begun_us;
     e->ids = q->tokens + q->prompt_count;
     r->options.end(r->options.ctx, e);
     free_choice(g, c);
@@ -391,13 +396,28 @@ static void fail_flight(trm_generator *g, int flight, trm_status st)
     (void)trm_fail(st, "%s", l.message);
 }
 
+/* Those whose first step this is. */
+static void note_begins(trm_generator *g, int flight)
+{
+    int64_t now = trm_now_us();
+
+    for (int i = 0; i < g->step.part_count; i++) {
+        struct choice *c = trm_scheduler_part(g->scheduler, flight, i)->owner;
+
+        if (c->begun_us == 0)
+            c->begun_us = now;
+    }
+}
+
 static trm_status submit_all(trm_generator *g)
 {
     int flights = g->options.limits.flights, flight;
 
     while (g->steps_under_way < flights && trm_scheduler_next(g->scheduler, &g->step, &flight)) {
-        trm_status st = trm_lm_replica_submit(g->options.replica, &g->step);
+        trm_status st;
 
+        note_begins(g, flight);
+        st = trm_lm_replica_submit(g->options.replica, &g->step);
         g->stats.rows_used += g->step.token_count;
         g->stats.rows_run += g->step.token_rows;
         if (st != TRM_OK) {

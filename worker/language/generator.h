@@ -42,6 +42,8 @@ typedef struct trm_generation_end {
     trm_status status; /* FAILED: why; else OK */
     const char *message;
     int prompt_tokens, new_tokens;
+    int cached_tokens;   /* of the prompt, that were found in the cache */
+    int64_t begun_us;    /* trm_now_us of the first step it was in; 0: none */
     const int32_t *ids;  /* the new tokens */
     const char *stopped; /* the stop string that was met, or NULL */
     /* encoders */
@@ -56,6 +58,7 @@ typedef struct trm_generation_options {
     const trm_sampling *
         sampling; /* copied; seed and end tokens as they are to be; stream is the choice's number */
     int choices;  /* n */
+    int32_t priority;
     bool prompt_logprobs;
     bool keep_special; /* special tokens are text, too */
     bool include_stop; /* the stop string stays in the text */

@@ -372,6 +372,13 @@ trm_status trm_lm_replica_stop(trm_lm_replica *r)
     return TRM_OK;
 }
 
+trm_status trm_lm_replica_pause(trm_lm_replica *r)
+{
+    TRM_CHECK(trm_lm_replica_stop(r));
+    r->stopped = false;
+    return TRM_OK;
+}
+
 /* ---- everybody else ---- */
 
 static trm_status follow_step(trm_lm_replica *r)

@@ -24,6 +24,11 @@ trm_lm_endpoint trm_lm_endpoint_of(const char *url)
 
 typedef trm_status (*field_fn)(struct trmi_lm_reading *g, const char *name, const json_t *v);
 
+const char *trmi_lm_model_name(const struct trmi_lm_reading *g)
+{
+    return g->defaults->name != NULL ? g->defaults->name : g->l->path;
+}
+
 trm_status trmi_lm_wrong(const char *name, const char *want)
 {
     return trm_fail(TRM_ERR_INVALID_ARG, "'%s': want %s", name, want);
@@ -458,7 +463,7 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
     if (!json_is_object(body))
         return trm_fail(TRM_ERR_INVALID_ARG, "the request is no JSON object");
     if (l->encoder != (endpoint == TRM_LM_EMBEDDINGS))
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s %s: %s is for %s", l->path,
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s %s: %s is for %s", trmi_lm_model_name(&g),
                         l->encoder ? "is an encoder" : "generates text", urls[endpoint],
                         l->encoder ? "models that generate" : "encoders");
     r = trm_calloc(1, sizeof(*r));
@@ -514,6 +519,7 @@ trm_status trm_lm_request_start(const trm_lm_request *r, int i, trm_generator *g
                                 .types = p->types,
                                 .sampling = &r->sampling,
                                 .choices = r->choices,
+                                .priority = r->priority,
                                 .prompt_logprobs = r->prompt_logprobs,
                                 .keep_special = r->keep_special,
                                 .include_stop = r->include_stop,

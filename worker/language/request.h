@@ -30,6 +30,8 @@ typedef struct trm_lm_request_defaults {
     bool max_tokens_given;    /* sampling.max_tokens holds for requests that say nothing; else:
                                  completions 16, chat the context */
     bool add_special;         /* BOS and such around prompts (true) */
+    const char *name;         /* what messages call the model; NULL: its path */
+    int64_t now;              /* what chat templates take for the time (Unix, s); 0: the clock */
     const char *const *stops; /* borrowed; for requests that name none */
     size_t stop_count;
 } trm_lm_request_defaults;
@@ -49,6 +51,7 @@ typedef struct trm_lm_request {
     trm_sampling sampling;
     char **stops;
     size_t stop_count;
+    int32_t priority; /* of its sequences; not read from the body */
     bool only_prompt; /* max_tokens was 0: the one token that is drawn is thrown away */
     bool echo, prompt_logprobs, token_ids, include_stop, keep_special, base64, stream, stream_usage;
 } trm_lm_request;
@@ -78,7 +81,8 @@ typedef struct trm_lm_answer {
     trm_finish finish;
     trm_status status;
     char *message; /* of a failure */
-    int prompt_tokens, new_tokens;
+    int prompt_tokens, new_tokens, cached_tokens;
+    int64_t begun_us;
     int32_t *ids;
     char *stopped;
     float *row; /* encoders */
@@ -91,9 +95,10 @@ void trm_lm_answer_token(trm_lm_answer *a, const trm_lm_request *r, const trm_la
                          const trm_generated *t);
 void trm_lm_answer_end(trm_lm_answer *a, const trm_generation_end *e);
 /* The response body, as the endpoint gives it; answers: [prompt_count * choices]. `id`: without the
- * prefix. NULL: no memory. */
+ * prefix. `cached`: usage says how much of the prompts was found in the cache, which depends on
+ * what ran before. NULL: no memory. */
 json_t *trm_lm_response(const trm_lm_request *r, const trm_language *l,
-                        const trm_lm_answer *answers, const char *id, int64_t created);
+                        const trm_lm_answer *answers, const char *id, int64_t created, bool cached);
 /* OpenAI's error object for a status: {"error": {"message", "type", "code"}}. */
 json_t *trm_lm_error(trm_status st, const char *message);
 

@@ -12,6 +12,8 @@ struct trmi_lm_reading {
     bool max_tokens, chat_logprobs;
 };
 
+/* What messages call the model. */
+const char *trmi_lm_model_name(const struct trmi_lm_reading *g);
 /* INVALID_ARG: "'name': want ..." */
 trm_status trmi_lm_wrong(const char *name, const char *want);
 trm_status trmi_lm_get_int(const char *name, const json_t *v, int64_t lo, int64_t hi, int64_t *out);

@@ -13,7 +13,7 @@ static trm_status add_text(struct trmi_lm_reading *g, trm_lm_prompt *p, const ch
 {
     if (g->l->tokenizer == NULL)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s has no tokenizer: prompts are token ids",
-                        g->l->path);
+                        trmi_lm_model_name(g));
     p->text = trm_malloc(bytes + 1, 1);
     if (p->text == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "a prompt of %zu bytes", bytes);
@@ -161,7 +161,9 @@ static trm_status add_chat(struct trmi_lm_reading *g)
         json_object_set(variables, "documents", (json_t *)(uintptr_t)v);
     if (json_is_object(kwargs))
         json_object_update(variables, kwargs);
-    st = trm_template_render(g->l->chat, variables, (int64_t)time(NULL), &text, &bytes);
+    st = trm_template_render(g->l->chat, variables,
+                             g->defaults->now != 0 ? g->defaults->now : (int64_t)time(NULL), &text,
+                             &bytes);
     json_decref(variables);
     /* the template has put the special tokens in */
     if (st == TRM_OK)
@@ -177,7 +179,7 @@ trm_status trmi_lm_read_chat(struct trmi_lm_reading *g)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "%s has no chat template: give one with --chat-template, or use "
                         "/v1/completions",
-                        g->l->path);
+                        trmi_lm_model_name(g));
     TRM_CHECK(make_prompts(g->r, 1));
     return add_chat(g);
 }

@@ -1,5 +1,5 @@
-/* See scheduler.h. Two lists: those that run, in the order in which they were let in, and those
- * that wait, preempted ones at the front. */
+/* See scheduler.h. Two lists, each by priority: those that run, in the order in which they were let
+ * in, and those that wait, preempted ones before their equals. */
 #include "worker/language/scheduler.h"
 
 #include "base/memory.h"
@@ -39,28 +39,42 @@ struct trm_scheduler {
 
 /* ---- lists ---- */
 
-static void append(struct list *l, trm_sequence *q)
+/* Behind `before`; NULL: at the front. */
+static void insert(struct list *l, trm_sequence *before, trm_sequence *q)
 {
-    q->prev = l->last;
-    q->next = NULL;
-    if (l->last != NULL)
-        l->last->next = q;
+    q->prev = before;
+    q->next = before != NULL ? before->next : l->first;
+    if (q->next != NULL)
+        q->next->prev = q;
+    else
+        l->last = q;
+    if (before != NULL)
+        before->next = q;
     else
         l->first = q;
-    l->last = q;
     l->count++;
 }
 
+/* Behind its equals. */
+static void append(struct list *l, trm_sequence *q)
+{
+    trm_sequence *before = l->last;
+
+    while (before != NULL && before->priority < q->priority)
+        before = before->prev;
+    insert(l, before, q);
+}
+
+/* Before its equals. */
 static void prepend(struct list *l, trm_sequence *q)
 {
-    q->next = l->first;
-    q->prev = NULL;
-    if (l->first != NULL)
-        l->first->prev = q;
-    else
-        l->last = q;
-    l->first = q;
-    l->count++;
+    trm_sequence *before = NULL, *next = l->first;
+
+    while (next != NULL && next->priority > q->priority) {
+        before = next;
+        next = next->next;
+    }
+    insert(l, before, q);
 }
 
 static void unlink_from(struct list *l, trm_sequence *q)
@@ -282,7 +296,7 @@ static bool is_in(const struct filling *w, const trm_sequence *q)
     return false;
 }
 
-/* Pages for the sequence, from those that came last if need be. false: it cannot run now. */
+/* Pages for the sequence, from the least and latest if need be. false: it cannot run now. */
 static bool pages_for(struct filling *w, trm_sequence *q, int positions)
 {
     trm_scheduler *s = w->s;
@@ -452,10 +466,11 @@ static bool waits_for_sibling(const trm_scheduler *s, const trm_sequence *q)
 static bool let_in(struct filling *w, trm_sequence *q, int prefill)
 {
     trm_scheduler *s = w->s;
-    int n;
+    int n, found;
 
     if (s->cache != NULL && !q->prompt_logprobs)
         q->computed = trm_kv_match(s->cache, q->tokens, q->count, &q->table);
+    found = q->computed;
     n = piece_of(w, q, prefill);
     if (n < 1 || (s->limits.encoder && n < q->count) ||
         (s->cache != NULL && !trm_kv_grow(s->cache, q->computed + n, &q->table))) {
@@ -469,6 +484,8 @@ static bool let_in(struct filling *w, trm_sequence *q, int prefill)
     unlink_from(&s->waiting, q);
     append(&s->running, q);
     q->running = true;
+    if (q->preemptions == 0)
+        q->cached = found;
     add_part(w, q, n);
     return true;
 }

@@ -3,10 +3,10 @@
  *
  * Every step takes one token of each sequence that decodes, and with what is left of the budget
  * pieces of prompts (chunked prefill; Sarathi, Agrawal et al. 2023). Sequences start in the order
- * in which they came. Where pages run out the sequence that came last gives up its own and is
- * computed anew later (preemption by recompute; vLLM, Kwon et al. 2023): its tokens stay, so its
- * text goes on where it was. Where several steps may be under way (pipeline stages) sequences are
- * dealt out among them.
+ * of their priority, those of one priority in the order in which they came. Where pages run out the
+ * least and latest of those that run gives up its own and is computed anew later (preemption by
+ * recompute; vLLM, Kwon et al. 2023): its tokens stay, so its text goes on where it was. Where
+ * several steps may be under way (pipeline stages) sequences are dealt out among them.
  *
  * What a sequence's tokens are does not depend on any of this: kernels are layout-invariant and
  * random numbers are keyed by position. One owner. */
@@ -54,11 +54,13 @@ struct trm_sequence {
     const trm_sampling *sampling; /* stays until the sequence is removed */
     void *owner;
     bool prompt_logprobs;
+    int32_t priority;      /* greater: sooner */
     trm_sequence *sibling; /* the same prompt: waits until this one's is computed; NULL */
     /* the scheduler's; to be read */
     int32_t *tokens; /* prompt, then output */
     int32_t *types;  /* encoders with token types; else NULL */
     int prompt_count, count, max;
+    int cached; /* tokens of the prompt that were found when it first ran */
     trm_finish finish;
     /* the scheduler's */
     trm_kv_table table;

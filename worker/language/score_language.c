@@ -2,6 +2,8 @@
  * generator mixes requests of all of them. */
 #include "worker/language/score_language.h"
 
+#include "worker/language/run.h"
+
 #include "base/hash.h"
 #include "base/memory.h"
 
@@ -15,21 +17,13 @@ struct call;
 
 /* One record. */
 struct item {
+    trmi_lm_run run; /* first: callbacks get it */
     struct call *call;
     trm_wire_result *result;
-    trm_lm_request *request;
     json_t *line;
     bool batch_form;
     uint64_t index;
-    int left;  /* answers */
-    bool over; /* all are there */
-    trm_lm_answer *answers;
-    struct answer_of *links;      /* [answers] what callbacks get */
-    trm_generation **generations; /* [prompts] NULL: over */
-};
-struct answer_of {
-    struct item *item;
-    int prompt;
+    bool over; /* all answers are there */
 };
 
 struct call {
@@ -68,23 +62,9 @@ trm_status trm_lm_score_create(trm_lm_model *model, const char *name,
 
 static void free_item(struct item *it)
 {
-    for (int i = 0; it->answers != NULL && it->request != NULL &&
-                    i < it->request->prompt_count * it->request->choices;
-         i++)
-        trm_lm_answer_fini(&it->answers[i]);
-    trm_free(it->answers);
-    trm_free(it->links);
-    trm_free(it->generations);
-    trm_lm_request_destroy(it->request);
+    trmi_lm_run_fini(&it->run);
     json_decref(it->line);
     memset(it, 0, sizeof(*it));
-}
-
-static void cancel_item(trm_lm_score *s, struct item *it)
-{
-    for (int p = 0; it->generations != NULL && p < it->request->prompt_count; p++)
-        if (it->generations[p] != NULL)
-            trm_generator_cancel(s->model->generator, it->generations[p]);
 }
 
 /* Ends what is under way: nobody waits for it any more. */
@@ -94,7 +74,7 @@ static void drop(void *ctx)
 
     for (struct call *c = s->first; c != NULL; c = c->next)
         for (int i = 0; i < c->count; i++) {
-            cancel_item(s, &c->items[i]);
+            trmi_lm_run_cancel(&c->items[i].run);
             free_item(&c->items[i]);
         }
     s->first = s->last = NULL;
@@ -219,7 +199,7 @@ static void fail_item(struct item *it, trm_status st, const char *message)
 /* The short form of our own. */
 static json_t *plain_line(const struct item *it, json_t *body)
 {
-    const trm_lm_request *r = it->request;
+    const trm_lm_request *r = it->run.request;
     const char *what = r->endpoint == TRM_LM_EMBEDDINGS ? "data" : "choices";
     json_t *o = json_object(), *list = json_object_get(body, what), *one;
     size_t count = json_array_size(list);
@@ -258,58 +238,31 @@ static json_t *batch_line(const struct item *it, json_t *body)
 
 static void complete_item(struct item *it, const trm_language *l)
 {
-    const trm_lm_answer *bad = NULL;
-    int count = it->request->prompt_count * it->request->choices;
+    const trm_lm_answer *bad = trmi_lm_run_failure(&it->run);
+    int count = it->run.request->prompt_count * it->run.request->choices;
     json_t *body, *o;
-    char id[32];
+    char id[32], text[512];
 
-    for (int i = count - 1; i >= 0; i--)
-        if (it->answers[i].status != TRM_OK || it->answers[i].no_memory)
-            bad = &it->answers[i];
     if (bad != NULL) {
-        char text[512];
+        trm_status st = trmi_lm_failure_text(bad, text, sizeof(text));
 
-        snprintf(text, sizeof(text), "%s",
-                 bad->no_memory || bad->message == NULL ? "no memory" : bad->message);
-        fail_item(it, bad->no_memory ? TRM_ERR_NO_MEMORY : bad->status, text);
+        fail_item(it, st, text);
         return;
     }
     snprintf(id, sizeof(id), "%" PRIu64, it->index);
-    body = trm_lm_response(it->request, l, it->answers, id, (int64_t)time(NULL));
+    body = trm_lm_response(it->run.request, l, it->run.answers, id, (int64_t)time(NULL), false);
     o = it->batch_form ? batch_line(it, body) : plain_line(it, body);
     json_decref(body);
-    finish_item(it, o, count == 1 ? &it->answers[0] : NULL);
+    finish_item(it, o, count == 1 ? &it->run.answers[0] : NULL);
 }
 
-/* ---- callbacks ---- */
-
-static struct trm_lm_answer *answer_of(const struct answer_of *of, int choice)
+/* Finished outside: what the generator still holds is not freed under it. */
+static void on_end(trmi_lm_run *run, int answer, const trm_generation_end *e)
 {
-    return &of->item->answers[of->prompt * of->item->request->choices + choice];
-}
-
-static void on_token(void *ctx, const trm_generated *t)
-{
-    struct answer_of *of = ctx;
-
-    trm_lm_answer_token(answer_of(of, t->choice), of->item->request,
-                        of->item->call->s->model->language, t);
-}
-
-static void on_end(void *ctx, const trm_generation_end *e)
-{
-    struct answer_of *of = ctx;
-    struct item *it = of->item;
-    bool all = true;
-
-    trm_lm_answer_end(answer_of(of, e->choice), e);
-    for (int i = 0; i < it->request->choices; i++)
-        all = all && answer_of(of, i)->over;
-    if (all)
-        it->generations[of->prompt] = NULL;
-    if (--it->left == 0)
-        it->over =
-            true; /* finished outside: what the generator still holds is not freed under it */
+    (void)answer;
+    (void)e;
+    if (run->left == 0)
+        ((struct item *)run)->over = true;
 }
 
 /* ---- calls ---- */
@@ -369,36 +322,17 @@ static trm_status read_item(trm_lm_score *s, struct item *it, const trm_wire_rec
     TRM_CHECK(sort_out(it, s->model->language, &endpoint, &body));
     if (!d.seed_given)
         d.seed = hash_of(it, r);
-    st = trm_lm_request_read(s->model->language, endpoint, body, &d, &it->request);
+    st = trm_lm_request_read(s->model->language, endpoint, body, &d, &it->run.request);
     json_decref(body);
-    if (st == TRM_OK && s->rows && it->request->prompt_count > 1)
+    if (st == TRM_OK && s->rows && it->run.request->prompt_count > 1)
         st = trm_fail(TRM_ERR_INVALID_ARG, "%d inputs: for an .npy output want one a line",
-                      it->request->prompt_count);
-    if (st == TRM_OK && it->request->model == NULL) {
-        it->request->model = trm_strdup(s->name);
-        if (it->request->model == NULL)
+                      it->run.request->prompt_count);
+    if (st == TRM_OK && it->run.request->model == NULL) {
+        it->run.request->model = trm_strdup(s->name);
+        if (it->run.request->model == NULL)
             st = trm_fail(TRM_ERR_NO_MEMORY, "a request");
     }
     return st;
-}
-
-static trm_status start_item(trm_lm_score *s, struct item *it)
-{
-    size_t prompts = (size_t)it->request->prompt_count,
-           answers = prompts * (size_t)it->request->choices;
-
-    it->answers = trm_calloc(answers, sizeof(*it->answers));
-    it->links = trm_calloc(prompts, sizeof(*it->links));
-    it->generations = trm_calloc(prompts, sizeof(trm_generation *));
-    if (it->answers == NULL || it->links == NULL || it->generations == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "a request");
-    it->left = (int)answers;
-    for (int p = 0; p < it->request->prompt_count; p++) {
-        it->links[p] = (struct answer_of){.item = it, .prompt = p};
-        TRM_CHECK(trm_lm_request_start(it->request, p, s->model->generator, &it->links[p], on_token,
-                                       on_end, &it->generations[p]));
-    }
-    return TRM_OK;
 }
 
 static void begin_item(trm_lm_score *s, struct item *it, const trm_wire_record *r)
@@ -409,13 +343,16 @@ static void begin_item(trm_lm_score *s, struct item *it, const trm_wire_record *
     memset(it->result, 0, sizeof(*it->result));
     it->result->message = "";
     it->index = r->id;
+    it->run.language = s->model->language;
+    it->run.generator = s->model->generator;
+    it->run.end = on_end;
     st = read_item(s, it, r);
     if (st == TRM_OK)
-        st = start_item(s, it);
+        st = trmi_lm_run_start(&it->run);
     if (st == TRM_OK)
         return;
     snprintf(text, sizeof(text), "%s", trm_message());
-    cancel_item(s, it);
+    trmi_lm_run_cancel(&it->run);
     fail_item(it, st, text);
 }
 

@@ -1,0 +1,14 @@
+/* What serve_language.c and serve_text.c share. */
+#ifndef TRM_WORKER_LANGUAGE_SERVE_IMPL_H
+#define TRM_WORKER_LANGUAGE_SERVE_IMPL_H
+
+#include "worker/language/serve_language.h"
+
+/* Answers of the two endpoints that run nothing. */
+TRM_MUST_USE trm_status trmi_serve_tokenize(const trm_language *l, int context, const json_t *body,
+                                            const trm_lm_request_defaults *defaults,
+                                            json_t **answer_out);
+TRM_MUST_USE trm_status trmi_serve_detokenize(const trm_language *l, const json_t *body,
+                                              json_t **answer_out);
+
+#endif

@@ -1,0 +1,375 @@
+/* See stream.h. A chunk is a fixed head, what differs, and a fixed tail, written byte by byte.
+ *
+ * The order of choices: they take turns, an event (a token, or the end) each; of more than TURNS of
+ * them the next begins where one ends. An event that comes before its choice's turn waits in the
+ * choice's own buffer. So the order follows from how long the choices are, and from nothing else.
+ */
+#include "worker/language/stream.h"
+
+#include "worker/language/json_out.h"
+#include "worker/language/response_impl.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+#define TURNS 16
+#define KEPT 4096 /* bytes of events that are out already and not moved over */
+
+/* Stands before each event that waits. */
+struct event {
+    uint32_t bytes, tokens;
+    bool last;
+};
+
+struct choice {
+    bool begun;      /* its first line is out */
+    size_t offset;   /* old form of logprobs: characters so far */
+    json_t *prompt;  /* echo: log-probabilities of the prompt's tokens */
+    trmi_out events; /* waiting ones, from `at` on */
+    size_t at;
+};
+
+struct trm_lm_stream {
+    const trm_lm_request *r;
+    const trm_language *l;
+    trmi_out head, tail, line; /* line: of the event that is being made */
+    trmi_out out;
+    uint32_t tokens;
+    bool taken, failed; /* out was taken; a value of JSON found no memory */
+    int count;          /* choices */
+    int turns[TURNS], turn_count, turn, next;
+    int64_t prompt_tokens, new_tokens, cached_tokens;
+    struct choice *choices;
+};
+
+/* ---- life ---- */
+
+static void write_frame(trm_lm_stream *s, const char *id, int64_t created)
+{
+    bool chat = s->r->endpoint == TRM_LM_CHAT;
+
+    trmi_out_text(&s->head, chat ? "{\"id\":\"chatcmpl-" : "{\"id\":\"cmpl-");
+    trmi_out_escaped(&s->head, id, strlen(id));
+    trmi_out_text(&s->head, chat ? "\",\"object\":\"chat.completion.chunk\",\"created\":"
+                                 : "\",\"object\":\"text_completion\",\"created\":");
+    trmi_out_int(&s->head, created);
+    trmi_out_text(&s->head, ",\"model\":");
+    trmi_out_quoted(&s->head, s->r->model != NULL ? s->r->model : "");
+    trmi_out_text(&s->head, ",\"choices\":[");
+    trmi_out_text(&s->tail, s->r->stream_usage ? "}],\"usage\":null}\n" : "}]}\n");
+}
+
+trm_status trm_lm_stream_create(const trm_lm_request *r, const trm_language *l, const char *id,
+                                int64_t created, trm_lm_stream **stream_out)
+{
+    trm_lm_stream *s;
+
+    if (r->endpoint == TRM_LM_EMBEDDINGS)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "'stream': embeddings are not streamed");
+    if (r->prompt_logprobs && (!r->echo || r->choices > 1))
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "'stream' with log-probabilities of the prompt: want 'echo' and 'n' 1");
+    s = trm_calloc(1, sizeof(*s));
+    if (s == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a stream");
+    s->r = r;
+    s->l = l;
+    s->count = r->prompt_count * r->choices;
+    s->choices = trm_calloc((size_t)s->count, sizeof(*s->choices));
+    write_frame(s, id, created);
+    while (s->next < s->count && s->turn_count < TURNS)
+        s->turns[s->turn_count++] = s->next++;
+    if (s->choices == NULL || s->head.failed || s->tail.failed) {
+        trm_lm_stream_destroy(s);
+        return trm_fail(TRM_ERR_NO_MEMORY, "a stream");
+    }
+    *stream_out = s;
+    return TRM_OK;
+}
+
+void trm_lm_stream_destroy(trm_lm_stream *s)
+{
+    if (s == NULL)
+        return;
+    for (int i = 0; s->choices != NULL && i < s->count; i++) {
+        json_decref(s->choices[i].prompt);
+        trmi_out_fini(&s->choices[i].events);
+    }
+    trm_free(s->choices);
+    trmi_out_fini(&s->head);
+    trmi_out_fini(&s->tail);
+    trmi_out_fini(&s->line);
+    trmi_out_fini(&s->out);
+    trm_free(s);
+}
+
+/* ---- lines ---- */
+
+/* What a chunk says. */
+struct chunk {
+    const char *text; /* NULL: chat: an empty delta */
+    size_t bytes;
+    json_t *logprobs; /* NULL: none */
+    const trm_sampled *token;
+    const char *finish, *stopped; /* NULL: not over */
+};
+
+static void write_delta(trm_lm_stream *s, const struct chunk *k)
+{
+    trmi_out *o = &s->line;
+
+    if (s->r->endpoint != TRM_LM_CHAT) {
+        trmi_out_text(o, ",\"text\":\"");
+        trmi_out_escaped(o, k->text, k->bytes);
+        trmi_out_text(o, "\",\"logprobs\":");
+    } else if (k->text != NULL) {
+        trmi_out_text(o, ",\"delta\":{\"content\":\"");
+        trmi_out_escaped(o, k->text, k->bytes);
+        trmi_out_text(o, "\"},\"logprobs\":");
+    } else {
+        trmi_out_text(o, ",\"delta\":{},\"logprobs\":");
+    }
+}
+
+/* Behind finish_reason: what clients have asked for. */
+static void write_extras(trm_lm_stream *s, int choice, const struct chunk *k)
+{
+    const trm_lm_prompt *p = &s->r->prompts[choice / s->r->choices];
+    trmi_out *o = &s->line;
+
+    if (k->stopped != NULL) {
+        trmi_out_text(o, ",\"stop_reason\":");
+        trmi_out_quoted(o, k->stopped);
+    }
+    if (!s->r->token_ids)
+        return;
+    if (!s->choices[choice].begun) {
+        trmi_out_text(o, ",\"prompt_token_ids\":");
+        trmi_out_ids(o, p->ids, p->count);
+    }
+    trmi_out_text(o, ",\"token_ids\":");
+    trmi_out_ids(o, k->token != NULL ? &k->token->id : NULL, k->token != NULL);
+}
+
+static void write_start(trm_lm_stream *s, int choice)
+{
+    trmi_out_add(&s->line, s->head.data, s->head.bytes);
+    trmi_out_text(&s->line, "{\"index\":");
+    trmi_out_int(&s->line, choice);
+}
+
+static void write_end(trm_lm_stream *s, int choice, const struct chunk *k)
+{
+    trmi_out_text(&s->line, ",\"finish_reason\":");
+    if (k->finish != NULL)
+        trmi_out_quoted(&s->line, k->finish);
+    else
+        trmi_out_text(&s->line, "null");
+    write_extras(s, choice, k);
+    trmi_out_add(&s->line, s->tail.data, s->tail.bytes);
+    s->choices[choice].begun = true;
+}
+
+/* Takes the reference to its logprobs. */
+static void write_chunk(trm_lm_stream *s, int choice, const struct chunk *k)
+{
+    write_start(s, choice);
+    write_delta(s, k);
+    trmi_out_json(&s->line, k->logprobs);
+    json_decref(k->logprobs);
+    write_end(s, choice, k);
+}
+
+static void write_role(trm_lm_stream *s, int choice)
+{
+    write_start(s, choice);
+    trmi_out_text(&s->line, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},"
+                            "\"logprobs\":null");
+    write_end(s, choice, &(struct chunk){0});
+}
+
+static void write_usage(trm_lm_stream *s)
+{
+    json_t *usage = trmi_lm_usage(s->r, s->prompt_tokens, s->new_tokens, s->cached_tokens);
+
+    s->failed = s->failed || usage == NULL;
+    trmi_out_add(&s->out, s->head.data, s->head.bytes);
+    trmi_out_text(&s->out, "],\"usage\":");
+    trmi_out_json(&s->out, usage);
+    trmi_out_text(&s->out, "}\n");
+    json_decref(usage);
+}
+
+/* ---- turns ---- */
+
+static void open_out(trm_lm_stream *s)
+{
+    if (!s->taken)
+        return;
+    s->out.bytes = 0;
+    s->taken = false;
+}
+
+/* The choice whose turn it is has had an event. */
+static void pass_turn(trm_lm_stream *s, bool last)
+{
+    if (!last) {
+        s->turn = s->turn + 1 < s->turn_count ? s->turn + 1 : 0;
+        return;
+    }
+    if (s->next < s->count) {
+        s->turns[s->turn] = s->next++;
+        s->turn = s->turn + 1 < s->turn_count ? s->turn + 1 : 0;
+        return;
+    }
+    s->turn_count--;
+    memmove(s->turns + s->turn, s->turns + s->turn + 1,
+            (size_t)(s->turn_count - s->turn) * sizeof(*s->turns));
+    if (s->turn >= s->turn_count)
+        s->turn = 0;
+    if (s->turn_count == 0 && s->r->stream_usage)
+        write_usage(s);
+}
+
+/* Events that waited for their turn. */
+static void let_out(trm_lm_stream *s)
+{
+    while (s->turn_count > 0) {
+        struct choice *c = &s->choices[s->turns[s->turn]];
+        struct event e;
+
+        if (c->at == c->events.bytes)
+            return;
+        memcpy(&e, c->events.data + c->at, sizeof(e));
+        trmi_out_add(&s->out, c->events.data + c->at + sizeof(e), e.bytes);
+        s->tokens += e.tokens;
+        c->at += sizeof(e) + e.bytes;
+        if (c->at > KEPT && c->at > c->events.bytes / 2) {
+            memmove(c->events.data, c->events.data + c->at, c->events.bytes - c->at);
+            c->events.bytes -= c->at;
+            c->at = 0;
+        } else if (c->at == c->events.bytes) {
+            c->at = c->events.bytes = 0;
+        }
+        pass_turn(s, e.last);
+    }
+}
+
+/* What is in s->line is an event of the choice. */
+static void give(trm_lm_stream *s, int choice, uint32_t tokens, bool last)
+{
+    struct choice *c = &s->choices[choice];
+    struct event e = {.bytes = (uint32_t)s->line.bytes, .tokens = tokens, .last = last};
+
+    open_out(s);
+    s->failed = s->failed || s->line.bytes > UINT32_MAX;
+    if (s->turn_count > 0 && s->turns[s->turn] == choice && c->events.bytes == 0) {
+        trmi_out_add(&s->out, s->line.data, s->line.bytes);
+        s->tokens += tokens;
+        pass_turn(s, last);
+        let_out(s);
+    } else if (trmi_out_reserve(&c->events, sizeof(e) + s->line.bytes)) {
+        trmi_out_add(&c->events, (const char *)&e, sizeof(e));
+        trmi_out_add(&c->events, s->line.data, s->line.bytes);
+    } else {
+        s->failed = true;
+    }
+    s->line.bytes = 0;
+}
+
+/* ---- events ---- */
+
+/* {"content": [..], "refusal": null}, or the old form. */
+static json_t *logprobs_of(trm_lm_stream *s, struct choice *c, const trm_sampled *token)
+{
+    json_t *list = json_array(), *o = NULL;
+
+    if (json_array_append_new(list, trmi_lm_token_logprob(s->l, token)) != 0) {
+        s->failed = true;
+    } else if (s->r->endpoint == TRM_LM_CHAT) {
+        o = json_object();
+        json_object_set(o, "content", list);
+        json_object_set_new(o, "refusal", json_null());
+    } else {
+        o = trmi_lm_old_logprobs(s->l, NULL, NULL, list, &c->offset);
+    }
+    json_decref(list);
+    return o;
+}
+
+/* Before a choice's first chunk: its role, or the prompt. */
+static void begin(trm_lm_stream *s, int choice)
+{
+    struct choice *c = &s->choices[choice];
+    const trm_lm_prompt *p = &s->r->prompts[choice / s->r->choices];
+    struct chunk k = {.text = p->text != NULL ? p->text : ""};
+
+    if (c->begun)
+        return;
+    if (s->r->endpoint == TRM_LM_CHAT) {
+        write_role(s, choice);
+    } else if (s->r->echo) {
+        k.bytes = strlen(k.text);
+        if (s->r->sampling.logprobs >= 0)
+            k.logprobs = trmi_lm_old_logprobs(s->l, p, c->prompt, NULL, &c->offset);
+        write_chunk(s, choice, &k);
+        json_decref(c->prompt);
+        c->prompt = NULL;
+    }
+}
+
+void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
+{
+    struct choice *c = &s->choices[choice];
+    bool wanted = s->r->sampling.logprobs >= 0;
+    struct chunk k = {.text = t->text, .bytes = t->bytes, .token = t->token};
+
+    if (t->prompt) {
+        if (c->prompt == NULL)
+            c->prompt = json_array();
+        if (json_array_append_new(c->prompt, trmi_lm_token_logprob(s->l, t->token)) != 0)
+            s->failed = true;
+        return;
+    }
+    begin(s, choice);
+    if (!s->r->only_prompt) {
+        if (wanted && t->token != NULL)
+            k.logprobs = logprobs_of(s, c, t->token);
+        if (k.bytes > 0 || k.logprobs != NULL || (s->r->token_ids && t->token != NULL))
+            write_chunk(s, choice, &k);
+    }
+    give(s, choice, t->token != NULL && !s->r->only_prompt, false);
+}
+
+void trm_lm_stream_end(trm_lm_stream *s, int choice, const trm_generation_end *e)
+{
+    struct chunk k = {.finish = trmi_lm_finish(s->r, e->finish), .stopped = e->stopped};
+
+    if (e->status == TRM_OK) {
+        begin(s, choice);
+        k.text = s->r->endpoint == TRM_LM_CHAT ? NULL : "";
+        write_chunk(s, choice, &k);
+    }
+    if (e->choice == 0) {
+        s->prompt_tokens += e->prompt_tokens;
+        s->cached_tokens += e->cached_tokens;
+    }
+    s->new_tokens += s->r->only_prompt ? 0 : e->new_tokens;
+    give(s, choice, 0, true);
+}
+
+trm_status trm_lm_stream_take(trm_lm_stream *s, const char **lines_out, size_t *bytes_out,
+                              uint32_t *tokens_out)
+{
+    if (s->failed || s->line.failed || s->out.failed)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a line of a stream");
+    open_out(s);
+    *lines_out = s->out.data;
+    *bytes_out = s->out.bytes;
+    *tokens_out = s->out.bytes > 0 ? s->tokens : 0;
+    if (s->out.bytes > 0)
+        s->tokens = 0;
+    s->taken = true;
+    return TRM_OK;
+}
