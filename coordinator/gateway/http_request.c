@@ -99,7 +99,8 @@ static const char *without_origin(const char *url)
 {
     const char *at;
 
-    if (url[0] == '/' || (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8)))
+    if (url[0] == '/' ||
+        (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0))
         return url;
     at = strchr(strstr(url, "://") + 3, '/');
     return at == NULL ? "/" : at;
