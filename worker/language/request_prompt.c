@@ -91,7 +91,8 @@ static trm_status check_messages(const json_t *messages)
     return TRM_OK;
 }
 
-/* Content given as parts becomes text: templates of text models want it so. */
+/* Content given as parts becomes text, and so does that of a message of calls alone, which is null:
+ * templates of text models want it so. NULL: there is content of another kind. */
 static json_t *flat_messages(const json_t *messages)
 {
     json_t *copy = json_deep_copy(messages), *m;
@@ -103,6 +104,9 @@ static json_t *flat_messages(const json_t *messages)
         char *text;
         size_t k, bytes = 0;
 
+        if (json_is_array(json_object_get(m, "tool_calls")) &&
+            (parts == NULL || json_is_null(parts)))
+            json_object_set_new(m, "content", json_string(""));
         if (!json_is_array(parts))
             continue;
         json_array_foreach(parts, k, part)
