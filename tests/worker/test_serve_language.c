@@ -7,7 +7,7 @@ static served v;
 
 static void open_chat(void)
 {
-    serve_open(&v, DEMO, "own-chatml", 8);
+    serve_open(&v, DEMO, CHATML, 8);
 }
 
 static void close_it(void)
@@ -163,7 +163,7 @@ START_TEST(runs_repeat)
     const char *usage;
 
     serve_one(&v, 1, good[_i].kind, body, true);
-    serve_open(&other, DEMO, "own-chatml", 3);
+    serve_open(&other, DEMO, CHATML, 3);
     for (uint64_t id = 10; id < 16; id++)
         serve_submit(&other, id, TRM_REQUEST_COMPLETIONS,
                      "{\"prompt\":\"It is\",\"max_tokens\":30,\"n\":2}", id % 2 == 0);
