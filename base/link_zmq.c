@@ -34,7 +34,7 @@ struct trm_link_context {
 struct trm_link {
     void *socket;
     int wake_fd;
-    bool bound;
+    bool bound, anonymous;
     char endpoint[TRM_LINK_ENDPOINT_BYTES];
     char folder[TRM_LINK_ENDPOINT_BYTES]; /* of an ipc socket we made; "": none */
 };
@@ -264,9 +264,52 @@ void trm_link_close(trm_link *link)
     trm_free(link);
 }
 
+void trm_link_take_anonymous(trm_link *link)
+{
+    link->anonymous = true;
+}
+
+/* "#0a1b.." for an identity that is no text, or begins like such a name. False: too long. */
+static bool anonymous_name(const unsigned char *id, size_t bytes, char *peer_out)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    if (2 * bytes + 2 > TRM_LINK_PEER_BYTES)
+        return false;
+    *peer_out++ = '#';
+    for (size_t i = 0; i < bytes; i++) {
+        *peer_out++ = digits[id[i] >> 4];
+        *peer_out++ = digits[id[i] & 15];
+    }
+    *peer_out = '\0';
+    return true;
+}
+
+static unsigned digit_value(char c)
+{
+    return c <= '9' ? (unsigned)(c - '0') : (unsigned)(c - 'a') + 10;
+}
+
+/* The identity that `peer` stands for, into `id`; returns its bytes. */
+static size_t identity_of(const trm_link *link, const char *peer, unsigned char *id)
+{
+    size_t n = strlen(peer);
+
+    if (!link->anonymous || peer[0] != '#') {
+        memcpy(id, peer, n);
+        return n;
+    }
+    for (size_t i = 0; i < n / 2; i++)
+        id[i] = (unsigned char)(digit_value(peer[1 + 2 * i]) << 4 | digit_value(peer[2 + 2 * i]));
+    return n / 2;
+}
+
 trm_status trm_link_send(trm_link *link, const char *peer, const void *data, size_t bytes)
 {
-    if (link->bound && zmq_send(link->socket, peer, strlen(peer), ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
+    unsigned char id[TRM_LINK_PEER_BYTES];
+
+    if (link->bound &&
+        zmq_send(link->socket, id, identity_of(link, peer, id), ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
         if (zmq_errno() == EAGAIN)
             return trm_fail(TRM_ERR_TIMEOUT, "zeromq: the queue of peer %s is full", peer);
         return trm_fail(TRM_ERR_COMM, "zeromq: peer %s: %s", peer, zmq_strerror(zmq_errno()));
@@ -310,9 +353,16 @@ static trm_status recv_peer(trm_link *link, char *peer_out, bool *ours_out)
     if (zmq_msg_recv(&id, link->socket, ZMQ_DONTWAIT) < 0) {
         st = TRM_ERR_TIMEOUT;
     } else {
+        const unsigned char *name = zmq_msg_data(&id);
+        bool text;
+
         n = zmq_msg_size(&id);
-        if (n > 0 && n < TRM_LINK_PEER_BYTES && memchr(zmq_msg_data(&id), 0, n) == NULL &&
-            has_more(&id)) {
+        text = n > 0 && n < TRM_LINK_PEER_BYTES && memchr(name, 0, n) == NULL;
+        if (link->anonymous && has_more(&id) && n > 0 && (!text || name[0] == '#')) {
+            *ours_out = anonymous_name(name, n, peer_out);
+            if (!*ours_out)
+                skip_rest(link);
+        } else if (text && has_more(&id)) {
             memcpy(peer_out, zmq_msg_data(&id), n);
             peer_out[n] = '\0';
             *ours_out = true;
@@ -369,16 +419,29 @@ void trm_link_frame_destroy(trm_link_frame *frame)
     trm_free(frame);
 }
 
+void trm_link_wait_any(trm_link *const *links, int count, int64_t timeout_ms)
+{
+    zmq_pollitem_t items[2 * TRM_LINK_WAIT_MAX];
+    uint64_t wakes;
+
+    TRM_ASSERT(count <= TRM_LINK_WAIT_MAX);
+    memset(items, 0, sizeof(items));
+    for (int i = 0; i < count; i++) {
+        items[2 * i].socket = links[i]->socket;
+        items[2 * i + 1].fd = links[i]->wake_fd;
+        items[2 * i].events = items[2 * i + 1].events = ZMQ_POLLIN;
+    }
+    if (zmq_poll(items, 2 * count, timeout_ms < 0 ? 0 : (long)timeout_ms) < 0)
+        return; /* interrupted: the caller looks again anyway */
+    for (int i = 0; i < count; i++)
+        if ((items[2 * i + 1].revents & ZMQ_POLLIN) != 0 &&
+            read(links[i]->wake_fd, &wakes, sizeof(wakes)) < 0)
+            continue; /* another wait took it */
+}
+
 void trm_link_wait(trm_link *link, int64_t timeout_ms)
 {
-    zmq_pollitem_t items[2] = {{.socket = link->socket, .events = ZMQ_POLLIN},
-                               {.fd = link->wake_fd, .events = ZMQ_POLLIN}};
-    uint64_t count;
-
-    if (zmq_poll(items, 2, timeout_ms < 0 ? 0 : (long)timeout_ms) < 0)
-        return; /* interrupted: the caller looks again anyway */
-    if ((items[1].revents & ZMQ_POLLIN) != 0 && read(link->wake_fd, &count, sizeof(count)) < 0)
-        return; /* another wait took it */
+    trm_link_wait_any(&link, 1, timeout_ms);
 }
 
 void trm_link_wake(trm_link *link)

@@ -1,7 +1,8 @@
 /* The adapter over libzmq: a ROUTER for the coordinator, a DEALER for each replica.
  *
- * Frames are opaque bytes here (base/wire gives them meaning). Nothing blocks but trm_link_wait. A
- * link belongs to the thread that made it; only trm_link_wake may be called by others. */
+ * Frames are opaque bytes here (base/wire gives them meaning). Nothing blocks but trm_link_wait
+ * and trm_link_wait_any. A link belongs to the thread that made it; only trm_link_wake may be
+ * called by others. */
 #ifndef TRM_BASE_LINK_ZMQ_H
 #define TRM_BASE_LINK_ZMQ_H
 
@@ -47,6 +48,10 @@ const char *trm_link_endpoint(const trm_link *link);
  * connections stay, and nothing is left behind if this process is killed. */
 void trm_link_hide(trm_link *link);
 
+/* A bound link takes peers too whose identity is no text (the five bytes that ZeroMQ gives to those
+ * that set none): they are called "#" and hexadecimal digits. Without this they are ignored. */
+void trm_link_take_anonymous(trm_link *link);
+
 /* A replica's end. `identity` ("3/2": replica/epoch, under 64 bytes) is fresh in each incarnation:
  * a newcomer under an old name would be ignored. */
 TRM_MUST_USE trm_status trm_link_connect(trm_link_context *context, const char *endpoint,
@@ -70,6 +75,10 @@ void trm_link_frame_destroy(trm_link_frame *frame); /* takes NULL */
 
 /* Sleeps until a frame can be received, trm_link_wake is called, or timeout_ms have passed. */
 void trm_link_wait(trm_link *link, int64_t timeout_ms);
+/* The same for several links of one thread, TRM_LINK_WAIT_MAX at most: a frame or a wake of any
+ * ends it. */
+#define TRM_LINK_WAIT_MAX 4
+void trm_link_wait_any(trm_link *const *links, int count, int64_t timeout_ms);
 /* Ends the current or next trm_link_wait. Any thread. */
 void trm_link_wake(trm_link *link);
 

@@ -12,13 +12,14 @@
 extern "C" {
 #endif
 
-#define TRM_WIRE_VERSION 1
+#define TRM_WIRE_VERSION 2
 
 /* Limits a decoder holds a message to, whatever it claims. */
-#define TRM_WIRE_RECORDS_MAX 4096 /* of one batch or result message */
-#define TRM_WIRE_TENSORS_MAX 256  /* of one record or result */
-#define TRM_WIRE_LABELS_MAX 65536 /* of one result */
-#define TRM_WIRE_TEXT_MAX 4096    /* bytes of a name, label or message */
+#define TRM_WIRE_RECORDS_MAX 4096   /* of one batch or result message */
+#define TRM_WIRE_TENSORS_MAX 256    /* of one record or result */
+#define TRM_WIRE_LABELS_MAX 65536   /* of one result */
+#define TRM_WIRE_TEXT_MAX 4096      /* bytes of a name, label or message */
+#define TRM_WIRE_JSON_MAX (1 << 20) /* of a model's settings or metadata */
 #define TRM_WIRE_FRAME_MAX ((size_t)1 << 31)
 
 typedef enum trm_wire_kind {
@@ -64,10 +65,16 @@ typedef enum trm_record_kind {
     TRM_RECORD_KIND_COUNT
 } trm_record_kind;
 
-/* Plain tensors with their raw little-endian bytes. An empty name means the model's only input. */
+/* Plain tensors with their raw little-endian bytes. An empty name means the model's only input.
+ *
+ * A tensor of a REQUEST or an ANSWER may be `shared`: its bytes lie at `offset` in the sender's
+ * segment, and the frame carries [offset, bytes] instead of them. Encoding does not look at its
+ * data; decoding leaves data NULL, and trm_wire_resolve (base/wire_serve.h) finds it. */
 typedef struct trm_wire_tensor {
     const char *name;
     trm_tensor tensor; /* after decoding, data lies in the frame and may be misaligned: copy it */
+    bool shared;
+    uint64_t offset; /* of a shared one */
 } trm_wire_tensor;
 
 typedef struct trm_wire_record {

@@ -4,6 +4,7 @@
 #ifndef TRM_BASE_WIRE_SERVE_H
 #define TRM_BASE_WIRE_SERVE_H
 
+#include "base/exchange.h"
 #include "base/wire.h"
 
 #ifdef __cplusplus
@@ -140,6 +141,21 @@ typedef struct trm_wire_stats {
     const trm_wire_rank_stats *ranks;
     int rank_count;
 } trm_wire_stats;
+
+/* The sender's side of tensors in shared memory. share copies each tensor of at least
+ * TRM_EXCHANGE_LEAST bytes into a piece of `x` and marks it; where there is no room it stays as it
+ * is and travels in the frame. A shared one's data is its piece then. `x` NULL: nothing. unshare
+ * gives the pieces back where the message never went out or nobody is left to say RELEASE. */
+void trm_wire_share(trm_wire_tensor *tensors, int count, trm_exchange *x);
+void trm_wire_unshare(trm_wire_tensor *tensors, int count, trm_exchange *x);
+
+/* The receiver's: sets the data of the shared tensors of a decoded REQUEST or ANSWER, read only.
+ * COMM: a reference that is not inside the segment, or is not aligned to TRM_ALIGN; with `view`
+ * NULL, any reference. For every shared tensor the receiver says RELEASE, with its offset and
+ * bytes, when it no longer reads it. */
+TRM_MUST_USE trm_status trm_wire_resolve(trm_wire_message *message, const trm_exchange_view *view);
+/* Tensors of a REQUEST or an ANSWER; NULL and 0 of other kinds. */
+const trm_wire_tensor *trm_wire_tensors(const trm_wire_message *message, int *count_out);
 
 #ifdef __cplusplus
 }

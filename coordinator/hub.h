@@ -31,8 +31,9 @@ typedef struct trm_hub_model {
     const char *name;
     int64_t version; /* 1 .. */
     const char *path;
-    const char *settings; /* JSON object (trm_wire_load) */
-    bool load;            /* at start */
+    const char *settings;        /* JSON object (trm_wire_load) */
+    bool load;                   /* at start */
+    int first_replica, replicas; /* numbers of those that are to have it; replicas 0: all */
 } trm_hub_model;
 
 typedef struct trm_hub_options {

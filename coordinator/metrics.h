@@ -53,19 +53,24 @@ void trm_metrics_http(trm_metrics *m, const char *route, int status, uint64_t us
 void trm_metrics_connections(trm_metrics *m, int open);
 
 /* ---- read ---- */
-/* Prometheus' text format; from trm_malloc, NULL: no memory. Names are documented in
+/* Prometheus' text format; from trm_malloc, NULL: no memory, or no m. Names are documented in
  * docs/metrics.md. */
 char *trm_metrics_prometheus(trm_metrics *m);
 /* The same as JSON for the status page and `trireme top`: {"time", "uptime_s", "models": [{"name",
- * "version", "state", "running", "waiting", "requests", "failures", "prompt_tokens_s",
- * "generation_tokens_s", "requests_s", "ttft_ms": {"p50","p90","p99"}, "itl_ms", "e2e_ms",
- * "queue_ms", "kv_usage", "prefix_hit_rate", "preemptions", "batch_mean"}], "replicas":
- * [{"identity", "state", "ranks": [{"rank","host","pid","device","memory_bytes","utilisation",
- * "cpu"}]}], "http": {...}}. Rates and percentiles are over the last 60 s. */
+ * "version", "state", "replicas", "running", "waiting", "requests", "failures", "retries",
+ * "prompt_tokens", "generation_tokens", "prompt_tokens_s", "generation_tokens_s", "requests_s",
+ * "failures_s", "step_prompt_tokens", "step_generation_tokens", "ttft_ms": {"p50", "p90", "p99",
+ * "count"}, "itl_ms", "e2e_ms", "queue_ms", "kv_usage", "prefix_hit_rate", "preemptions",
+ * "batch_mean"}], "replicas": [{"replica", "identity", "state", "up", "ranks": [{"rank", "host",
+ * "pid", "device", "memory_bytes", "utilisation", "cpu"}]}], "replicas_lost", "http":
+ * {"connections", "requests", "client_errors", "server_errors", "bytes_in", "bytes_out"},
+ * "process": {"memory_bytes", "cpu_s", "open_fds"}}. Rates and percentiles are over the last 60 s;
+ * null where nothing was seen. step_*: what replicas have computed so far, for rates over less. */
 json_t *trm_metrics_status(trm_metrics *m);
 /* Of one model version, for v2's statistics: {"success": {"count","ns"}, "fail", "queue",
- * "compute_input", "compute_infer", "compute_output"}, inference and execution counts, batch
- * sizes; NULL: nothing known. */
+ * "compute_input", "compute_infer", "compute_output", "inference_count", "execution_count",
+ * "last_inference" (Unix time, ms; 0: never), "batch_stats": [{"batch_size", "compute_input",
+ * "compute_infer", "compute_output"}]}; NULL: nothing known. */
 json_t *trm_metrics_model_statistics(trm_metrics *m, const char *model, int64_t version);
 
 #ifdef __cplusplus

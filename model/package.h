@@ -53,6 +53,11 @@ void trm_package_close(trm_package *package);
  * image-like input. */
 TRM_MUST_USE trm_status trm_package_default_preprocess(trm_package *package);
 
+/* Settings as in a YAML beside the model, which they replace one by one: `text` is YAML or JSON,
+ * `name` for messages. Paths are relative to the model. CONFIG. */
+TRM_MUST_USE trm_status trm_package_configure(trm_package *package, const char *text,
+                                              const char *name);
+
 /* Makes a model that takes images as floats take them as bytes, [N, H, W, C]: the graph gets a
  * TrmImageTable in front, preprocessing ends before scale, mean and std, and the same numbers
  * result. Before the passes. Nothing happens (OK) where images are bytes already or the input is no

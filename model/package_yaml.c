@@ -352,6 +352,39 @@ static trm_status find_yaml(const char *folder, const char *stem, char **path_ou
     return TRM_OK;
 }
 
+trm_status trm_package_configure(trm_package *package, const char *text, const char *name)
+{
+    trm_activation activation = package->activation;
+    int top_k = package->top_k;
+    char *folder = trm_path_dir(package->model_path);
+    trm_config *config = NULL;
+    trm_status st;
+
+    if (folder == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "'%s'", package->model_path);
+    TRM_TRY(st, trm_config_parse(text, strlen(text), name, &model_section, &config), done);
+    if (trm_config_find(config, "labels") != NULL) {
+        for (int i = 0; i < package->label_count; i++)
+            trm_free(package->labels[i]);
+        trm_free(package->labels);
+        package->labels = NULL;
+        package->label_count = 0;
+    }
+    if (trm_config_find(config, "output") != NULL) {
+        trm_free(package->output_name);
+        package->output_name = NULL;
+    }
+    st = apply(package, config, folder);
+    if (trm_config_find(config, "activation") == NULL)
+        package->activation = activation;
+    if (trm_config_find(config, "top_k") == NULL)
+        package->top_k = top_k;
+done:
+    trm_config_destroy(config);
+    trm_free(folder);
+    return st;
+}
+
 trm_status trmi_package_read_yaml(trm_package *package)
 {
     char *folder = trm_path_dir(package->model_path), *stem = trm_path_stem(package->model_path);

@@ -16,6 +16,7 @@ extern "C" {
 
 typedef struct trm_job {
     int rank, size;
+    int first;                  /* a part of a job: world rank of its rank 0; else 0 */
     int local_rank, local_size; /* among the ranks of this host */
     bool mpi;                   /* initialised */
     bool lost;                  /* a rank did not answer: MPI is not to be used again */
@@ -34,6 +35,12 @@ TRM_MUST_USE trm_status trm_job_init(trm_job *job_out);
 
 /* Who is there; valid until trm_job_end. */
 const trm_topology *trm_job_topology(const trm_job *job);
+
+/* The ranks [first, first + count) of `whole` as a job of their own, of which this rank is one: for
+ * what they do together without the others (trm_job_bcast, trm_job_agree). Not collective; `whole`
+ * outlives it. trm_job_part_end frees it and tells `whole` of a loss. */
+TRM_MUST_USE trm_status trm_job_part(const trm_job *whole, int first, int count, trm_job *part_out);
+void trm_job_part_end(trm_job *part, trm_job *whole);
 
 /* Collective: `bytes` at `data` of `root` reach every rank; small things only. COMM: names who did
  * not take part in time (timeout_ms is scaled). */

@@ -174,13 +174,14 @@ trm_status trmi_star_collect(trm_job *job, int tag, const char *what, const void
     TRM_CHECK(exchange_init(&e, job, what, job->size));
     if (job->rank != 0) {
         st = exchange_add(
-            &e, 0, MPI_Isend(mine, n, MPI_BYTE, 0, tag, MPI_COMM_WORLD, &e.requests[e.count]));
+            &e, 0,
+            MPI_Isend(mine, n, MPI_BYTE, job->first, tag, MPI_COMM_WORLD, &e.requests[e.count]));
     } else {
         memcpy(all, mine, bytes);
         for (int i = 1; st == TRM_OK && i < job->size; i++)
             st = exchange_add(&e, i,
-                              MPI_Irecv((char *)all + (size_t)i * bytes, n, MPI_BYTE, i, tag,
-                                        MPI_COMM_WORLD, &e.requests[e.count]));
+                              MPI_Irecv((char *)all + (size_t)i * bytes, n, MPI_BYTE,
+                                        job->first + i, tag, MPI_COMM_WORLD, &e.requests[e.count]));
     }
     if (st == TRM_OK)
         st = exchange_finish(&e, deadline_us);
@@ -202,12 +203,14 @@ trm_status trmi_star_spread(trm_job *job, int tag, const char *what, void *data,
     TRM_CHECK(trm_to_int((int64_t)bytes, "bytes of a message", &n));
     TRM_CHECK(exchange_init(&e, job, what, job->size));
     if (job->rank != root)
-        st = exchange_add(&e, root,
-                          MPI_Irecv(data, n, MPI_BYTE, root, tag, MPI_COMM_WORLD, &e.requests[0]));
+        st = exchange_add(
+            &e, root,
+            MPI_Irecv(data, n, MPI_BYTE, job->first + root, tag, MPI_COMM_WORLD, &e.requests[0]));
     for (int i = 0; st == TRM_OK && job->rank == root && i < job->size; i++)
         if (i != root)
-            st = exchange_add(
-                &e, i, MPI_Isend(data, n, MPI_BYTE, i, tag, MPI_COMM_WORLD, &e.requests[e.count]));
+            st = exchange_add(&e, i,
+                              MPI_Isend(data, n, MPI_BYTE, job->first + i, tag, MPI_COMM_WORLD,
+                                        &e.requests[e.count]));
     if (st == TRM_OK)
         st = exchange_finish(&e, deadline_us);
     if (st != TRM_OK && job->rank != root && e.count > 0 && e.requests[0] != MPI_REQUEST_NULL)

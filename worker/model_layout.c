@@ -374,6 +374,12 @@ trm_status trmi_layout_groups(trm_tensor_model *m, const trm_tensor_model_option
 
     if (o == NULL || o->job == NULL || o->job->size == 1)
         return TRM_OK;
+    if (o->replica_comm != NULL) {
+        m->replica_comm = o->replica_comm;
+        m->stage_comm = o->stage_comm;
+        m->borrowed_comms = true;
+        return TRM_OK;
+    }
     hosts = trm_calloc((size_t)o->job->size, sizeof(*hosts));
     if (hosts == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "hosts of %d ranks", o->job->size);
@@ -397,8 +403,10 @@ uint64_t trmi_layout_weight_space(const trm_tensor_model *m)
 
 void trmi_layout_close(trm_tensor_model *m)
 {
-    trm_comm_destroy(m->stage_comm);
-    trm_comm_destroy(m->replica_comm);
+    if (!m->borrowed_comms) {
+        trm_comm_destroy(m->stage_comm);
+        trm_comm_destroy(m->replica_comm);
+    }
     if (m->share != NULL)
         m->device->weights = NULL;
     trm_weight_share_destroy(m->share);

@@ -62,6 +62,9 @@ int trm_replica_under_way(const trm_replica *r);
 TRM_MUST_USE trm_status trm_replica_collect(trm_replica *r, trm_tensor *outputs);
 /* Leader: the others' follow returns. Idempotent; destroy does not do it. */
 TRM_MUST_USE trm_status trm_replica_stop(trm_replica *r);
+/* Leader: likewise, but steps may be submitted again once the others follow again. Nothing may be
+ * under way. */
+TRM_MUST_USE trm_status trm_replica_pause(trm_replica *r);
 
 /* Everybody else: runs steps until the leader stops. */
 TRM_MUST_USE trm_status trm_replica_follow(trm_replica *r);

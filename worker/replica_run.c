@@ -298,6 +298,13 @@ trm_status trm_replica_stop(trm_replica *r)
     return TRM_OK;
 }
 
+trm_status trm_replica_pause(trm_replica *r)
+{
+    TRM_CHECK(trm_replica_stop(r));
+    r->stopped = false;
+    return TRM_OK;
+}
+
 /* ---- everybody else ---- */
 
 static trm_status take_broadcast(trm_replica *r)

@@ -55,6 +55,9 @@ trm_status trmi_score_split(const trm_score_model *s, int64_t k, int64_t batch, 
                             trm_wire_result *result);
 bool trmi_score_splits(const trm_score_model *s, int64_t batch);
 
+/* Whether records can share a step; *fixed_out: dim 0 of every input is this constant, 0: open. */
+bool trmi_score_batch(const trm_tensor_model *model, int64_t *fixed_out);
+
 /* Never fails: errors are the record's. */
 void trmi_score_prepare(const trm_tensor_model *model, const trm_wire_record *record,
                         trm_arena *scratch, trmi_prepared *prepared_out);

@@ -25,31 +25,30 @@ trm_status trm_score_model_output(const trm_tensor_model *model, const char *nam
 }
 
 /* The batch dim: open, or one constant for all inputs. */
-static void find_batch(trm_score_model *s)
+bool trmi_score_batch(const trm_tensor_model *model, int64_t *fixed_out)
 {
-    const trm_graph *g = s->model->graph;
+    const trm_graph *g = model->graph;
     int64_t fixed = -1;
 
-    s->stacks = trm_tensor_model_batches(s->model);
-    if (s->stacks)
-        return;
+    *fixed_out = 0;
+    if (trm_tensor_model_batches(model))
+        return true;
     for (int i = 0; i < g->input_count; i++) {
         const trm_tensor *d = &g->values[g->inputs[i]].desc;
 
         if (d->rank < 1 || d->dims[0] < 1 || (fixed >= 0 && d->dims[0] != fixed))
-            return;
+            return false;
         fixed = d->dims[0];
     }
     for (int i = 0; i < g->output_count; i++) {
         const trm_tensor *d = &g->values[g->outputs[i]].desc;
 
         if (d->rank < 1 || d->dims[0] != fixed)
-            return;
+            return false;
     }
-    if (fixed > 1) {
-        s->fixed_batch = fixed;
-        s->stacks = true;
-    }
+    if (fixed > 1)
+        *fixed_out = fixed;
+    return fixed > 1;
 }
 
 trm_status trm_score_model_create(trm_tensor_model *model, const trm_score_model_options *options,
@@ -90,7 +89,7 @@ trm_status trm_score_model_create(trm_tensor_model *model, const trm_score_model
             goto fail;
         }
     }
-    find_batch(s);
+    s->stacks = trmi_score_batch(model, &s->fixed_batch);
     s->run_batch = options->batch;
     if (model->parallel.pipeline > 1) /* a batch keeps the pipeline full */
         s->run_batch = (options->batch + model->parallel.pipeline - 1) / model->parallel.pipeline;

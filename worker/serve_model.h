@@ -40,6 +40,9 @@ typedef struct trm_serve_model_ops {
     int64_t (*due_us)(const trm_serve_model *m);
     /* One piece of work. COMM: the replica is lost. Other failures are requests', answered. */
     trm_status (*step)(trm_serve_model *m);
+    /* Waits for what is under way on other ranks and answers it; nothing is left there afterwards.
+     * NULL: step leaves nothing behind. COMM as step. */
+    trm_status (*settle)(trm_serve_model *m);
     /* Answers all that are left with `st` and trm_message's text. */
     void (*fail)(trm_serve_model *m, trm_status st);
     void (*stats)(const trm_serve_model *m, trm_wire_model_stats *stats_out); /* slot: the loop's */

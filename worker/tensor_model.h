@@ -25,6 +25,7 @@ typedef struct trm_tensor_model {
     trm_plan_options planned; /* with it; pointers are NULL */
     trm_comm *replica_comm;   /* NULL: one rank */
     trm_comm *stage_comm;     /* NULL: one shard */
+    bool borrowed_comms;      /* both are the caller's */
     trm_weight_share *share;  /* packed weights that replicas of this host have in common */
 } trm_tensor_model;
 
@@ -39,8 +40,11 @@ typedef struct trm_tensor_model_options {
     trm_objective objective;
     size_t memory_bytes; /* limit per rank; 0: none. With it the ledger decides */
     int64_t batch;       /* records of a step that is planned for; 0: 1 */
-    int threads, cores;  /* of each rank, of each host: trm_plan_options */
-    int64_t kv_tokens;   /* language models: positions of a replica's cache */
+    /* Communicators of the job's only replica and of this rank's stage, made before: none are made
+     * here then. Borrowed, outlive the model. NULL: made here */
+    trm_comm *replica_comm, *stage_comm;
+    int threads, cores; /* of each rank, of each host: trm_plan_options */
+    int64_t kv_tokens;  /* language models: positions of a replica's cache */
     trm_dtype kv_dtype;
     /* Concrete inputs to plan for instead; called on rank 0 with the prepared graph. NULL: none */
     trm_status (*inputs)(void *ctx, const trm_graph *g, const trm_tensor **inputs_out);

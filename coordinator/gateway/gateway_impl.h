@@ -11,7 +11,8 @@ struct trm_gateway {
     trm_http *http;
     trm_hub *hub;
     trm_metrics *metrics;
-    int draining; /* atomic */
+    trm_http_route *routes; /* of all tables */
+    int draining;           /* atomic */
     struct trmi_openai_files *files;
 };
 
@@ -32,10 +33,11 @@ trm_status trmi_openai_files_open(trm_gateway *g);
 void trmi_openai_files_close(trm_gateway *g);
 
 /* Errors in each API's form: {"error": {"message","type","param","code"}} (OpenAI) and {"error":
- * text} (v2 and others); gateway.c chooses by the path. */
+ * text} (v2 and others); chosen by the path. */
 void trmi_gateway_fail(trm_http_exchange *x, trm_status st, const char *message);
 void trmi_gateway_fail_http(trm_http_exchange *x, int status, const char *message);
-char *trmi_openai_error(int status, const char *message); /* from trm_malloc */
-char *trmi_v2_error(int status, const char *message);
+char *trmi_openai_error(int status, const char *message); /* openai_error.c; from trm_malloc */
+char *trmi_v2_error(int status, const char *message); /* as all the following: gateway_error.c */
+char *trmi_gateway_error_body(void *ctx, const char *path, int status, const char *message);
 
 #endif

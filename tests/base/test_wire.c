@@ -1,5 +1,5 @@
 /* Wire messages: round trips, msgpack-c as an independent reader, truncation, hostile bytes, and a
- * frame recorded from version 1 that must stay readable. */
+ * frame recorded from version 2 that must stay readable. */
 #include "base/wire.h"
 
 #include <check.h>
@@ -22,9 +22,10 @@ static void teardown(void)
 
 static float values[6] = {1.5f, -2, 3, 0, 5, 1e30f};
 static const trm_wire_tensor tensors[] = {
-    {"image", {.dtype = TRM_DTYPE_F32, .rank = 2, .dims = {2, 3}, .data = values}},
-    {"", {.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {0}, .data = values}},
-    {"s", {.dtype = TRM_DTYPE_F32, .rank = 0, .data = values}},
+    {.name = "image",
+     .tensor = {.dtype = TRM_DTYPE_F32, .rank = 2, .dims = {2, 3}, .data = values}},
+    {.name = "", .tensor = {.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {0}, .data = values}},
+    {.name = "s", .tensor = {.dtype = TRM_DTYPE_F32, .rank = 0, .data = values}},
 };
 static const trm_wire_record records[] = {
     {.id = 7, .kind = TRM_RECORD_IMAGE_PATH, .name = "b.png", .bytes = "a/b.png", .byte_count = 7},
@@ -46,7 +47,12 @@ static const trm_wire_result results[] = {
     {.id = 300, .status = TRM_ERR_BAD_FILE, .message = "x.png: not an image"},
 };
 static const trm_wire_message messages[] = {
-    {.kind = TRM_WIRE_HELLO, .host = "node7", .rank = 3, .pid = 70000},
+    {.kind = TRM_WIRE_HELLO,
+     .host = "node7",
+     .rank = 3,
+     .pid = 70000,
+     .segment = "/proc/7/fd/9:00",
+     .segment_bytes = 1ull << 40},
     {.kind = TRM_WIRE_READY, .credits = 64, .batch_max = 32},
     {.kind = TRM_WIRE_CREDIT, .credits = 1u << 31},
     {.kind = TRM_WIRE_BATCH, .records = records, .count = 3},
@@ -77,6 +83,8 @@ static void same(const trm_wire_message *a, const trm_wire_message *b)
     ck_assert_str_eq(a->host ? a->host : "", b->host);
     ck_assert_int_eq(a->rank, b->rank);
     ck_assert_int_eq(a->pid, b->pid);
+    ck_assert_str_eq(a->segment ? a->segment : "", b->segment);
+    ck_assert_uint_eq(a->segment_bytes, b->segment_bytes);
     ck_assert_uint_eq(a->credits, b->credits);
     ck_assert_uint_eq(a->batch_max, b->batch_max);
     ck_assert_int_eq(a->count, b->count);
@@ -192,21 +200,22 @@ static const struct {
 } hostile[] = {
     {"empty", "", 0, "ends too early"},
     {"a map", "\x80", 1, "not a message"},
-    {"other version", "\x92\x02\x08", 3, "version 2"},
-    {"kind 0", "\x92\x01\x00", 3, "wrong number"},
-    {"kind 99", "\x92\x01\x63", 3, "unknown kind"},
-    {"drain with a field", "\x93\x01\x08\x00", 4, "wrong number"},
-    {"four billion records", "\x93\x01\x04\xdd\xff\xff\xff\xff", 8, "records"},
-    {"records without bytes", "\x93\x01\x04\xdc\x0f\xff\x95", 7, "records"},
-    {"text of 4 GiB", "\x95\x01\x01\xdb\xff\xff\xff\xff\x01\x01", 10, "host"},
-    {"text with a zero", "\x95\x01\x01\xa1\x00\x01\x01", 7, "host"},
-    {"negative rank", "\x95\x01\x01\xa1h\xff\x01", 7, "rank"},
-    {"rank of 64 bits", "\x95\x01\x01\xa1h\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x01", 15, "rank"},
-    {"status ok as error", "\x94\x01\x07\x00\xa0", 5, "status"},
-    {"nested arrays", "\x93\x01\x04\x91\x91\x91\x91\x91", 8, "five fields"},
-    /* [1, BATCH, [[0, TENSORS, "", bin0, [["", F32, [2^40, 2^40], bin0]]]]]: size overflows */
+    {"other version", "\x92\x01\x08", 3, "version 1"},
+    {"kind 0", "\x92\x02\x00", 3, "wrong number"},
+    {"kind 99", "\x92\x02\x63", 3, "unknown kind"},
+    {"drain with a field", "\x93\x02\x08\x00", 4, "wrong number"},
+    {"four billion records", "\x93\x02\x04\xdd\xff\xff\xff\xff", 8, "records"},
+    {"records without bytes", "\x93\x02\x04\xdc\x0f\xff\x95", 7, "records"},
+    {"text of 4 GiB", "\x97\x02\x01\xdb\xff\xff\xff\xff\x01\x01", 10, "host"},
+    {"text with a zero", "\x97\x02\x01\xa1\x00\x01\x01\xa0\x00", 9, "host"},
+    {"negative rank", "\x97\x02\x01\xa1h\xff\x01\xa0\x00", 9, "rank"},
+    {"rank of 64 bits", "\x97\x02\x01\xa1h\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x01\xa0\x00", 17,
+     "rank"},
+    {"status ok as error", "\x94\x02\x07\x00\xa0", 5, "status"},
+    {"nested arrays", "\x93\x02\x04\x91\x91\x91\x91\x91", 8, "five fields"},
+    /* [2, BATCH, [[0, TENSORS, "", bin0, [["", F32, [2^40, 2^40], bin0]]]]]: size overflows */
     {"huge dims",
-     "\x93\x01\x04\x91\x95\x00\x02\xa0\xc4\x00\x91\x94\xa0\x01\x92"
+     "\x93\x02\x04\x91\x95\x00\x02\xa0\xc4\x00\x91\x94\xa0\x01\x92"
      "\xcf\x00\x00\x01\x00\x00\x00\x00\x00\xcf\x00\x00\x01\x00\x00\x00\x00\x00\xc4\x00",
      35, "size of its shape"},
 };
@@ -222,11 +231,11 @@ START_TEST(refuses)
 }
 END_TEST
 
-/* bytes written down when version 1 was made: a change that breaks this needs version 2 */
+/* bytes written down when version 2 was made: a change that breaks this needs version 3 */
 START_TEST(recorded_frames)
 {
-    static const unsigned char ready[] = {0x94, 0x01, 0x02, 0x40, 0x20};
-    static const unsigned char result[] = {0x93, 0x01, 0x05, 0x91, 0x95, 0x07, 0x00, 0xa0, 0x91,
+    static const unsigned char ready[] = {0x94, 0x02, 0x02, 0x40, 0x20};
+    static const unsigned char result[] = {0x93, 0x02, 0x05, 0x91, 0x95, 0x07, 0x00, 0xa0, 0x91,
                                            0x94, 0xa1, 'y',  0x01, 0x92, 0x01, 0x01, 0xc4, 0x04,
                                            0x00, 0x00, 0xc0, 0x3f, 0x91, 0x93, 0x03, 0xca, 0x3f,
                                            0x40, 0x00, 0x00, 0xa3, 'c',  'a',  't'};
@@ -266,7 +275,8 @@ END_TEST
 
 START_TEST(encoder_refuses_and_takes_back)
 {
-    trm_wire_tensor open = {"x", {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {-1}}};
+    trm_wire_tensor open = {.name = "x",
+                            .tensor = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {-1}}};
     trm_wire_record r = {
         .kind = TRM_RECORD_TENSORS, .name = "r", .tensors = &open, .tensor_count = 1};
     trm_wire_buffer b = {0};

@@ -206,7 +206,7 @@ END_TEST
 
 static float logits[2] = {0.25f, -1.5f};
 static const trm_wire_tensor outputs[] = {
-    {"y", {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {2}, .data = logits}}};
+    {.name = "y", .tensor = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {2}, .data = logits}}};
 static const trm_wire_label labels[] = {{1, 0.75f, "a,\"b\""}, {0, 0.25f, "c"}};
 
 static trm_taken taken(uint64_t id, char *name, bool good)

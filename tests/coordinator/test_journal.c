@@ -99,7 +99,7 @@ static trm_status open_journal(const char *name, bool resume, bool overwrite, tr
 
 static float row[3];
 static const trm_wire_tensor outputs[] = {
-    {"y", {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {3}, .data = row}}};
+    {.name = "y", .tensor = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {3}, .data = row}}};
 
 /* Writes records [s->rows, to); every 5th is a failed one. Flushes behind every `every`th. */
 static void write_records(trm_sink *s, int64_t to, int64_t every)

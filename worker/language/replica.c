@@ -101,6 +101,7 @@ static trm_status create_here(trm_lm_replica *r)
                               .batch = o->batch,
                               .step_tokens = o->step_tokens,
                               .picks = o->picks,
+                              .language = r->model->language,
                               .samples = r->stage + 1 == r->pipeline && r->shard == 0};
 
     TRM_CHECK(make_engine(r));
@@ -369,6 +370,13 @@ trm_status trm_lm_replica_stop(trm_lm_replica *r)
     for (int to = 1; to < r->size; to++)
         TRM_CHECK(broken(
             r, trmi_message_send(r->model->replica_comm, to, &head, NULL, false, &r->scratch)));
+    return TRM_OK;
+}
+
+trm_status trm_lm_replica_pause(trm_lm_replica *r)
+{
+    TRM_CHECK(trm_lm_replica_stop(r));
+    r->stopped = false;
     return TRM_OK;
 }
 

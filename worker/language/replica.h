@@ -48,6 +48,9 @@ typedef struct trm_lm_results {
 } trm_lm_results;
 TRM_MUST_USE trm_status trm_lm_replica_collect(trm_lm_replica *r, trm_lm_results *results_out);
 TRM_MUST_USE trm_status trm_lm_replica_stop(trm_lm_replica *r);
+/* Leader: likewise, but steps may be submitted again once the others follow again. Nothing may be
+ * under way. */
+TRM_MUST_USE trm_status trm_lm_replica_pause(trm_lm_replica *r);
 /* Everybody else: runs steps until the leader stops. */
 TRM_MUST_USE trm_status trm_lm_replica_follow(trm_lm_replica *r);
 

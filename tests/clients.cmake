@@ -1,0 +1,12 @@
+# The clients of docs/clients, against a fake of the public ZeroMQ endpoint.
+add_executable(zmq_client ${CMAKE_SOURCE_DIR}/docs/clients/zmq_client.c)
+target_link_libraries(zmq_client PRIVATE trm_warnings trm_deps_base)
+target_compile_definitions(base_test_zmq_client PRIVATE TRM_ZMQ_CLIENT="$<TARGET_FILE:zmq_client>")
+add_dependencies(base_test_zmq_client zmq_client)
+find_program(trm_python3 python3)
+if(trm_python3)
+  # of packages: pyzmq and msgpack; skipped where they are not there
+  add_test(NAME clients/zmq_python COMMAND sh -c
+    "'${trm_python3}' -c 'import msgpack, zmq' || exit 77; exec '$<TARGET_FILE:base_test_zmq_client>' '${trm_python3} ${CMAKE_SOURCE_DIR}/docs/clients/zmq_client.py'")
+  set_tests_properties(clients/zmq_python PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
+endif()

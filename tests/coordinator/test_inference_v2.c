@@ -1,0 +1,805 @@
+/* Open Inference Protocol v2 over a hub that is a fake: bodies to tensors, answers to bodies. */
+#define _GNU_SOURCE
+#include "tests/coordinator/gateway_kit.h"
+
+#include <check.h>
+#include <math.h>
+
+static trm_http_exchange *post(const char *target, const char *body)
+{
+    return kit_call(trmi_inference_v2_routes(), "POST", target, NULL, body, strlen(body));
+}
+
+static trm_http_exchange *get(const char *target)
+{
+    return kit_call(trmi_inference_v2_routes(), "GET", target, NULL, NULL, 0);
+}
+
+/* A body of JSON with bytes behind it. */
+static trm_http_exchange *post_binary(const char *target, const char *json, const void *data,
+                                      size_t bytes)
+{
+    static char all[8192], length[64];
+    const char *const headers[] = {length, NULL};
+    size_t n = strlen(json);
+
+    memcpy(all, json, n);
+    memcpy(all + n, data, bytes);
+    snprintf(length, sizeof(length), "Inference-Header-Content-Length: %zu", n);
+    return kit_call(trmi_inference_v2_routes(), "POST", target, headers, all, n + bytes);
+}
+
+static void expect(trm_http_exchange *x, int status, const char *data)
+{
+    ck_assert_int_eq(x->answers, 1);
+    ck_assert_msg(x->status == status && strcmp(x->data, data) == 0, "%d %s\nwanted %d %s",
+                  x->status, x->data, status, data);
+    kit_free(x);
+}
+
+static void expect_part(trm_http_exchange *x, int status, const char *part)
+{
+    ck_assert_int_eq(x->answers, 1);
+    ck_assert_msg(x->status == status && strstr(x->data, part) != NULL, "%d %s\nwanted %d ...%s",
+                  x->status, x->data, status, part);
+    kit_free(x);
+}
+
+/* ---- datatypes in JSON: what goes in, and what the same bytes are printed as ---- */
+static const struct type_row {
+    const char *name, *datatype, *data; /* two elements */
+    trm_dtype dtype;
+    const char *hex;     /* the bytes */
+    const char *printed; /* NULL: as data */
+} types[] = {
+    {"bool", "BOOL", "true,false", TRM_DTYPE_BOOL, "0100", NULL},
+    {"bool as numbers", "BOOL", "0,1", TRM_DTYPE_BOOL, "0001", "false,true"},
+    {"uint8", "UINT8", "0,255", TRM_DTYPE_U8, "00ff", NULL},
+    {"uint16", "UINT16", "1,65535", TRM_DTYPE_U16, "0100ffff", NULL},
+    {"uint32", "UINT32", "1,4294967295", TRM_DTYPE_U32, "01000000ffffffff", NULL},
+    {"uint64", "UINT64", "1,18446744073709551615", TRM_DTYPE_U64,
+     "0100000000000000ffffffffffffffff", NULL},
+    {"int8", "INT8", "-128,127", TRM_DTYPE_I8, "807f", NULL},
+    {"int16", "INT16", "-32768,-0", TRM_DTYPE_I16, "00800000", "-32768,0"},
+    {"int32", "INT32", "-2147483648,7", TRM_DTYPE_I32, "0000008007000000", NULL},
+    {"int64", "INT64", "-9223372036854775808,9223372036854775807", TRM_DTYPE_I64,
+     "0000000000000080ffffffffffffff7f", NULL},
+    {"fp16", "FP16", "1.5,-65504", TRM_DTYPE_F16, "003efffb", "1.5,-65504.0"},
+    {"bf16", "BF16", "1.5,-2", TRM_DTYPE_BF16, "c03f00c0", "1.5,-2.0"},
+    {"fp32", "FP32", "0.1,-1e-45", TRM_DTYPE_F32, "cdcccc3d01000080", "0.1,-1.40129846e-45"},
+    {"fp32 of doubles", "FP32", "0.10000000149011612,3.4028234663852886e38", TRM_DTYPE_F32,
+     "cdcccc3dffff7f7f", "0.1,3.40282347e+38"},
+    {"fp32 not finite", "FP32", "NaN,-Infinity", TRM_DTYPE_F32, "0000c07f000080ff", NULL},
+    {"fp64", "FP64", "0.1,1e22", TRM_DTYPE_F64, "9a9999999999b93f92d54d06cff08044", "0.1,1e+22"},
+    {"fp64 long", "FP64", "3.141592653589793,12", TRM_DTYPE_F64, "182d4454fb2109400000000000002840",
+     "3.141592653589793,12.0"},
+};
+
+static void hex_of(const unsigned char *p, size_t n, char *out)
+{
+    for (size_t i = 0; i < n; i++)
+        snprintf(out + 2 * i, 3, "%02x", p[i]);
+}
+
+START_TEST(datatypes)
+{
+    const struct type_row *row = &types[_i];
+    char body[512], hex[64], want[512];
+    trm_http_exchange *x;
+    trm_wire_answer answer = {.message = "", .model = "m", .version = 3, .output_count = 1};
+    trm_wire_tensor out = {.name = "y"};
+
+    kit_reset();
+    snprintf(body, sizeof(body),
+             "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"%s\",\"data\":[%s]}]}",
+             row->datatype, row->data);
+    x = post("/v2/models/m/infer", body);
+    ck_assert_msg(kit_hub.pending, "%s: %s", row->name, x->data);
+    ck_assert_int_eq(kit_hub.kind, TRM_REQUEST_INFER);
+    ck_assert_int_eq(kit_hub.tensor_count, 1);
+    ck_assert_int_eq(kit_hub.tensors[0].dtype, row->dtype);
+    hex_of(kit_hub.data[0], 2 * trm_dtype_bytes(row->dtype), hex);
+    ck_assert_msg(strcmp(hex, row->hex) == 0, "%s: %s", row->name, hex);
+    out.tensor = kit_hub.tensors[0];
+    answer.outputs = &out;
+    kit_answer(&answer);
+    snprintf(want, sizeof(want),
+             "{\"model_name\":\"m\",\"model_version\":\"3\",\"outputs\":[{\"name\":\"y\","
+             "\"datatype\":\"%s\",\"shape\":[1,2],\"data\":[%s]}]}",
+             row->datatype, row->printed == NULL ? row->data : row->printed);
+    expect(x, 200, want);
+}
+END_TEST
+
+/* ---- bodies that are refused ---- */
+#define IN(rest) "{\"inputs\":[{\"name\":\"x\"," rest "}]}"
+static const struct bad_row {
+    const char *body, *message;
+} bad[] = {
+    {"", "the body is not JSON"},
+    {"[1,2]", "the body is no JSON object"},
+    {"{\"inputs\":[{\"data\":[", "a list does not end"},
+    {"{\"inputs\":[{\"name\":\"x", "a string does not end"},
+    {"{}", "no \\\"inputs\\\""},
+    {"{\"inputs\":[]}", "no \\\"inputs\\\""},
+    {"{\"inputs\":{}}", "no \\\"inputs\\\""},
+    {"{\"inputs\":[7]}", "an input has no \\\"name\\\""},
+    {"{\"inputs\":[{}]}", "an input has no \\\"name\\\""},
+    {"{\"id\":7,\"inputs\":[]}", "\\\"id\\\" wants a string"},
+    {IN("\"shape\":[1]"), "input 'x': no \\\"datatype\\\""},
+    {IN("\"shape\":[1],\"datatype\":\"FP33\""), "input 'x': datatype 'FP33', want one of"},
+    {IN("\"datatype\":\"FP32\",\"data\":[1]"), "input 'x': no \\\"shape\\\""},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1.5],\"data\":[1]"), "dim 0 of \\\"shape\\\""},
+    {IN("\"datatype\":\"FP32\",\"shape\":[-1],\"data\":[1]"), "dim 0 of \\\"shape\\\""},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data\":[1]"), "9 dims, want at"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1000000000000,1000000000000],\"data\":[1]"),
+     "too many elements"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1099511627776],\"data\":[1]"),
+     "at most 1 elements in 3 bytes"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1]"), "no \\\"data\\\" and no"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":7"), "\\\"data\\\" is no list"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[3],\"data\":[1,2    ]"), "2 elements, its shape has 3"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1,2]"), "more than 1 elements"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2,2],\"data\":[[1,2],[3]]"),
+     "a list at depth 2 has 1 entries, want 2"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2,2],\"data\":[[1,2,3,4]]"),
+     "a list at depth 2 has 4 entries, want 2"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1,1,2],\"data\":[[1,2]]"),
+     "lists are nested 2 deep, want a flat one or 3"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2],\"data\":[[1,2]]"), "nested more than 1 deep"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1,3],\"data\":[[1],2,3]"), "a list at depth 2 has 1"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2,1],\"data\":[[1],2]"), "beside each other"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2],\"data\":[1 2]"), "want a comma"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2],\"data\":[1,,2]"), "element 1 is '', want a number"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[2],\"data\":[1,2,]"), "want"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[01]"), "element 0 is '01', want a number"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[+1]"), "element 0 is '+1', want a number"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1.]"), "element 0 is '1.', want a number"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[0x10]"), "want a comma"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[\"1\"]"), "want a number"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[true]"), "element 0 is 'true'"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1e39]"), "that the datatype can hold"},
+    {IN("\"datatype\":\"FP64\",\"shape\":[1],\"data\":[1e400]"), "that the datatype can hold"},
+    {IN("\"datatype\":\"FP16\",\"shape\":[1],\"data\":[70000]"), "that the datatype can hold"},
+    {IN("\"datatype\":\"UINT8\",\"shape\":[1],\"data\":[256]"), "want 0 to 255"},
+    {IN("\"datatype\":\"UINT8\",\"shape\":[1],\"data\":[-1]"), "want 0 to 255"},
+    {IN("\"datatype\":\"INT8\",\"shape\":[1],\"data\":[-129]"), "want -128 to 127"},
+    {IN("\"datatype\":\"INT64\",\"shape\":[1],\"data\":[9223372036854775808]"), "want -9223372036"},
+    {IN("\"datatype\":\"UINT64\",\"shape\":[1],\"data\":[18446744073709551616]"), "want 0 to 1844"},
+    {IN("\"datatype\":\"INT32\",\"shape\":[1],\"data\":[1.5]"), "want an integer"},
+    {IN("\"datatype\":\"BOOL\",\"shape\":[1],\"data\":[2]"), "want true or false"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1],\"parameters\":{\"binary_data_size\":4}"),
+     "want one"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}"),
+     "is 4, but 0 bytes are left"},
+    {IN("\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"shared_memory_region\":\"r\"}"),
+     "shared memory regions are not supported"},
+    {"{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1]},"
+     "{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1]}]}",
+     "input 'x' is given twice"},
+    {"{\"parameters\":7,\"inputs\":[]}", "\\\"parameters\\\" wants an object"},
+    {"{\"parameters\":{\"sequence_id\":3},\"inputs\":[]}", "stateful models are not supported"},
+    {"{\"parameters\":{\"timeout\":-3},\"inputs\":[]}", "\\\"timeout\\\" wants microseconds"},
+    {"{\"parameters\":{\"priority\":\"x\"},\"inputs\":[]}", "\\\"priority\\\" wants an integer"},
+    {"{\"outputs\":7,\"inputs\":[]}", "\\\"outputs\\\" wants a list"},
+    {"{\"outputs\":[{}],\"inputs\":[]}", "an output has no \\\"name\\\""},
+    {"{\"outputs\":[{\"name\":\"a\"},{\"name\":\"a\"}],\"inputs\":[]}", "asked for twice"},
+    {"{\"outputs\":[{\"name\":\"a\",\"parameters\":{\"classification\":0}}],\"inputs\":[]}",
+     "output 'a': \\\"classification\\\" wants 1 to"},
+    {"{\"outputs\":[{\"name\":\"a\",\"parameters\":{\"binary_data\":1}}],\"inputs\":[]}",
+     "output 'a': \\\"binary_data\\\" wants true or false"},
+    {"{\"a\":1,\"a\":2,\"inputs\":[]}", "duplicate object key"},
+    {IN("\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[7]"), "BYTES want a list of texts"},
+    {IN("\"datatype\":\"BYTES\",\"shape\":[2],\"data\":[\"a\"]"), "1 texts, its shape has 2"},
+    {IN("\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"a\",\"b\"]"), "more than 1 texts"},
+    {IN("\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"a\\u0000b\"]"), "text 0 has a NUL"},
+    {IN("\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"a\"]"),
+     "input 'x' is BYTES: model 'm' takes tensors of numbers"},
+};
+
+START_TEST(refused)
+{
+    trm_http_exchange *x;
+
+    kit_reset();
+    kit_model("m", 1, TRM_MODEL_READY, "{\"kind\":\"tensor\"}");
+    x = post("/v2/models/m/infer", bad[_i].body);
+    ck_assert(!kit_hub.pending);
+    ck_assert_str_eq(x->type, "application/json");
+    ck_assert_int_eq(strncmp(x->data, "{\"error\":\"", 10), 0);
+    expect_part(x, 400, bad[_i].message);
+}
+END_TEST
+
+START_TEST(nested_and_deep)
+{
+    char *body = malloc(200000), *p;
+    trm_http_exchange *x;
+
+    kit_reset();
+    x = post("/v2/models/m/infer",
+             "{\"inputs\":[{\"data\":[[[1,2 , 3],[4,5,6]]],\"name\":\"x\",\"shape\":[1,2,3],"
+             "\"datatype\":\"INT8\"}]}");
+    ck_assert(kit_hub.pending);
+    ck_assert_int_eq(memcmp(kit_hub.data[0], "\1\2\3\4\5\6", 6), 0);
+    kit_answer(&(trm_wire_answer){.message = "", .model = "m"});
+    expect(x, 200, "{\"model_name\":\"m\",\"model_version\":\"0\",\"outputs\":[]}");
+    /* hostile depth, in the data and beside it */
+    p = body + sprintf(body, "{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"INT8\","
+                             "\"data\":");
+    memset(p, '[', 60000);
+    memset(p + 60000, ']', 60000);
+    memcpy(p + 120000, "}]}", 4);
+    expect_part(post("/v2/models/m/infer", body), 400, "nested more than 1 deep");
+    memset(body, '[', 100000);
+    body[100000] = '\0';
+    expect_part(post("/v2/models/m/infer", body), 400, "nested more than 64 deep");
+    memset(body, '{', 100000);
+    expect_part(post("/v2/models/m/infer", body), 400, "nested more than 64 deep");
+    free(body);
+}
+END_TEST
+
+START_TEST(much_json_beside)
+{
+    size_t n = (2u << 20) + 64;
+    char *body = malloc(n);
+    trm_http_exchange *x;
+
+    kit_reset();
+    memset(body, ' ', n);
+    memcpy(body, "{\"inputs\":[", 11);
+    memcpy(body + n - 3, "]}", 3);
+    x = post("/v2/models/m/infer", body);
+    expect_part(x, 400, "bytes of JSON beside the tensors' data");
+    free(body);
+}
+END_TEST
+
+/* ---- binary tensors ---- */
+START_TEST(binary)
+{
+    static const float data[2] = {1.5f, -2.0f};
+    unsigned char behind[11];
+    char want[512];
+    trm_wire_tensor out[2] = {
+        {.name = "y",
+         .tensor = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {2}, .data = behind + 1}},
+        {.name = "z",
+         .tensor = {.dtype = TRM_DTYPE_U8, .rank = 1, .dims = {3}, .data = behind + 8}}};
+    trm_wire_answer answer = {
+        .message = "", .model = "m", .version = 1, .outputs = out, .output_count = 2};
+    trm_http_exchange *x;
+    size_t header;
+
+    kit_reset();
+    memcpy(behind, data, 8);
+    memcpy(behind + 8, "\7\10\11", 3);
+    x = post_binary("/v2/models/m/versions/2/infer",
+                    "{\"id\":\"a \\\"b\\\"\",\"inputs\":["
+                    "{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"parameters\":"
+                    "{\"binary_data_size\":8}},"
+                    "{\"name\":\"j\",\"shape\":[1],\"datatype\":\"UINT8\",\"data\":[9]},"
+                    "{\"name\":\"b\",\"shape\":[3],\"datatype\":\"UINT8\",\"parameters\":"
+                    "{\"binary_data_size\":3}}],"
+                    "\"parameters\":{\"binary_data_output\":true,\"priority\":1,\"timeout\":1500}}",
+                    behind, 11);
+    ck_assert_msg(kit_hub.pending, "%s", x->data);
+    ck_assert_int_eq(kit_hub.version, 2);
+    ck_assert_int_eq(kit_hub.deadline_ms, 2);
+    ck_assert_int_gt(kit_hub.priority, 0);
+    ck_assert_str_eq(kit_hub.body, "");
+    ck_assert_int_eq(kit_hub.tensor_count, 3);
+    ck_assert_str_eq(kit_hub.names[2], "b");
+    ck_assert_int_eq(memcmp(kit_hub.data[0], data, 8), 0);
+    ck_assert_int_eq(kit_hub.data[1][0], 9);
+    ck_assert_int_eq(memcmp(kit_hub.data[2], "\7\10\11", 3), 0);
+    memmove(behind + 1, data, 8); /* misaligned */
+    memcpy(behind + 8, "\0\5\6", 3);
+    memcpy(behind + 1, data, 8);
+    kit_answer(&answer);
+    header = (size_t)snprintf(
+        want, sizeof(want),
+        "{\"id\":\"a \\\"b\\\"\",\"model_name\":\"m\",\"model_version\":\"1\",\"outputs\":["
+        "{\"name\":\"y\",\"datatype\":\"FP32\",\"shape\":[2],\"parameters\":"
+        "{\"binary_data_size\":8}},"
+        "{\"name\":\"z\",\"datatype\":\"UINT8\",\"shape\":[3],\"parameters\":"
+        "{\"binary_data_size\":3}}]}");
+    ck_assert_int_eq(x->status, 200);
+    ck_assert_str_eq(x->type, "application/octet-stream");
+    ck_assert_uint_eq(
+        strtoull(kit_find(x->out, x->out_count, "inference-header-content-length"), NULL, 10),
+        header);
+    ck_assert_uint_eq(x->data_bytes, header + 11);
+    ck_assert_int_eq(memcmp(x->data, want, header), 0);
+    ck_assert_int_eq(memcmp(x->data + header, data, 8), 0);
+    kit_free(x);
+}
+END_TEST
+
+static const struct bad_binary {
+    const char *inputs;
+    size_t behind;
+    const char *message;
+} bad_binaries[] = {
+    {"{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}",
+     7, "\\\"binary_data_size\\\" is 8, but 7 bytes are left"},
+    {"{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}",
+     9, "1 bytes behind the last binary tensor"},
+    {"{\"name\":\"x\",\"shape\":[3],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}",
+     8, "8 bytes of data, its shape and FP32 want 12"},
+    {"{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":-8}"
+     "}",
+     8, "is no integer from 0 up"},
+    {"{\"name\":\"x\",\"shape\":[8],\"datatype\":\"BOOL\",\"parameters\":{\"binary_data_size\":8}}",
+     8, "element 0 is 97, want 0 or 1"},
+    {"{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":3}"
+     "}",
+     3, "3 bytes where a length should be"},
+    {"{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"parameters\":{\"binary_data_size\":8}"
+     "}",
+     8, "a text of 1633771873 bytes, 4 are left"},
+};
+
+START_TEST(binary_refused)
+{
+    const struct bad_binary *row = &bad_binaries[_i];
+    char json[512];
+
+    kit_reset();
+    snprintf(json, sizeof(json), "{\"inputs\":[%s]}", row->inputs);
+    expect_part(post_binary("/v2/models/m/infer", json, "aaaaaaaaaaaaa", row->behind), 400,
+                row->message);
+}
+END_TEST
+
+START_TEST(header_length)
+{
+    static const char *const lengths[] = {"0", "-1", "x", "3x", "", "99", "99999999999999999999"};
+
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+        char header[100];
+        const char *const headers[] = {header, NULL};
+
+        kit_reset();
+        snprintf(header, sizeof(header), "Inference-Header-Content-Length: %s", lengths[i]);
+        expect_part(kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers,
+                             "{\"inputs\":[]}", 13),
+                    400, "want 1 to 13, the body's bytes");
+    }
+    expect_part(kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer",
+                         (const char *const[]){"Content-Encoding: br", NULL}, "{}", 2),
+                400, "Content-Encoding 'br'");
+}
+END_TEST
+
+/* ---- outputs that are asked for ---- */
+START_TEST(requested)
+{
+    static const float scores[2] = {0.25f, 0.75f};
+    trm_wire_tensor out[2] = {
+        {.name = "y",
+         .tensor = {.dtype = TRM_DTYPE_F32,
+                    .rank = 2,
+                    .dims = {1, 2},
+                    .data = (void *)(uintptr_t)scores}},
+        {.name = "z", .tensor = {.dtype = TRM_DTYPE_U8, .rank = 0, .data = "\5"}}};
+    trm_wire_label labels[2] = {{1, 0.75f, "cat \"x\""}, {0, 0.25f, "0"}};
+    trm_wire_answer answer = {.message = "",
+                              .model = "m",
+                              .version = 1,
+                              .outputs = out,
+                              .output_count = 2,
+                              .labels = labels,
+                              .label_count = 2,
+                              .label_rows = 1};
+    static const char body[] =
+        "{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]}],"
+        "\"outputs\":[{\"name\":\"z\"},{\"name\":\"y\",\"parameters\":{\"classification\":2%s}}]}";
+    char text[512];
+    const char *at;
+    trm_http_exchange *x;
+
+    kit_reset();
+    snprintf(text, sizeof(text), body, "");
+    x = post("/v2/models/m/infer", text);
+    ck_assert_str_eq(kit_hub.body, "{\"outputs\":[\"z\",\"y\"],\"classification\":{\"y\":2}}");
+    kit_answer(&answer);
+    expect(
+        x, 200,
+        "{\"model_name\":\"m\",\"model_version\":\"1\",\"outputs\":[{\"name\":\"z\",\"datatype\":"
+        "\"UINT8\",\"shape\":[],\"data\":[5]},{\"name\":\"y\",\"datatype\":\"BYTES\",\"shape\":"
+        "[1,2],\"data\":[\"0.75:1:cat \\\"x\\\"\",\"0.25:0\"]}]}");
+    snprintf(text, sizeof(text), body, ",\"binary_data\":true");
+    x = post("/v2/models/m/infer", text);
+    kit_answer(&answer);
+    at = strstr(x->data, "]}");
+    ck_assert_ptr_nonnull(strstr(x->data, "\"binary_data_size\":28}}]}"));
+    at = x->data +
+         strtoull(kit_find(x->out, x->out_count, "Inference-Header-Content-Length"), NULL, 10);
+    ck_assert_int_eq(memcmp(at,
+                            "\16\0\0\0"
+                            "0.75:1:cat \"x\""
+                            "\6\0\0\0"
+                            "0.25:0",
+                            28),
+                     0);
+    kit_free(x);
+    /* one that is not in the answer */
+    answer.output_count = 1;
+    x = post("/v2/models/m/infer", text);
+    kit_answer(&answer);
+    expect_part(x, 500, "output 'z' is not in the answer");
+}
+END_TEST
+
+/* ---- life of a request ---- */
+static const char one[] =
+    "{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]}]}";
+
+START_TEST(life)
+{
+    static const struct {
+        trm_status st;
+        int status;
+    } submits[] = {{TRM_ERR_NOT_FOUND, 404},
+                   {TRM_ERR_COMM, 503},
+                   {TRM_ERR_TIMEOUT, 429},
+                   {TRM_ERR_INVALID_ARG, 400}};
+    trm_wire_answer failed = {.status = TRM_ERR_TIMEOUT, .message = "too late", .model = "m"};
+    trm_wire_answer ok = {.message = "", .model = "m"};
+    int64_t live = trm_alloc_live();
+    trm_http_exchange *x;
+
+    for (size_t i = 0; i < sizeof(submits) / sizeof(*submits); i++) {
+        kit_reset();
+        kit_hub.submit = submits[i].st;
+        x = post("/v2/models/m/infer", one);
+        ck_assert_int_eq(kit_find(x->out, x->out_count, "Retry-After") != NULL,
+                         submits[i].status == 429);
+        expect(x, submits[i].status, "{\"error\":\"said by the hub\"}");
+    }
+    kit_reset();
+    x = post("/v2/models/m/infer", one);
+    kit_answer(&failed);
+    expect(x, 504, "{\"error\":\"too late\"}");
+    /* the client goes */
+    x = post("/v2/models/m/infer", one);
+    x->gone(x->gone_ctx);
+    ck_assert_uint_eq(kit_hub.cancelled, kit_hub.id);
+    failed.status = TRM_ERR_CANCELLED;
+    kit_answer(&failed);
+    expect(x, 499, "{\"error\":\"too late\"}");
+    /* the answer is there before submit has returned */
+    kit_reset();
+    kit_hub.at_once = &ok;
+    expect_part(post("/v2/models/m/infer", one), 200, "\"outputs\":[]");
+    ck_assert_int_eq(trm_alloc_live(), live);
+    expect_part(post("/v2/models/m/versions/0/infer", one), 400, "version '0', want");
+    expect_part(post("/v2/models/m/versions/x1/infer", one), 400, "version 'x1', want");
+}
+END_TEST
+
+/* Every allocation fails once: one answer each time, and nothing is left. */
+START_TEST(no_memory)
+{
+    trm_wire_label label = {1, 0.75f, "cat"};
+    trm_wire_answer ok = {
+        .message = "", .model = "m", .labels = &label, .label_count = 1, .label_rows = 1};
+    static const char *const bodies[] = {
+        "{\"id\":\"7\",\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]"
+        "}]"
+        ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":1}}]}"};
+    int64_t live = trm_alloc_live();
+    bool failed = true;
+
+    for (int k = 0; failed; k++) {
+        trm_http_exchange *x;
+
+        kit_reset();
+        kit_hub.at_once = &ok;
+        trm_alloc_fail_after(k);
+        x = post("/v2/models/m/infer", bodies[0]);
+        trm_alloc_fail_after(-1);
+        ck_assert_int_eq(x->answers, 1);
+        failed = x->status != 200;
+        kit_free(x);
+        ck_assert_int_eq(trm_alloc_live(), live);
+        ck_assert_int_lt(k, 1000);
+    }
+}
+END_TEST
+
+/* ---- the server and models ---- */
+static const char metadata[] =
+    "{\"kind\":\"tensor\",\"platform\":\"onnx\",\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\","
+    "\"shape\":[-1,3]}],\"outputs\":[{\"name\":\"y\",\"datatype\":\"INT64\",\"shape\":[-1]}],"
+    "\"max_batch\":8}";
+
+START_TEST(server)
+{
+    kit_reset();
+    expect(get("/v2"), 200,
+           "{\"name\":\"trireme\",\"version\":\"1.2.3\",\"extensions\":[\"binary_tensor_data\","
+           "\"classification\",\"generate\",\"model_configuration\",\"model_repository\","
+           "\"model_repository(unload_dependents)\",\"parameters\",\"schedule_policy\","
+           "\"statistics\"]}");
+    expect(get("/v2/health/live"), 200, "{\"live\":true}");
+    expect(get("/v2/health/ready"), 200, "{\"ready\":true}");
+    kit_hub.ready = false;
+    expect(get("/v2/health/ready"), 503, "{\"ready\":false}");
+    kit_hub.ready = true;
+    kit_gateway.draining = 1;
+    expect(get("/v2/health/ready"), 503, "{\"ready\":false}");
+    expect(get("/v2/health/live"), 200, "{\"live\":true}");
+}
+END_TEST
+
+START_TEST(models)
+{
+    kit_reset();
+    kit_model("m", 1, TRM_MODEL_READY, metadata);
+    kit_model("m", 2, TRM_MODEL_READY, metadata);
+    kit_model("fresh", 1, TRM_MODEL_LOADING, "");
+    kit_model("lm", 1, TRM_MODEL_READY, "{\"kind\":\"generate\",\"platform\":\"gguf\"}");
+    expect(get("/v2/models/m"), 200,
+           "{\"name\":\"m\",\"versions\":[\"1\",\"2\"],\"platform\":\"onnx\",\"inputs\":[{\"name\":"
+           "\"x\",\"datatype\":\"FP32\",\"shape\":[-1,3]}],\"outputs\":[{\"name\":\"y\","
+           "\"datatype\":\"INT64\",\"shape\":[-1]}]}");
+    expect_part(get("/v2/models/lm"), 200,
+                "\"inputs\":[{\"name\":\"text_input\",\"datatype\":\"BYTES\",\"shape\":[1]}]");
+    expect(get("/v2/models/fresh"), 503, "{\"error\":\"model 'fresh' version 1 is loading\"}");
+    expect(get("/v2/models/none"), 404, "{\"error\":\"no model 'none'\"}");
+    expect(get("/v2/models/m/versions/3"), 404, "{\"error\":\"no model 'm'\"}");
+    expect(get("/v2/models/m/ready"), 200, "{\"name\":\"m\",\"ready\":true}");
+    expect(get("/v2/models/fresh/ready"), 503, "{\"name\":\"fresh\",\"ready\":false}");
+    expect(get("/v2/models/none/ready"), 404, "{\"error\":\"no model 'none'\"}");
+    expect(get("/v2/models/m/versions/2/config"), 200,
+           "{\"name\":\"m\",\"platform\":\"onnx\",\"backend\":\"trireme\",\"version_policy\":"
+           "{\"specific\":{\"versions\":[2]}},\"max_batch_size\":8,\"input\":[{\"name\":\"x\","
+           "\"data_type\":\"TYPE_FP32\",\"dims\":[3],\"format\":\"FORMAT_NONE\",\"is_shape_tensor\""
+           ":false,\"allow_ragged_batch\":false,\"optional\":false}],\"output\":[{\"name\":\"y\","
+           "\"data_type\":\"TYPE_INT64\",\"dims\":[],\"label_filename\":\"\",\"is_shape_tensor\":"
+           "false}],\"instance_group\":[{\"name\":\"m_0\",\"kind\":\"KIND_CPU\",\"count\":1}],"
+           "\"dynamic_batching\":{}}");
+    expect_part(get("/v2/models/lm/config"), 200, "\"data_type\":\"TYPE_STRING\",\"dims\":[1]");
+}
+END_TEST
+
+/* Whatever a replica says of itself. */
+START_TEST(strange_metadata)
+{
+    static const char *const texts[] = {"[]",
+                                        "7",
+                                        "{",
+                                        "{}",
+                                        "{\"inputs\":7,\"outputs\":{}}",
+                                        "{\"inputs\":[7,{}],\"outputs\":[null],\"max_batch\":8}",
+                                        "{\"inputs\":[{\"shape\":[-1,\"x\"]}],\"max_batch\":-1}",
+                                        "{\"kind\":7,\"platform\":[]}"};
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        trm_http_exchange *x;
+
+        kit_reset();
+        kit_model("m", 1, TRM_MODEL_READY, texts[i]);
+        for (int k = 0; k < 2; k++) {
+            x = get(k == 0 ? "/v2/models/m" : "/v2/models/m/config");
+            ck_assert_int_eq(x->answers, 1);
+            ck_assert(x->status == 200 || x->status == 503 || x->status == 500);
+            kit_free(x);
+        }
+    }
+}
+END_TEST
+
+START_TEST(statistics)
+{
+    json_t *known =
+        json_pack("{s:I,s:{s:I,s:I},s:[{s:i}]}", "inference_count", (json_int_t)9, "success",
+                  "count", (json_int_t)4, "ns", (json_int_t)500, "batch_stats", "batch_size", 3);
+
+    kit_reset();
+    kit_model("a", 1, TRM_MODEL_READY, metadata);
+    kit_model("m", 1, TRM_MODEL_READY, metadata);
+    kit_model("m", 2, TRM_MODEL_READY, metadata);
+    kit_hub.statistics = known;
+    expect(
+        get("/v2/models/m/versions/2/stats"), 200,
+        "{\"model_stats\":[{\"name\":\"m\",\"version\":\"2\",\"last_inference\":0,"
+        "\"inference_count\":9,\"execution_count\":0,\"inference_stats\":{\"success\":{\"count\":"
+        "4,\"ns\":500},\"fail\":{\"count\":0,\"ns\":0},\"queue\":{\"count\":0,\"ns\":0},"
+        "\"compute_input\":{\"count\":0,\"ns\":0},\"compute_infer\":{\"count\":0,\"ns\":0},"
+        "\"compute_output\":{\"count\":0,\"ns\":0},\"cache_hit\":{\"count\":0,\"ns\":0},"
+        "\"cache_miss\":{\"count\":0,\"ns\":0}},\"batch_stats\":[{\"batch_size\":3}]}]}");
+    kit_hub.statistics = NULL;
+    json_decref(known);
+    expect_part(get("/v2/models/m/stats"), 200, "\"version\":\"2\",\"last_inference\":0,");
+    expect_part(get("/v2/models/stats"), 200, "\"name\":\"a\"");
+    expect_part(get("/v2/models/none/stats"), 404, "no model 'none'");
+}
+END_TEST
+
+/* ---- generate ---- */
+START_TEST(generate)
+{
+    static const char text[] = "{\"choices\":[{\"text\":\"b\\u0000\\n\\u00e9\"}]}";
+    trm_wire_answer answer = {
+        .message = "", .model = "lm", .version = 4, .body = text, .body_bytes = sizeof(text) - 1};
+    trm_http_exchange *x;
+
+    kit_reset();
+    x = post("/v2/models/lm/generate",
+             "{\"text_input\":\"a\",\"max_tokens\":5,\"parameters\":{\"stream\":true,"
+             "\"random_seed\":7,\"stop_words\":[\"z\"],\"exclude_input_in_output\":false,"
+             "\"beam_width\":1}}");
+    ck_assert_msg(kit_hub.pending, "%s", x->data);
+    ck_assert_int_eq(kit_hub.kind, TRM_REQUEST_COMPLETIONS);
+    ck_assert(!kit_hub.stream);
+    ck_assert_str_eq(kit_hub.body,
+                     "{\"model\":\"lm\",\"prompt\":\"a\",\"stream\":false,\"max_tokens\":5,"
+                     "\"seed\":7,\"stop\":[\"z\"],\"echo\":true}");
+    kit_answer(&answer);
+    expect(
+        x, 200,
+        "{\"model_name\":\"lm\",\"model_version\":\"4\",\"text_output\":\"b\\u0000\\u000a\xc3\xa9"
+        "\"}");
+    expect_part(post("/v2/models/lm/generate", ""), 400, "the body is not JSON");
+    expect_part(post("/v2/models/lm/generate", "{}"), 400, "no \\\"text_input\\\"");
+    expect_part(post("/v2/models/lm/generate", "[]"), 400, "no \\\"text_input\\\"");
+    expect_part(post("/v2/models/lm/generate", "{\"text_input\":\"a\",\"n\":2}"), 400,
+                "'n' is no parameter of generate");
+    expect_part(post("/v2/models/lm/generate", "{\"text_input\":\"a\",\"beam_width\":2}"), 400,
+                "beam search is not supported");
+    x = post("/v2/models/lm/generate", "{\"text_input\":\"a\"}");
+    answer.body_bytes = 0;
+    kit_answer(&answer);
+    expect_part(x, 500, "the answer has no text");
+}
+END_TEST
+
+static void part(const char *lines)
+{
+    trm_wire_part p = {.body = lines, .body_bytes = strlen(lines)};
+
+    kit_hub.request.part(kit_hub.request.ctx, &p);
+}
+
+START_TEST(generate_stream)
+{
+    trm_wire_answer answer = {.message = "", .model = "lm", .version = 4};
+    trm_wire_answer failed = {.status = TRM_ERR_COMM, .message = "lost", .model = "lm"};
+    trm_http_exchange *x;
+
+    kit_reset();
+    kit_model("lm", 4, TRM_MODEL_READY, "{\"kind\":\"generate\"}");
+    x = post("/v2/models/lm/generate_stream", "{\"text_input\":\"a\"}");
+    ck_assert(kit_hub.stream);
+    part("{\"choices\":[{\"text\":\"b\"}]}\n{\"choices\":[{\"text\":\"\"}]}\nno json\n");
+    part("{\"choices\":[],\"usage\":{}}\n{\"choices\":[{\"text\":\" c\"}]}\n");
+    kit_answer(&answer);
+    ck_assert_str_eq(x->type, "text/event-stream; charset=utf-8");
+    expect(x, 200,
+           "data: {\"model_name\":\"lm\",\"model_version\":\"4\",\"text_output\":\"b\"}\n\n"
+           "data: {\"model_name\":\"lm\",\"model_version\":\"4\",\"text_output\":\" c\"}\n\n");
+    /* fails before and after the first piece */
+    x = post("/v2/models/lm/generate_stream", "{\"text_input\":\"a\"}");
+    kit_answer(&failed);
+    expect(x, 503, "{\"error\":\"lost\"}");
+    x = post("/v2/models/lm/generate_stream", "{\"text_input\":\"a\"}");
+    part("{\"choices\":[{\"text\":\"b\"}]}\n");
+    kit_answer(&failed);
+    expect_part(x, 200, "\n\ndata: {\"error\":\"lost\"}\n\n");
+    /* a client that takes nothing more */
+    x = post("/v2/models/lm/generate_stream", "{\"text_input\":\"a\"}");
+    x->deaf = true;
+    part("{\"choices\":[{\"text\":\"b\"}]}\n");
+    ck_assert_uint_eq(kit_hub.cancelled, kit_hub.id);
+    failed.status = TRM_ERR_CANCELLED;
+    kit_answer(&failed);
+    ck_assert_int_eq(x->answers, 1);
+    kit_free(x);
+    /* no text at all */
+    x = post("/v2/models/lm/generate_stream", "{\"text_input\":\"a\"}");
+    kit_answer(&answer);
+    expect_part(x, 200, "\"text_output\":\"\"}\n\n");
+}
+END_TEST
+
+START_TEST(infer_text)
+{
+    static const char text[] = "{\"choices\":[{\"text\":\"b\"}]}";
+    static const char body[] =
+        "{\"id\":\"i\",\"inputs\":[{\"name\":\"text_input\",\"shape\":[1,1],\"datatype\":\"BYTES\","
+        "\"data\":[\"a\"]},{\"name\":\"max_tokens\",\"shape\":[1,1],\"datatype\":\"INT32\","
+        "\"data\":"
+        "[5]}],\"parameters\":{\"temperature\":0.5,\"binary_data_output\":%s}}";
+    trm_wire_answer answer = {
+        .message = "", .model = "lm", .version = 4, .body = text, .body_bytes = sizeof(text) - 1};
+    char request[512];
+    trm_http_exchange *x;
+
+    kit_reset();
+    kit_model("lm", 4, TRM_MODEL_READY, "{\"kind\":\"generate\"}");
+    snprintf(request, sizeof(request), body, "false");
+    x = post("/v2/models/lm/infer", request);
+    ck_assert_msg(kit_hub.pending, "%s", x->data);
+    ck_assert_str_eq(kit_hub.body, "{\"model\":\"lm\",\"prompt\":\"a\",\"stream\":false,"
+                                   "\"temperature\":0.5,\"max_tokens\":5}");
+    kit_answer(&answer);
+    expect(x, 200,
+           "{\"id\":\"i\",\"model_name\":\"lm\",\"model_version\":\"4\",\"outputs\":[{\"name\":"
+           "\"text_output\",\"datatype\":\"BYTES\",\"shape\":[1,1],\"data\":[\"b\"]}]}");
+    snprintf(request, sizeof(request), body, "true");
+    x = post("/v2/models/lm/infer", request);
+    kit_answer(&answer);
+    ck_assert_int_eq(memcmp(x->data + x->data_bytes - 5, "\1\0\0\0b", 5), 0);
+    kit_free(x);
+}
+END_TEST
+
+/* Every float that is printed reads back. */
+START_TEST(floats)
+{
+    uint64_t random = 88172645463325252u;
+
+    for (int i = 0; i < 300000; i++) {
+        trmi_text t = {0};
+        uint32_t bits;
+        float f, back;
+        double d, dback;
+
+        random ^= random << 13; /* xorshift, Marsaglia 2003 */
+        random ^= random >> 7;
+        random ^= random << 17;
+        bits = (uint32_t)random;
+        memcpy(&f, &bits, sizeof(f));
+        if (i % 2 == 0)
+            f = (float)((double)(int32_t)bits / (1 << i % 30));
+        trmi_text_f32(&t, f);
+        trmi_text_add(&t, "", 1);
+        back = strtof(t.data, NULL);
+        ck_assert_msg(isnan(f) ? isnan(back) : memcmp(&f, &back, 4) == 0, "%a is %s", f, t.data);
+        t.bytes = 0;
+        memcpy(&d, &random, sizeof(d));
+        trmi_text_f64(&t, d);
+        trmi_text_add(&t, "", 1);
+        dback = strtod(t.data, NULL);
+        ck_assert_msg(isnan(d) ? isnan(dback) : memcmp(&d, &dback, 8) == 0, "%a is %s", d, t.data);
+        trmi_text_fini(&t);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("inference_v2");
+    TCase *tc = tcase_create("inference_v2");
+    SRunner *runner;
+    int failures;
+
+    tcase_add_loop_test(tc, datatypes, 0, (int)(sizeof(types) / sizeof(*types)));
+    tcase_add_loop_test(tc, refused, 0, (int)(sizeof(bad) / sizeof(*bad)));
+    tcase_add_test(tc, nested_and_deep);
+    tcase_add_test(tc, much_json_beside);
+    tcase_add_test(tc, binary);
+    tcase_add_loop_test(tc, binary_refused, 0, (int)(sizeof(bad_binaries) / sizeof(*bad_binaries)));
+    tcase_add_test(tc, header_length);
+    tcase_add_test(tc, requested);
+    tcase_add_test(tc, life);
+    tcase_add_test(tc, no_memory);
+    tcase_add_test(tc, server);
+    tcase_add_test(tc, models);
+    tcase_add_test(tc, strange_metadata);
+    tcase_add_test(tc, statistics);
+    tcase_add_test(tc, generate);
+    tcase_add_test(tc, generate_stream);
+    tcase_add_test(tc, infer_text);
+    tcase_add_test(tc, floats);
+    suite_add_tcase(suite, tc);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failures = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,28 @@
+/* When a batch begins, and how large it is. Arithmetic. */
+#include "worker/serve_tensor.h"
+
+int64_t trm_batcher_due_us(const trm_batcher *b, int rows, int64_t oldest_us)
+{
+    int64_t due = oldest_us + b->max_delay_us;
+
+    if (rows >= b->max_batch || rows >= b->last_rows || b->max_delay_us <= 0)
+        return 0;
+    for (int i = 0; i < b->preferred_count; i++)
+        if (rows == b->preferred[i])
+            return 0;
+    return due > 0 ? due : 0;
+}
+
+int trm_batcher_size(const trm_batcher *b, int rows)
+{
+    int size = 1, best = 0;
+
+    if (rows >= b->max_batch)
+        return b->max_batch;
+    for (int i = 0; i < b->preferred_count; i++)
+        if (b->preferred[i] <= rows && b->preferred[i] > best)
+            best = (int)b->preferred[i];
+    while (size * 2 <= rows)
+        size *= 2;
+    return best > size ? best : size;
+}
