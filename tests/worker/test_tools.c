@@ -178,7 +178,7 @@ enum { OUTPUTS = sizeof(outputs) / sizeof(outputs[0]) };
 static trm_tools tools_of(int row)
 {
     return (trm_tools){.format = outputs[row].format,
-                       .forced = strstr(outputs[row].name, "forced") != NULL,
+                       .bare = strstr(outputs[row].name, "forced") != NULL,
                        .parallel = strstr(outputs[row].name, "one wanted") == NULL,
                        .names = names,
                        .count = 2};

@@ -91,7 +91,7 @@ START_TEST(requests_are_read)
     trm_status st;
 
     ck_assert_msg(body != NULL, "%s", error.text);
-    st = trm_tools_read(&l, "json", body, &t);
+    st = trm_tools_read(&l, "json", body, false, &t);
     ck_assert_msg(st == bodies[_i].status, "%s: %s", bodies[_i].name, trm_message());
     if (st != TRM_OK) {
         ck_assert_msg(strstr(trm_message(), bodies[_i].says) != NULL, "%s", trm_message());
@@ -122,12 +122,12 @@ START_TEST(forced_hermes_is_tagged)
         json_loads("{\"tools\":[" TOOL("add") "],\"tool_choice\":\"required\"}", 0, NULL);
     trm_tools *t = NULL;
 
-    OK(trm_tools_read(&l, "hermes", body, &t));
+    OK(trm_tools_read(&l, "hermes", body, false, &t));
     ck_assert_str_eq(json_string_value(json_object_get(t->constraint, "type")), "tagged");
     ck_assert_str_eq(json_string_value(json_object_get(t->constraint, "begin")), "<tool_call>\n");
     ck_assert_str_eq(json_string_value(json_object_get(t->constraint, "end")), "\n</tool_call>");
     trm_tools_destroy(t);
-    OK(trm_tools_read(&l, "none", body, &t)); /* forced all the same */
+    OK(trm_tools_read(&l, "none", body, false, &t)); /* forced all the same */
     ck_assert_int_eq(t->format, TRM_TOOLS_JSON);
     trm_tools_destroy(t);
     json_decref(body);

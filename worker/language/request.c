@@ -482,10 +482,8 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
     settle(&g);
     if (r->stops == NULL && endpoint != TRM_LM_EMBEDDINGS)
         TRM_TRY(st, default_stops(defaults, r), fail);
-    if (endpoint == TRM_LM_CHAT && defaults->tool_format != NULL) {
-        TRM_TRY(st, trm_tools_read(l, defaults->tool_format, body, &r->tools), fail);
-        r->keep_special = r->keep_special || (r->tools != NULL && r->tools->special);
-    }
+    if (endpoint == TRM_LM_CHAT && defaults->tool_format != NULL)
+        TRM_TRY(st, trmi_lm_read_tools(&g), fail);
     if (endpoint == TRM_LM_CHAT)
         TRM_TRY(st, trmi_lm_read_chat(&g), fail);
     else

@@ -254,7 +254,7 @@ static void begin_args(trm_tool_parser *p)
 static bool bare(const trm_tool_parser *p)
 {
     return p->tools->format == TRM_TOOLS_LLAMA || p->tools->format == TRM_TOOLS_JSON ||
-           (p->tools->forced && p->tools->format != TRM_TOOLS_HERMES);
+           p->tools->bare;
 }
 
 static bool is_of_format(const trm_tool_parser *p, int mark)

@@ -183,11 +183,11 @@ static void move_refs(json_t *v, const char *at)
 static json_t *call_schema(const json_t *function, size_t i, const char *arguments, json_t *defs)
 {
     const json_t *given = json_object_get(function, "parameters");
-    json_t *parameters = json_is_object(given) && json_object_size(given) > 0
-                             ? json_deep_copy(given)
-                             : json_pack("{s:s}", "type", "object");
+    json_t *parameters = json_is_object(given) ? json_deep_copy(given) : json_object();
     char key[32], at[48];
 
+    if (json_object_get(parameters, "type") == NULL) /* whatever else they say */
+        json_object_set_new(parameters, "type", json_string("object"));
     snprintf(key, sizeof(key), "f%zu", i);
     snprintf(at, sizeof(at), "#/$defs/%s", key);
     move_refs(parameters, at);
@@ -198,7 +198,7 @@ static json_t *call_schema(const json_t *function, size_t i, const char *argumen
 }
 
 /* A call of one of the tools [first, first + count). */
-static trm_status force(trm_tools *t, const json_t *tools, size_t first, size_t count)
+static trm_status make_constraint(trm_tools *t, const json_t *tools, size_t first, size_t count)
 {
     const char *arguments = t->format == TRM_TOOLS_LLAMA ? "parameters" : "arguments";
     json_t *defs = json_object(), *any = json_array(), *schema;
@@ -218,12 +218,12 @@ static trm_status force(trm_tools *t, const json_t *tools, size_t first, size_t 
                                   "<tool_call>\n", "schema", schema, "end", "\n</tool_call>");
     else
         t->constraint = json_pack("{s:s, s:o}", "type", "json_schema", "schema", schema);
-    t->forced = true;
+    t->bare = t->format != TRM_TOOLS_HERMES;
     return t->constraint != NULL ? TRM_OK : trm_fail(TRM_ERR_NO_MEMORY, "tools");
 }
 
 trm_status trm_tools_read(const trm_language *l, const char *format, const json_t *body,
-                          trm_tools **tools_out)
+                          bool constrain, trm_tools **tools_out)
 {
     const json_t *tools = json_object_get(body, "tools"),
                  *parallel = json_object_get(body, "parallel_tool_calls"),
@@ -252,11 +252,12 @@ trm_status trm_tools_read(const trm_language *l, const char *format, const json_
     }
     if (choice >= REQUIRED && t->format == TRM_TOOLS_NONE)
         t->format = TRM_TOOLS_JSON;
-    if (choice == REQUIRED)
-        TRM_TRY(st, force(t, tools, 0, t->count), done);
+    t->forced = choice >= REQUIRED;
     if (choice == NAMED)
-        TRM_TRY(st, force(t, tools, which, 1), done);
-    t->special = !t->forced && has_special_marks(l, t->format);
+        TRM_TRY(st, make_constraint(t, tools, which, 1), done);
+    else if (some && (choice == REQUIRED || (choice == AUTO && constrain)))
+        TRM_TRY(st, make_constraint(t, tools, 0, t->count), done);
+    t->special = t->constraint == NULL && has_special_marks(l, t->format);
     *tools_out = NULL;
     if (some && choice != NONE && t->format != TRM_TOOLS_NONE) {
         *tools_out = t;

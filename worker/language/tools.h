@@ -32,15 +32,17 @@ typedef struct trm_tools {
     trm_tool_format format;
     bool forced;   /* the answer is a call: tool_choice "required", or a function's name */
     bool parallel; /* more than one call is wanted */
+    bool bare;     /* calls may stand without a mark, in any format: the constraint has none */
     bool special;  /* calls are marked by special tokens: these must be text */
     char **names;
     size_t count;
-    json_t *constraint; /* what forces a call (constraint.h), or NULL */
+    json_t *constraint; /* a call of one of them (constraint.h); NULL: nothing asks for it */
 } trm_tools;
 /* From a chat's body. *tools_out is NULL where there are none or tool_choice is "none".
- * INVALID_ARG: says which tool and what is wrong with it. */
+ * `constrain`: the constraint is wanted though nothing is forced. INVALID_ARG: says which tool and
+ * what is wrong with it. */
 TRM_MUST_USE trm_status trm_tools_read(const trm_language *l, const char *format,
-                                       const json_t *body, trm_tools **tools_out);
+                                       const json_t *body, bool constrain, trm_tools **tools_out);
 void trm_tools_destroy(trm_tools *t); /* takes NULL */
 
 #define TRM_TOOL_ID_BYTES 32
