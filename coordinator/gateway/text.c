@@ -255,7 +255,6 @@ static void put_element(trmi_text *t, trm_dtype dtype, const unsigned char *p)
     union {
         float f;
         double d;
-        int8_t i8;
         int16_t i16;
         int32_t i32;
         int64_t i64;
@@ -294,7 +293,7 @@ static void put_element(trmi_text *t, trm_dtype dtype, const unsigned char *p)
         put_integer(t, false, READ(u64));
         return;
     case TRM_DTYPE_I8:
-        i = READ(i8);
+        i = *p < 128 ? *p : *p - 256;
         break;
     case TRM_DTYPE_I16:
         i = READ(i16);

@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <math.h>
+#include <zlib.h>
 
 static trm_http_exchange *post(const char *target, const char *body)
 {
@@ -369,7 +370,90 @@ START_TEST(header_length)
     }
     expect_part(kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer",
                          (const char *const[]){"Content-Encoding: br", NULL}, "{}", 2),
-                400, "Content-Encoding 'br'");
+                400, "Content-Encoding 'br', want gzip");
+}
+END_TEST
+
+START_TEST(packed)
+{
+    static const char body[] =
+        "{\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"data\":[1,2]}]}";
+    const char *const headers[] = {"Content-Encoding: deflate", NULL};
+    static unsigned char packed[1 << 16];
+    static char zeros[1 << 20];
+    uLongf bytes = sizeof(packed);
+    trm_http_exchange *x;
+
+    kit_reset();
+    ck_assert_int_eq(compress(packed, &bytes, (const Bytef *)body, sizeof(body) - 1), Z_OK);
+    x = kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers, packed, bytes);
+    ck_assert_msg(kit_hub.pending, "%s", x->data);
+    ck_assert_int_eq(kit_hub.tensors[0].dims[0], 2);
+    kit_answer(&(trm_wire_answer){.message = "", .model = "m"});
+    expect_part(x, 200, "\"outputs\":[]");
+    expect_part(kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers, packed,
+                         bytes - 1),
+                400, "the packed body is malformed: it does not end");
+    packed[bytes] = 0;
+    expect_part(kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers, packed,
+                         bytes + 1),
+                400, "the packed body is malformed: there is more behind its end");
+    expect_part(
+        kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers, "abc", 3), 400,
+        "the packed body is malformed: ");
+    expect_part(kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers, "", 0),
+                400, "the packed body is malformed: ");
+    /* little that becomes much */
+    kit_gateway.options.http.body_max = 100000;
+    bytes = sizeof(packed);
+    ck_assert_int_eq(compress(packed, &bytes, (const Bytef *)zeros, sizeof(zeros)), Z_OK);
+    x = kit_call(trmi_inference_v2_routes(), "POST", "/v2/models/m/infer", headers, packed, bytes);
+    kit_gateway.options.http.body_max = 0;
+    expect_part(x, 400, "unpacks to more than 100000 bytes");
+}
+END_TEST
+
+/* Long ones go to the worker, in both directions. */
+START_TEST(long_ones)
+{
+    enum { N = 50000 };
+    static float back[N];
+    static char body[N * 4 + 200];
+    trm_wire_tensor out = {
+        .name = "y", .tensor = {.dtype = TRM_DTYPE_F32, .rank = 1, .dims = {N}, .data = back}};
+    trm_wire_answer answer = {
+        .message = "", .model = "m", .version = 1, .outputs = &out, .output_count = 1};
+    int64_t live = trm_alloc_live();
+    trm_http_exchange *x;
+    size_t at;
+
+    kit_reset();
+    at = (size_t)snprintf(
+        body, sizeof(body),
+        "{\"inputs\":[{\"name\":\"x\",\"shape\":[%d],\"datatype\":\"FP32\",\"data\":[", N);
+    for (int i = 0; i < N; i++) {
+        back[i] = (float)(i % 10) + 0.5f;
+        at += (size_t)snprintf(body + at, sizeof(body) - at, "%s%d", i > 0 ? ", " : "", i % 10);
+    }
+    snprintf(body + at, sizeof(body) - at, "]}]}");
+    ck_assert_int_eq(trmi_work_start(&kit_gateway.work), TRM_OK);
+    x = post("/v2/models/m/infer", body);
+    trmi_work_stop(kit_gateway.work);
+    ck_assert_msg(kit_hub.pending, "%s", x->data);
+    ck_assert_int_eq(kit_hub.tensors[0].dims[0], N);
+    ck_assert_int_eq(trmi_work_start(&kit_gateway.work), TRM_OK);
+    kit_answer(&answer);
+    memset(back, 0, sizeof(back)); /* the answer is valid during the call only */
+    trmi_work_stop(kit_gateway.work);
+    kit_gateway.work = NULL;
+    ck_assert_int_eq(x->answers, 1);
+    ck_assert_uint_eq(x->data_bytes, strlen("{\"model_name\":\"m\",\"model_version\":\"1\","
+                                            "\"outputs\":[{\"name\":\"y\",\"datatype\":\"FP32\","
+                                            "\"shape\":[50000],\"data\":[]}]}") +
+                                         4 * N - 1);
+    ck_assert_ptr_nonnull(strstr(x->data, "[0.5,1.5,2.5,3.5,4.5,5.5,6.5,7.5,8.5,9.5,0.5"));
+    kit_free(x);
+    ck_assert_int_eq(trm_alloc_live(), live);
 }
 END_TEST
 
@@ -785,6 +869,8 @@ int main(void)
     tcase_add_test(tc, binary);
     tcase_add_loop_test(tc, binary_refused, 0, (int)(sizeof(bad_binaries) / sizeof(*bad_binaries)));
     tcase_add_test(tc, header_length);
+    tcase_add_test(tc, packed);
+    tcase_add_test(tc, long_ones);
     tcase_add_test(tc, requested);
     tcase_add_test(tc, life);
     tcase_add_test(tc, no_memory);
