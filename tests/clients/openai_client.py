@@ -21,7 +21,7 @@ import openai
 
 trireme, source = sys.argv[1], pathlib.Path(sys.argv[2])
 DEMO = source / "configs/demo/tiny-sotu"
-KEYS = "ann key-of-ann\nbob key-of-bob\nroot key-of-root admin\n"
+KEYS = "ann a-long-key-of-ann\nbob a-long-key-of-bob\nroot a-long-key-of-root admin\n"
 WEATHER = {
     "type": "function",
     "function": {
@@ -47,7 +47,7 @@ work = pathlib.Path(tempfile.mkdtemp())
 base = None
 
 
-def client(key="key-of-ann", **more):
+def client(key="a-long-key-of-ann", **more):
     return openai.OpenAI(base_url=base, api_key=key, max_retries=0, timeout=120 * SCALE, **more)
 
 
@@ -160,10 +160,12 @@ def streaming():
     assert all(x.usage is None for x in chunks)
     two = list(c.chat.completions.create(messages=HELLO, stream=True, n=2, seed=1, **{**ask, "temperature": 1}))
     assert {x.choices[0].index for x in two} == {0, 1}
-    with c.chat.completions.stream(messages=HELLO, **ask) as s:  # the package's own reader of streams
+    stop = whole.choices[0].message.content.split()[1]
+    with c.chat.completions.stream(messages=HELLO, stop=stop, **ask) as s:  # the package's own reader of streams
         for _ in s:
             pass
-        assert s.get_final_completion().choices[0].message.content == whole.choices[0].message.content
+        done = s.get_final_completion().choices[0]
+        assert done.finish_reason == "stop" and whole.choices[0].message.content.startswith(done.message.content), done
     # refused before the first part: an HTTP error, not an event
     raises(openai.BadRequestError, lambda: c.completions.create(prompt="x", stream=True, **{**ask, "temperature": -1}))
     raises(openai.NotFoundError, lambda: c.completions.create(prompt="x", stream=True, **{**ask, "model": "nobody"}), "model_not_found")
@@ -258,7 +260,7 @@ def finished(c, batch):
 
 
 def batches():
-    c, other = client(), client("key-of-bob")
+    c, other = client(), client("a-long-key-of-bob")
     lines = list(batch_lines(30))
     path = work / "requests.jsonl"
     path.write_text("".join(json.dumps(x) + "\n" for x in lines))
@@ -321,10 +323,14 @@ def errors():
     raises(openai.NotFoundError, lambda: c.post("/nothing", body={}, cast_to=object))
     e = raises(openai.BadRequestError, lambda: c.post("/completions", content=b'{"model":', cast_to=object))
     assert "line 1" in e.message, e.message
-    e = raises(openai.APIStatusError, lambda: c.post("/completions", content=b" " * (3 << 20), cast_to=object)) if False else None
-    slow = client("key-of-bob")
-    streams = [slow.completions.create(model="sotu", prompt="We must", max_tokens=450, stream=True, extra_body={"ignore_eos": True})
-               for _ in range(8)]
+    try:
+        c.post("/completions", content=b" " * (2 << 20), cast_to=object)
+        raise AssertionError("wanted 413")
+    except openai.APIStatusError as e:
+        assert e.status_code == 413, e
+    slow = client("a-long-key-of-bob")
+    streams = [slow.completions.create(model="sotu", prompt="We must", max_tokens=450, n=6, stream=True,
+                                       extra_body={"ignore_eos": True}) for _ in range(8)]
     e = raises(openai.RateLimitError, lambda: slow.completions.create(**ask), "rate_limit_exceeded")
     assert e.response.headers["retry-after"], e.response.headers
     c.completions.create(**ask)  # another key has its own
@@ -349,7 +355,7 @@ def errors():
 def many():
     """64 streams at once, as eight clients with a key each would have them: no answer is mixed up with another."""
     ask = dict(model="sotu", max_tokens=12, temperature=1)
-    c = client("key-of-root")
+    c = client("a-long-key-of-root")
     want = [c.completions.create(prompt=f"In the year 18{i:02d}", seed=i, **ask).choices[0].text for i in range(8)]
     bad = []
 
@@ -360,7 +366,7 @@ def many():
             if "".join(x.choices[0].text for x in chunks) != want[i]:
                 bad.append(i)
 
-    threads = [threading.Thread(target=one, args=(k,)) for k in ("key-of-ann", "key-of-bob", "key-of-root") for _ in range(4)]
+    threads = [threading.Thread(target=one, args=(k,)) for k in ("a-long-key-of-ann", "a-long-key-of-bob", "a-long-key-of-root") for _ in range(4)]
     for t in threads:
         t.start()
     for t in threads:
@@ -381,7 +387,7 @@ def main():
     bad = []
     cluster = Cluster(trireme, f'  - {{ name: sotu, path: "{DEMO}", chat_template: "{template}" }}\n'
                       f'  - {{ name: bert, path: "{encoder()}" }}',
-                      gateway=f'keys: "{keys}", files: "{work}/files"', more="limits: { requests_per_key: 8 }")
+                      gateway=f'keys: "{keys}", files: "{work}/files"', more="limits: { requests_per_key: 8, body: 1MiB }")
     try:
         cluster.ready()
         base = cluster.url.geturl().rstrip("/") + "/v1"
