@@ -15,7 +15,8 @@ json_t *trmi_lm_token_logprob(const trm_language *l, const trm_sampled *s);
  * came before, counted on. */
 json_t *trmi_lm_old_logprobs(const trm_language *l, const trm_lm_prompt *echoed,
                              const json_t *prompt_list, const json_t *list, size_t *offset);
-const char *trmi_lm_finish(const trm_lm_request *r, trm_finish finish);
+/* calls: that the choice made. */
+const char *trmi_lm_finish(const trm_lm_request *r, trm_finish finish, int calls);
 /* cached: -1: not said. */
 json_t *trmi_lm_usage(const trm_lm_request *r, int64_t prompt, int64_t fresh, int64_t cached);
 

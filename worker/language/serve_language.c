@@ -289,6 +289,7 @@ static trm_lm_request_defaults defaults_of(const struct serve *s, const trm_wire
     d.seed = r->seed;
     d.now = r->created;
     d.name = s->name;
+    d.tool_format = s->options.tool_format != NULL ? s->options.tool_format : "auto";
     return d;
 }
 
@@ -515,8 +516,11 @@ static const trm_serve_model_ops ops = {.name = "language",
 trm_status trm_serve_language_create(const trm_serve_language_options *o,
                                      trm_serve_model **model_out)
 {
-    struct serve *s = trm_calloc(1, sizeof(*s));
+    struct serve *s;
+    trm_tool_format format;
 
+    TRM_CHECK(trm_tool_format_of(o->tool_format, o->model->language, &format));
+    s = trm_calloc(1, sizeof(*s));
     if (s == NULL || (s->name = trm_strdup(o->name)) == NULL) {
         trm_free(s);
         return trm_fail(TRM_ERR_NO_MEMORY, "a served model");

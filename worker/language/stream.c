@@ -23,9 +23,10 @@ struct event {
 };
 
 struct choice {
-    bool begun;      /* its first line is out */
-    size_t offset;   /* old form of logprobs: characters so far */
-    json_t *prompt;  /* echo: log-probabilities of the prompt's tokens */
+    bool begun;     /* its first line is out */
+    size_t offset;  /* old form of logprobs: characters so far */
+    json_t *prompt; /* echo: log-probabilities of the prompt's tokens */
+    trm_tool_parser *calls;
     trmi_out events; /* waiting ones, from `at` on */
     size_t at;
 };
@@ -41,7 +42,13 @@ struct trm_lm_stream {
     int turns[TURNS], turn_count, turn, next;
     int64_t prompt_tokens, new_tokens, cached_tokens;
     struct choice *choices;
+    char *id;
+    /* the event that is looked through for calls */
+    int at;
+    struct chunk *chunk; /* what its first line says besides */
 };
+
+static void on_call(void *ctx, trm_tool_event event, int call, const char *text, size_t bytes);
 
 /* ---- life ---- */
 
@@ -64,6 +71,7 @@ trm_status trm_lm_stream_create(const trm_lm_request *r, const trm_language *l, 
                                 int64_t created, trm_lm_stream **stream_out)
 {
     trm_lm_stream *s;
+    trm_status st = TRM_OK;
 
     if (r->endpoint == TRM_LM_EMBEDDINGS)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'stream': embeddings are not streamed");
@@ -77,10 +85,13 @@ trm_status trm_lm_stream_create(const trm_lm_request *r, const trm_language *l, 
     s->l = l;
     s->count = r->prompt_count * r->choices;
     s->choices = trm_calloc((size_t)s->count, sizeof(*s->choices));
+    s->id = trm_strdup(id);
     write_frame(s, id, created);
+    for (int i = 0; s->choices != NULL && st == TRM_OK && r->tools != NULL && i < s->count; i++)
+        st = trm_tool_parser_create(r->tools, on_call, s, &s->choices[i].calls);
     while (s->next < s->count && s->turn_count < TURNS)
         s->turns[s->turn_count++] = s->next++;
-    if (s->choices == NULL || s->head.failed || s->tail.failed) {
+    if (s->choices == NULL || s->id == NULL || st != TRM_OK || s->head.failed || s->tail.failed) {
         trm_lm_stream_destroy(s);
         return trm_fail(TRM_ERR_NO_MEMORY, "a stream");
     }
@@ -94,9 +105,11 @@ void trm_lm_stream_destroy(trm_lm_stream *s)
         return;
     for (int i = 0; s->choices != NULL && i < s->count; i++) {
         json_decref(s->choices[i].prompt);
+        trm_tool_parser_destroy(s->choices[i].calls);
         trmi_out_fini(&s->choices[i].events);
     }
     trm_free(s->choices);
+    trm_free(s->id);
     trmi_out_fini(&s->head);
     trmi_out_fini(&s->tail);
     trmi_out_fini(&s->line);
@@ -113,6 +126,7 @@ struct chunk {
     json_t *logprobs; /* NULL: none */
     const trm_sampled *token;
     const char *finish, *stopped; /* NULL: not over */
+    bool said;                    /* a line with it is out */
 };
 
 static void write_delta(trm_lm_stream *s, const struct chunk *k)
@@ -171,14 +185,37 @@ static void write_end(trm_lm_stream *s, int choice, const struct chunk *k)
     s->choices[choice].begun = true;
 }
 
-/* Takes the reference to its logprobs. */
 static void write_chunk(trm_lm_stream *s, int choice, const struct chunk *k)
 {
     write_start(s, choice);
     write_delta(s, k);
     trmi_out_json(&s->line, k->logprobs);
-    json_decref(k->logprobs);
     write_end(s, choice, k);
+}
+
+static void write_call(trm_lm_stream *s, int choice, trm_tool_event event, int call,
+                       const char *text, size_t bytes)
+{
+    struct chunk k = *s->chunk;
+    char id[TRM_TOOL_ID_BYTES];
+
+    write_start(s, choice);
+    trmi_out_text(&s->line, ",\"delta\":{\"tool_calls\":[{\"index\":");
+    trmi_out_int(&s->line, call);
+    if (event == TRM_TOOL_CALL) {
+        trm_tool_id(s->id, choice, call, id);
+        trmi_out_text(&s->line, ",\"id\":");
+        trmi_out_quoted(&s->line, id);
+        trmi_out_text(&s->line, ",\"type\":\"function\",\"function\":{\"name\":\"");
+        trmi_out_escaped(&s->line, text, bytes);
+        trmi_out_text(&s->line, "\",\"arguments\":\"\"}}]},\"logprobs\":");
+    } else {
+        trmi_out_text(&s->line, ",\"function\":{\"arguments\":\"");
+        trmi_out_escaped(&s->line, text, bytes);
+        trmi_out_text(&s->line, "\"}}]},\"logprobs\":");
+    }
+    trmi_out_json(&s->line, k.logprobs);
+    write_end(s, choice, &k);
 }
 
 static void write_role(trm_lm_stream *s, int choice)
@@ -314,15 +351,51 @@ static void begin(trm_lm_stream *s, int choice)
         if (s->r->sampling.logprobs >= 0)
             k.logprobs = trmi_lm_old_logprobs(s->l, p, c->prompt, NULL, &c->offset);
         write_chunk(s, choice, &k);
+        json_decref(k.logprobs);
         json_decref(c->prompt);
         c->prompt = NULL;
     }
 }
 
+/* From the parser of tool calls, inside an event. */
+static void on_call(void *ctx, trm_tool_event event, int call, const char *text, size_t bytes)
+{
+    trm_lm_stream *s = ctx;
+    struct chunk *k = s->chunk;
+
+    if (event == TRM_TOOL_TEXT) {
+        k->text = text;
+        k->bytes = bytes;
+        write_chunk(s, s->at, k);
+    } else {
+        write_call(s, s->at, event, call, text, bytes);
+    }
+    *k = (struct chunk){.logprobs = NULL, .said = true}; /* once an event */
+}
+
+/* The event's text through the parser; what it keeps back comes with a later event. */
+static void look_for_calls(trm_lm_stream *s, int choice, struct chunk *k, bool over)
+{
+    struct choice *c = &s->choices[choice];
+    struct chunk first = *k;
+    trm_status st;
+
+    first.text = NULL;
+    first.bytes = 0;
+    s->at = choice;
+    s->chunk = &first;
+    st =
+        over ? trm_tool_parser_finish(c->calls) : trm_tool_parser_push(c->calls, k->text, k->bytes);
+    s->failed = s->failed || st != TRM_OK;
+    s->chunk = NULL;
+    k->text = "";
+    k->bytes = 0;
+    k->said = first.said;
+}
+
 void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
 {
     struct choice *c = &s->choices[choice];
-    bool wanted = s->r->sampling.logprobs >= 0;
     struct chunk k = {.text = t->text, .bytes = t->bytes, .token = t->token};
 
     if (t->prompt) {
@@ -334,21 +407,30 @@ void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
     }
     begin(s, choice);
     if (!s->r->only_prompt) {
-        if (wanted && t->token != NULL)
+        if (s->r->sampling.logprobs >= 0 && t->token != NULL)
             k.logprobs = logprobs_of(s, c, t->token);
-        if (k.bytes > 0 || k.logprobs != NULL || (s->r->token_ids && t->token != NULL))
+        if (c->calls != NULL)
+            look_for_calls(s, choice, &k, false);
+        if (!k.said && (k.bytes > 0 || k.logprobs != NULL || (s->r->token_ids && t->token != NULL)))
             write_chunk(s, choice, &k);
+        json_decref(k.logprobs);
     }
     give(s, choice, t->token != NULL && !s->r->only_prompt, false);
 }
 
 void trm_lm_stream_end(trm_lm_stream *s, int choice, const trm_generation_end *e)
 {
-    struct chunk k = {.finish = trmi_lm_finish(s->r, e->finish), .stopped = e->stopped};
+    struct choice *c = &s->choices[choice];
+    struct chunk k = {.text = ""}, rest = {.text = ""};
 
     if (e->status == TRM_OK) {
         begin(s, choice);
+        if (c->calls != NULL)
+            look_for_calls(s, choice, &rest, true);
         k.text = s->r->endpoint == TRM_LM_CHAT ? NULL : "";
+        k.finish =
+            trmi_lm_finish(s->r, e->finish, c->calls != NULL ? trm_tool_parser_calls(c->calls) : 0);
+        k.stopped = e->stopped;
         write_chunk(s, choice, &k);
     }
     if (e->choice == 0) {
