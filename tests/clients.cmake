@@ -10,3 +10,9 @@ if(trm_python3)
     "'${trm_python3}' -c 'import msgpack, zmq' || exit 77; exec '$<TARGET_FILE:base_test_zmq_client>' '${trm_python3} ${CMAKE_SOURCE_DIR}/docs/clients/zmq_client.py'")
   set_tests_properties(clients/zmq_python PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endif()
+
+# Packages that people use, unmodified, against trireme serve: installed where a registry can be reached, else skipped.
+add_test(NAME clients/openai COMMAND ${CMAKE_CURRENT_LIST_DIR}/clients/openai.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR}
+  ${CMAKE_BINARY_DIR})
+set_tests_properties(clients/openai PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77
+  ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache)
