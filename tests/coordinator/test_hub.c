@@ -547,8 +547,11 @@ START_TEST(another_answer)
     g.r[1]->says_otherwise = true;
     rig_start(&g);
     atomic_store(&g.r[1]->hold, true);
-    for (;;) { /* until one runs on replica 0 */
-        ck_assert_int_eq(call(&g, &c, (trm_wire_request){.stream = true}, "100000 s"), TRM_OK);
+    for (;;) { /* until one runs on replica 0; of a kind that is sent by turns */
+        ck_assert_int_eq(call(&g, &c,
+                              (trm_wire_request){.kind = TRM_REQUEST_EMBEDDINGS, .stream = true},
+                              "100000 s"),
+                         TRM_OK);
         UNTIL(atomic_load(&g.r[0]->requests) + atomic_load(&g.r[1]->requests) > 0);
         if (atomic_load(&g.r[0]->requests) > 0)
             break;
