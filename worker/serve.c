@@ -374,15 +374,14 @@ static trm_status run_turn(trmi_serve *s, trmi_slot *slot)
 
     s->turn = slot;
     trmi_serve_link_phase(s->link, TRM_PHASE_STEADY);
-    TRM_CHECK(trmi_lane_turn(s, slot));
     for (int i = 0; i < STEPS_A_TURN; i++) {
         int64_t begun = trm_now_us();
 
+        TRM_CHECK(trmi_lane_turn(s, slot)); /* what came after the last step may have ended it */
         TRM_CHECK(m->ops->step(m));
         trmi_serve_link_progress(s->link);
         s->busy_us += (uint64_t)(trm_now_us() - begun);
         TRM_CHECK(take_all(s));
-        /* what came may have ended it */
         if (trmi_slot_find(s, slot->id) != slot || m->ops->due_us(m) > trm_now_us())
             return TRM_OK;
     }
