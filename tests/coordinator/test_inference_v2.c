@@ -70,6 +70,8 @@ static const struct type_row {
     {"fp32", "FP32", "0.1,-1e-45", TRM_DTYPE_F32, "cdcccc3d01000080", "0.1,-1.40129846e-45"},
     {"fp32 of doubles", "FP32", "0.10000000149011612,3.4028234663852886e38", TRM_DTYPE_F32,
      "cdcccc3dffff7f7f", "0.1,3.40282347e+38"},
+    {"fp32 small", "FP32", "1.5e-13,-0.00000123", TRM_DTYPE_F32, NULL, "1.5e-13,-1.23e-06"},
+    {"fp32 smaller", "FP32", "99999.9,1e-14", TRM_DTYPE_F32, NULL, "99999.9,9.99999982e-15"},
     {"fp32 not finite", "FP32", "NaN,-Infinity", TRM_DTYPE_F32, "0000c07f000080ff", NULL},
     {"fp64", "FP64", "0.1,1e22", TRM_DTYPE_F64, "9a9999999999b93f92d54d06cff08044", "0.1,1e+22"},
     {"fp64 long", "FP64", "3.141592653589793,12", TRM_DTYPE_F64, "182d4454fb2109400000000000002840",
@@ -100,7 +102,7 @@ START_TEST(datatypes)
     ck_assert_int_eq(kit_hub.tensor_count, 1);
     ck_assert_int_eq(kit_hub.tensors[0].dtype, row->dtype);
     hex_of(kit_hub.data[0], 2 * trm_dtype_bytes(row->dtype), hex);
-    ck_assert_msg(strcmp(hex, row->hex) == 0, "%s: %s", row->name, hex);
+    ck_assert_msg(row->hex == NULL || strcmp(hex, row->hex) == 0, "%s: %s", row->name, hex);
     out.tensor = kit_hub.tensors[0];
     answer.outputs = &out;
     kit_answer(&answer);
