@@ -29,10 +29,11 @@ struct trm_fleet_copy;
 typedef struct trm_fleet_model {
     char name[TRM_FLEET_NAME_BYTES];
     int64_t version;
-    int index;             /* in the fleet: its queue */
-    char *path, *settings; /* what the next loading takes */
-    char *metadata;        /* of the newest copy that became ready; NULL: none did */
-    bool load;             /* wanted at start */
+    int index;                   /* in the fleet: its queue */
+    char *path, *settings;       /* what the next loading takes */
+    char *metadata;              /* of the newest copy that became ready; NULL: none did */
+    bool load;                   /* wanted at start */
+    int first_replica, replicas; /* numbers of those that are to have it; replicas 0: all */
     struct trm_fleet_copy *current, *pending;
     int retired; /* copies of it that are not gone yet */
     bool failed;
@@ -124,6 +125,8 @@ trm_fleet_model *trm_fleet_find(const trm_fleet *f, const char *name, int64_t ve
 /* What a request for `version` would use; 0: the newest that is ready, else the newest known. NULL:
  * unknown. */
 trm_fleet_model *trm_fleet_route(const trm_fleet *f, const char *name, int64_t version);
+/* Whether it is one of those that are to have it. */
+bool trm_fleet_wants(const trm_fleet_model *m, const trm_fleet_replica *r);
 trm_model_state trm_fleet_model_state(const trm_fleet_model *m);
 /* Replicas that load it (also a pending copy of it). */
 int trm_fleet_loading(const trm_fleet *f, const trm_fleet_model *m);

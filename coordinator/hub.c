@@ -233,6 +233,8 @@ static trm_status take_models(trm_hub *h, const trm_hub_options *options)
 
         TRM_CHECK(trm_fleet_know(&h->fleet, o->name, o->version, o->path, o->settings, &m));
         m->load |= o->load;
+        m->first_replica = o->first_replica;
+        m->replicas = o->replicas;
         if (o->load && m->current == NULL)
             TRM_CHECK(trm_fleet_add_copy(&h->fleet, m, TRM_FLEET_CURRENT, &c));
     }

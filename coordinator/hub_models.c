@@ -98,8 +98,8 @@ static void load_everywhere(trm_hub *h, trm_fleet_copy *c, int64_t now)
     for (int i = 0; i < h->fleet.replica_count; i++) {
         trm_fleet_replica *r = h->fleet.replicas[i];
 
-        if (r->state == TRM_FLEET_JOINED && trm_fleet_place_of(r, c) == NULL &&
-            send_load(h, r, c, now))
+        if (r->state == TRM_FLEET_JOINED && trm_fleet_wants(c->model, r) &&
+            trm_fleet_place_of(r, c) == NULL && send_load(h, r, c, now))
             h->changed = true;
     }
 }
@@ -137,6 +137,8 @@ static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
         const trm_fleet_replica *r = h->fleet.replicas[i];
         const trm_fleet_place *p = trm_fleet_place_of(r, c);
 
+        if (!trm_fleet_wants(m, r))
+            continue;
         joined += r->state == TRM_FLEET_JOINED;
         have += r->state == TRM_FLEET_JOINED && p != NULL && p->state == TRM_MODEL_READY;
     }
