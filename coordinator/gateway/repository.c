@@ -95,6 +95,7 @@ static trm_status read_batching(json_t *settings, const json_t *o)
                             "config: 'max_queue_delay_microseconds' wants an integer from 0 up");
         snprintf(text, sizeof(text), "%lldus", (long long)json_integer_value(delay));
         json_object_set_new(settings, "max_delay", json_string(text));
+        json_object_set_new(settings, "max_delay_ms", json_integer(-1)); /* the configuration's */
     }
     if (sizes != NULL)
         json_object_set_new(settings, "preferred_batches", json_deep_copy(sizes));

@@ -64,7 +64,7 @@ static const struct load_row {
      "}"
      "},\\\"dynamic_batching\\\":{\\\"max_queue_delay_microseconds\\\":2500,"
      "\\\"preferred_batch_size\\\":[2,4]}}\"}}",
-     true, "{\"max_delay\":\"2500us\",\"preferred_batches\":[2,4]}", 2},
+     true, "{\"max_delay\":\"2500us\",\"max_delay_ms\":-1,\"preferred_batches\":[2,4]}", 2},
 };
 
 START_TEST(load)
