@@ -1,7 +1,7 @@
 /* Requests as clients write them: OpenAI's completions, chat completions and embeddings as JSON,
  * with the extensions that vLLM's clients know (top_k, min_p, repetition_penalty, stop_token_ids,
- * ignore_eos, min_tokens, prompt_logprobs, return_token_ids, ...). Read into what the generator
- * takes; and answers written as those APIs do. One owner. */
+ * ignore_eos, min_tokens, prompt_logprobs, return_token_ids, guided_json, structured_outputs, ...).
+ * Read into what the generator takes; and answers written as those APIs do. One owner. */
 #ifndef TRM_WORKER_LANGUAGE_REQUEST_H
 #define TRM_WORKER_LANGUAGE_REQUEST_H
 
@@ -51,6 +51,7 @@ typedef struct trm_lm_request {
     trm_sampling sampling;
     char **stops;
     size_t stop_count;
+    char *constraint; /* JSON (constraint.h): what the answer must be; NULL: anything */
     int32_t priority; /* of its sequences; not read from the body */
     bool only_prompt; /* max_tokens was 0: the one token that is drawn is thrown away */
     bool echo, prompt_logprobs, token_ids, include_stop, keep_special, base64, stream, stream_usage;
