@@ -811,7 +811,7 @@ START_TEST(failed_load)
     trm_hub_model bad = {.name = "m", .version = 1, .settings = "{\"fail\": 1}"},
                   good = {.name = "m", .version = 2, .path = "/m/2"},
                   unknown = {.name = "n", .version = 1},
-                  mended = {.name = "m", .version = 1, .settings = "{}"};
+                  mended = {.name = "m", .version = 1}; /* settings held for that load alone */
 
     rig_init(&g, 2);
     rig_start(&g);
