@@ -315,6 +315,7 @@ static trm_status start_load(trm_hub *h, const trm_hub_model *model, trmi_hub_op
     o->slot = c->slot;
     o->next = h->operations;
     h->operations = o;
+    h->changed = true;
     return TRM_OK;
 }
 
