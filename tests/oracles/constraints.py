@@ -142,7 +142,7 @@ def main():
     ran = subprocess.run([sys.argv[1], str(count), seed], input=lines, capture_output=True, text=True, check=False)
     if ran.returncode != 0:
         sys.exit(f"constraint_walk: {ran.stderr}")
-    answers = ran.stdout.splitlines()
+    answers = ran.stdout.rstrip("\n").split("\n")
     assert len(answers) == len(whats), (len(answers), len(whats))
     wrong, distinct = 0, 0
     for what, answer in zip(whats, answers):
