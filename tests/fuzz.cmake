@@ -15,6 +15,12 @@ set(fuzz_flags -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover
 file(GLOB_RECURSE fuzz_room_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/base/*.c ${CMAKE_SOURCE_DIR}/model/*.c)
 list(APPEND fuzz_room_sources ${CMAKE_SOURCE_DIR}/worker/language/tool_parse.c ${CMAKE_SOURCE_DIR}/worker/language/json_out.c)
 list(FILTER fuzz_room_sources EXCLUDE REGEX "_(avx2|avx512)\\.c$")
+# of the worker's room what knows neither ranks nor kernels: constrained decoding
+file(GLOB fuzz_grammar_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/worker/language/grammar_*.c)
+foreach(name grammar automaton token_trie constraint)
+  list(APPEND fuzz_grammar_sources ${CMAKE_SOURCE_DIR}/worker/language/${name}.c)
+endforeach()
+list(APPEND fuzz_room_sources ${fuzz_grammar_sources})
 add_library(trm_fuzz_rooms STATIC EXCLUDE_FROM_ALL ${fuzz_room_sources})
 target_include_directories(trm_fuzz_rooms PUBLIC ${CMAKE_SOURCE_DIR})
 target_compile_options(trm_fuzz_rooms PRIVATE ${fuzz_flags})
