@@ -65,7 +65,7 @@ set_tests_properties(mpi/serve-kill PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETUR
 set_tests_properties(mpi/serve-kill-often PROPERTIES LABELS "mpi;slow" TIMEOUT 900 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
 # Two hosts, which are network namespaces of this machine: skipped where those are not allowed.
-foreach(case score bytes listen rollcall cut)
+foreach(case score bytes listen rollcall serve cut)
   add_test(NAME mpi/two-hosts-${case}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/two-hosts.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/two-hosts-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
