@@ -455,9 +455,17 @@ def check_memory(c, samples):
 
 
 def main():
-    global GOOD, EXPECTED
+    global GOOD
     GOOD = list(good_requests())
     c = start()
+    try:
+        soak(c)
+    except OSError as e:  # a connection that the server has cut, mostly because it is gone
+        fail(c, f"{type(e).__name__} {e}; the server's exit code: {c.process.poll()}")
+
+
+def soak(c):
+    global EXPECTED
     EXPECTED = answers(c)
     tensors, images = tensors_and_images(c)
     before = {k: sum(g[0] == k for g in GOOD) for k in ("embeddings", "tokenize", "detokenize")}
@@ -478,12 +486,13 @@ def main():
     while time.monotonic() - begun < seconds and not stop.is_set():
         time.sleep(min(0.5, seconds / 60))
         if c.process.poll() is not None:
-            errors.append(f"the server has ended with {c.process.returncode}")
             break
         samples.append([resident(p) for p in pids])
     stop.set()
     for t in threads:
         t.join(120 * SCALE)
+    if c.process.poll() is not None:
+        fail(c, f"the server has ended with {c.process.returncode}")
     if errors or any(t.is_alive() for t in threads):
         fail(c, "\n".join(errors[:4]) or f"clients hang: {[t for t in threads if t.is_alive()]}")
     print(", ".join(f"{k} {v}" for k, v in sorted(counts.items())))
