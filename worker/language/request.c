@@ -396,6 +396,7 @@ static const struct {
     {"metadata", C | H | E, pass_over},
     {"store", C | H, pass_over},
     {"service_tier", C | H, pass_over},
+    {"priority", C | H | E, pass_over}, /* the coordinator has seen to it */
     {"parallel_tool_calls", H, pass_over},
     {"functions", H, refuse},
     {"function_call", H, refuse},
