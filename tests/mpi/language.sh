@@ -42,7 +42,7 @@ against() { # against MODEL LAYOUT OPTIONS...
 case $case in
 layouts)
     model=${4:-$source/configs/demo/tiny-sotu}
-    python3 "$source/tests/mpi/language_requests.py" 100 4096 320 >"$dir/requests.jsonl"
+    python3 "$source/tests/mpi/language_requests.py" 100 4096 320 7 constrained >"$dir/requests.jsonl"
     score "$model" data=1 "$dir/one.jsonl" --threads 1
     [ "$(grep -c '"error"' "$dir/one.jsonl")" = 0 ] || fail "requests failed: $(grep -m1 '"error"' "$dir/one.jsonl")"
     [ "$(wc -l <"$dir/one.jsonl")" = 100 ] || fail "$(wc -l <"$dir/one.jsonl") answers"

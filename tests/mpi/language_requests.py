@@ -1,11 +1,29 @@
 #!/usr/bin/env python3
 """Requests for tests of language models: mixed lengths, greedy and seeded, with log-probabilities.
 
-usage: language_requests.py COUNT VOCABULARY CONTEXT [SEED]     (one JSON object a line)
+usage: language_requests.py COUNT VOCABULARY CONTEXT [SEED [constrained]]     (one JSON object a line)
 Prompts are token ids, so that any model will do; some share long beginnings, as conversations do."""
 import json
 import random
 import sys
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 130},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 3},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+CONSTRAINTS = [
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}},
+    {"response_format": {"type": "json_object"}},
+    {"guided_choice": ["yes", "no", "perhaps"]},
+    {"structured_outputs": {"regex": "[a-c]{3,9}(, [0-9]{2})*"}},
+]
 
 
 def main():
@@ -40,6 +58,8 @@ def main():
             body["prompt_logprobs"] = 2
         if "temperature" not in body:
             body["temperature"] = 0
+        if len(sys.argv) > 5 and i % 4 == 2: # the text has a form, which the rank that samples keeps to
+            body.update(CONSTRAINTS[i // 4 % 4])
         print(json.dumps(body))
 
 

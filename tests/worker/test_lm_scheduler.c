@@ -448,12 +448,13 @@ END_TEST
 START_TEST(steps_travel)
 {
     trm_lm_step a, b;
-    trm_sampling sampling;
+    trm_sampling sampling, plain;
     static const int32_t prompt[3] = {5, 6, 7};
     void *bytes = NULL;
     size_t max = 0, count = 0;
 
     trm_sampling_init(&sampling);
+    trm_sampling_init(&plain);
     sampling.bias_count = 2;
     sampling.bias[1].id = 77;
     ck_assert_int_eq(trm_lm_step_init(&a, 32, 4, 8, 16, 2, true), TRM_OK);
@@ -468,7 +469,8 @@ START_TEST(steps_travel)
     a.pages[a.page_count++] = 3;
     a.picks[a.pick_count++] = (trm_lm_pick){4, 1, TRM_LM_PICK_NEXT, -1, 16};
     a.pick_rows = 1;
-    a.begins[a.begin_count++] = (trm_lm_begin){1, 2, 3, &sampling, prompt};
+    a.begins[a.begin_count++] = (trm_lm_begin){1, 2, 3, &sampling, prompt, NULL, 0};
+    a.begins[a.begin_count++] = (trm_lm_begin){0, 0, 0, &plain, NULL, "{\"type\":\"x\"}", 12};
     ck_assert_int_eq(trm_lm_step_encode(&a, &bytes, &max, &count), TRM_OK);
     ck_assert_int_eq(trm_lm_step_decode(&b, bytes, count), TRM_OK);
     ck_assert_int_eq(b.token_count, 5);
@@ -478,6 +480,9 @@ START_TEST(steps_travel)
     ck_assert_mem_eq(b.picks, a.picks, sizeof(a.picks[0]));
     ck_assert_int_eq(b.begins[0].sampling->bias[1].id, 77);
     ck_assert_mem_eq(b.begins[0].prompt, prompt, sizeof(prompt));
+    ck_assert_ptr_null(b.begins[0].constraint);
+    ck_assert_uint_eq(b.begins[1].constraint_bytes, 12);
+    ck_assert_mem_eq(b.begins[1].constraint, "{\"type\":\"x\"}", 12);
     for (size_t cut = 0; cut < count; cut += 4) /* whatever is missing is noticed */
         ck_assert_int_ne(trm_lm_step_decode(&b, bytes, cut), TRM_OK);
     for (size_t i = 0; i < count * 8; i += 5) { /* and what is changed does no harm */

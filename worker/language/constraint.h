@@ -43,7 +43,7 @@ TRM_MUST_USE trm_status trm_grammar_compile(const json_t *what, trm_grammar **gr
 void trm_grammar_destroy(trm_grammar *g); /* takes NULL */
 
 /* Where one sequence is in its grammar. */
-typedef struct trm_constraint trm_constraint;
+typedef struct trm_constraint trm_constraint; /* also in sampler.h */
 /* ends [end_count]: tokens that may come where the text is complete, and only there. One grammar
  * goes with one trie. */
 TRM_MUST_USE trm_status trm_constraint_create(trm_grammar *grammar, const trm_token_trie *trie,

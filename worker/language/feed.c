@@ -1,7 +1,9 @@
 /* See feed.h. */
 #include "worker/language/feed.h"
 
+#include "base/log.h"
 #include "base/memory.h"
+#include "worker/language/grammars.h"
 
 #include <string.h>
 
@@ -22,6 +24,8 @@ struct trm_lm_feed {
     trm_tensor *inputs;
     int *fed;               /* [graph inputs] which, or -1 */
     trm_sampler **samplers; /* [batch] by slot */
+    trm_status *begun;      /* [batch] why a slot has no sampler */
+    trm_grammars *grammars; /* of their constraints; made with the first */
     trm_sampled *results;
     trm_tensor result;
 };
@@ -133,8 +137,9 @@ static trm_status make_room(trm_lm_feed *f)
     if (!o->samples)
         return TRM_OK;
     f->samplers = trm_calloc((size_t)o->batch, sizeof(*f->samplers));
+    f->begun = trm_calloc((size_t)o->batch, sizeof(*f->begun));
     f->results = trm_calloc((size_t)o->picks + 1, sizeof(*f->results));
-    return f->samplers == NULL || f->results == NULL ? no_memory() : TRM_OK;
+    return f->samplers == NULL || f->begun == NULL || f->results == NULL ? no_memory() : TRM_OK;
 }
 
 trm_status trm_lm_feed_create(const trm_lm_feed_options *options, trm_lm_feed **feed_out)
@@ -162,7 +167,9 @@ void trm_lm_feed_destroy(trm_lm_feed *f)
         return;
     for (int i = 0; f->samplers != NULL && i < f->options.batch; i++)
         trm_sampler_destroy(f->samplers[i]);
+    trm_grammars_destroy(f->grammars);
     trm_free(f->samplers);
+    trm_free(f->begun);
     trm_free(f->results);
     trm_free(f->tokens);
     trm_free(f->positions);
@@ -187,26 +194,55 @@ bool trm_lm_feed_has_types(const trm_graph *graph)
 
 /* ---- inputs ---- */
 
-void trm_lm_feed_begin(trm_lm_feed *f, const trm_lm_step *step)
+static trm_status constrain(trm_lm_feed *f, const trm_lm_begin *b, int64_t vocabulary,
+                            trm_sampler *s)
+{
+    trm_constraint *c;
+
+    if (f->grammars == NULL)
+        TRM_CHECK(trm_grammars_create(f->options.language, vocabulary, &f->grammars));
+    TRM_CHECK(trm_grammars_start(f->grammars, b->constraint, b->constraint_bytes, b->sampling->end,
+                                 b->sampling->end_count, &c));
+    trm_sampler_constrain(s, c);
+    return TRM_OK;
+}
+
+static trm_status begin_one(trm_lm_feed *f, const trm_lm_begin *b)
 {
     const trm_graph *g = f->options.graph;
+    const trm_tensor *logits = &g->values[g->outputs[g->output_count - 1]].desc;
+    int64_t vocabulary = logits->dims[logits->rank - 1];
+    trm_sampling *whole = trm_calloc(1, sizeof(*whole));
+    trm_sampler *s = NULL;
+    trm_status st;
 
+    if (whole == NULL)
+        return no_memory();
+    memcpy(whole, b->sampling,
+           offsetof(trm_sampling, bias) + (size_t)b->bias_count * sizeof(trm_logit_bias));
+    TRM_TRY(st, trm_sampler_create(whole, vocabulary, b->prompt, (size_t)b->prompt_count, &s), end);
+    if (b->constraint != NULL)
+        TRM_TRY(st, constrain(f, b, vocabulary, s), end);
+    f->samplers[b->slot] = s;
+    s = NULL;
+end:
+    trm_sampler_destroy(s);
+    trm_free(whole);
+    return st;
+}
+
+void trm_lm_feed_begin(trm_lm_feed *f, const trm_lm_step *step)
+{
     for (int i = 0; f->options.samples && i < step->begin_count; i++) {
         const trm_lm_begin *b = &step->begins[i];
-        const trm_tensor *logits = &g->values[g->outputs[g->output_count - 1]].desc;
-        trm_sampling *whole = trm_calloc(1, sizeof(*whole));
-        trm_sampler **slot = &f->samplers[b->slot];
 
-        trm_sampler_destroy(*slot);
-        *slot = NULL;
-        if (whole == NULL)
+        if (b->slot < 0 || b->slot >= f->options.batch)
             continue;
-        memcpy(whole, b->sampling,
-               offsetof(trm_sampling, bias) + (size_t)b->bias_count * sizeof(trm_logit_bias));
-        if (trm_sampler_create(whole, logits->dims[logits->rank - 1], b->prompt,
-                               (size_t)b->prompt_count, slot) != TRM_OK)
-            *slot = NULL;
-        trm_free(whole);
+        trm_sampler_destroy(f->samplers[b->slot]);
+        f->samplers[b->slot] = NULL;
+        f->begun[b->slot] = begin_one(f, b);
+        if (f->begun[b->slot] != TRM_OK)
+            TRM_LOG(TRM_LOG_WARN, "language", "a sampler: %s", trm_message());
     }
 }
 
@@ -301,18 +337,32 @@ trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step, const trm
 
 /* ---- results ---- */
 
-static void pick(trm_lm_feed *f, const trm_lm_pick *p, float *logits, trm_sampled *out)
+static trm_status pick_one(trm_lm_feed *f, const trm_lm_pick *p, float *logits, trm_sampled *out)
 {
     trm_sampler *s = p->slot >= 0 && p->slot < f->options.batch ? f->samplers[p->slot] : NULL;
-    trm_status st = TRM_ERR_NO_MEMORY;
+
+    if (s == NULL)
+        return p->slot >= 0 && p->slot < f->options.batch && f->begun[p->slot] != TRM_OK
+                   ? f->begun[p->slot]
+                   : TRM_ERR_INTERNAL;
+    if (p->kind != TRM_LM_PICK_NEXT)
+        return trm_sampler_score(s, logits, p->target, out);
+    TRM_CHECK(trm_sampler_next(s, logits, p->position, out));
+    return TRM_OK;
+}
+
+static void pick(trm_lm_feed *f, const trm_lm_pick *p, float *logits, trm_sampled *out)
+{
+    trm_status st;
 
     memset(out, 0, sizeof(*out));
-    if (s != NULL && p->kind == TRM_LM_PICK_NEXT)
-        st = trm_sampler_next(s, logits, p->position, out);
-    else if (s != NULL)
-        st = trm_sampler_score(s, logits, p->target, out);
-    if (st != TRM_OK)
-        out->id = -1; /* its sequence fails, the others go on */
+    st = pick_one(f, p, logits, out);
+    if (st == TRM_OK)
+        return;
+    /* its sequence fails, the others go on */
+    out->id = st == TRM_ERR_UNSUPPORTED ? TRM_SAMPLED_CONSTRAINED : TRM_SAMPLED_NOTHING;
+    if (st == TRM_ERR_UNSUPPORTED && f->samplers[p->slot] != NULL)
+        TRM_LOG(TRM_LOG_WARN, "language", "a constraint: %s", trm_message());
 }
 
 trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_step *step, trm_tensor *outputs)

@@ -5,6 +5,7 @@
 
 #include "kernels/language.h"
 #include "model/graph.h"
+#include "model/language/language.h"
 #include "worker/language/replica.h"
 #include "worker/language/step.h"
 
@@ -19,6 +20,8 @@ typedef struct trm_lm_feed_options {
     int pages;
     trm_dtype kv_dtype;
     int batch, step_tokens, picks;
+    trm_language *language; /* its tokenizer is read here when the first constraint comes, where it
+                               is not there yet; NULL: constraints fail */
     bool samples; /* this rank gets the whole logits or embeddings, and its results count */
 } trm_lm_feed_options;
 

@@ -25,6 +25,7 @@ struct trm_generation {
     trm_generation *prev, *next;
     trm_generation_options options;
     char **stops;
+    char *constraint; /* NULL: none */
     int choice_count, left;
     struct choice *choices;
 };
@@ -87,6 +88,7 @@ static void free_request(trm_generator *g, trm_generation *r)
     for (size_t i = 0; r->stops != NULL && i < r->options.stop_count; i++)
         trm_free(r->stops[i]);
     trm_free(r->stops);
+    trm_free(r->constraint);
     trm_free(r->choices);
     trm_free(r);
 }
@@ -150,6 +152,7 @@ static trm_status make_choice(trm_generator *g, trm_generation *r, int number)
     TRM_CHECK(trm_sequence_create(g->scheduler, o->prompt, (int)o->prompt_count, o->types,
                                   &c->sampling, &c->sequence));
     c->sequence->owner = c;
+    c->sequence->constraint = r->constraint;
     c->sequence->priority = o->priority;
     c->sequence->prompt_logprobs = o->prompt_logprobs && number == 0;
     c->sequence->sibling = number > 0 ? r->choices[0].sequence : NULL;
@@ -177,6 +180,18 @@ static trm_status copy_stops(trm_generation *r, const trm_generation_options *o)
     return TRM_OK;
 }
 
+static trm_status copy_constraint(trm_generation *r, const trm_generation_options *o)
+{
+    if (o->constraint == NULL)
+        return TRM_OK;
+    if (o->sampling->end_count == 0)
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "a format of the answer wants an end token: the model has none and the "
+                        "request names none (stop_token_ids)");
+    r->constraint = trm_strdup(o->constraint);
+    return r->constraint == NULL ? trm_fail(TRM_ERR_NO_MEMORY, "a constraint") : TRM_OK;
+}
+
 trm_status trm_generator_add(trm_generator *g, const trm_generation_options *o,
                              trm_generation **generation_out)
 {
@@ -198,6 +213,7 @@ trm_status trm_generator_add(trm_generator *g, const trm_generation_options *o,
         goto fail;
     }
     TRM_TRY(st, copy_stops(r, o), fail);
+    TRM_TRY(st, copy_constraint(r, o), fail);
     for (int i = 0; i < o->choices; i++) {
         st = make_choice(g, r, i);
         if (r->choices[i].sequence != NULL) {
@@ -212,6 +228,7 @@ trm_status trm_generator_add(trm_generator *g, const trm_generation_options *o,
     r->options.types = NULL;
     r->options.sampling = NULL;
     r->options.stops = NULL;
+    r->options.constraint = NULL;
     r->next = g->first;
     if (g->first != NULL)
         g->first->prev = r;
@@ -338,7 +355,10 @@ static void took(void *ctx, trm_sequence *q, const trm_sampled *result, bool pro
         if (e.status == TRM_OK)
             give(c, result, false, position, text, bytes);
     } else {
-        e.status = trm_fail(TRM_ERR_INTERNAL, "the model's logits are not finite");
+        e.status = result->id == TRM_SAMPLED_CONSTRAINED
+                       ? trm_fail(TRM_ERR_UNSUPPORTED,
+                                  "the answer's format leaves the model no token to go on with")
+                       : trm_fail(TRM_ERR_INTERNAL, "the model's logits are not finite");
     }
     if (e.status != TRM_OK) {
         q->finish = TRM_FINISH_FAILED;

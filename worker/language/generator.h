@@ -57,7 +57,10 @@ typedef struct trm_generation_options {
     const int32_t *types; /* encoders: [prompt_count] or NULL */
     const trm_sampling *
         sampling; /* copied; seed and end tokens as they are to be; stream is the choice's number */
-    int choices;  /* n */
+    /* What the texts must be, as JSON (constraint.h; compiled before by whoever asks); NULL:
+     * anything. Copied. Wants an end token in `sampling`. Stop strings end such texts as others. */
+    const char *constraint;
+    int choices; /* n */
     int32_t priority;
     bool prompt_logprobs;
     bool keep_special; /* special tokens are text, too */

@@ -101,6 +101,7 @@ static trm_status create_here(trm_lm_replica *r)
                               .batch = o->batch,
                               .step_tokens = o->step_tokens,
                               .picks = o->picks,
+                              .language = r->model->language,
                               .samples = r->stage + 1 == r->pipeline && r->shard == 0};
 
     TRM_CHECK(make_engine(r));

@@ -283,17 +283,6 @@ static trm_status read_bias(struct trmi_lm_reading *g, const char *name, const j
     return TRM_OK;
 }
 
-static trm_status read_format(struct trmi_lm_reading *g, const char *name, const json_t *v)
-{
-    const char *type = json_string_value(json_object_get(v, "type"));
-
-    (void)g;
-    if (type != NULL && strcmp(type, "text") == 0)
-        return TRM_OK;
-    return trm_fail(TRM_ERR_UNSUPPORTED, "'%s' of type '%s' is not done: only 'text'", name,
-                    type != NULL ? type : "?");
-}
-
 static trm_status read_encoding(struct trmi_lm_reading *g, const char *name, const json_t *v)
 {
     const char *s = json_string_value(v);
@@ -391,7 +380,14 @@ static const struct {
     {"echo", C, read_echo},
     {"suffix", C, refuse},
     {"return_token_ids", C | H, read_token_ids},
-    {"response_format", C | H, read_format},
+    {"response_format", C | H, trmi_lm_read_format},
+    {"structured_outputs", C | H, trmi_lm_read_guided},
+    {"guided_json", C | H, trmi_lm_read_guided},
+    {"guided_choice", C | H, trmi_lm_read_guided},
+    {"guided_regex", C | H, trmi_lm_read_guided},
+    {"guided_grammar", C | H, refuse},
+    {"guided_whitespace_pattern", C | H, refuse},
+    {"guided_decoding_backend", C | H, pass_over},
     {"stream", C | H, read_stream},
     {"stream_options", C | H, read_stream_options},
     {"encoding_format", E, read_encoding},
@@ -400,6 +396,7 @@ static const struct {
     {"metadata", C | H | E, pass_over},
     {"store", C | H, pass_over},
     {"service_tier", C | H, pass_over},
+    {"priority", C | H | E, pass_over}, /* the coordinator has seen to it */
     {"parallel_tool_calls", H, pass_over},
     {"functions", H, refuse},
     {"function_call", H, refuse},
@@ -441,15 +438,23 @@ static void settle(struct trmi_lm_reading *g)
         r->only_prompt = true;
         r->sampling.max_tokens = 1;
     }
-    if (r->sampling.ignore_end) { /* the model's end tokens are the first in the list */
+    if (r->echo && r->sampling.logprobs >= 0)
+        r->prompt_logprobs = true;
+}
+
+/* A text that must have a form ends where it is whole, ignore_eos or not. */
+static void settle_ends(struct trmi_lm_reading *g)
+{
+    trm_lm_request *r = g->r;
+
+    if (r->sampling.ignore_end &&
+        r->constraint == NULL) { /* the model's end tokens are the first in the list */
         int given = r->sampling.end_count - g->defaults->sampling.end_count;
 
         memmove(r->sampling.end, r->sampling.end + g->defaults->sampling.end_count,
                 (size_t)given * sizeof(*r->sampling.end));
         r->sampling.end_count = given;
     }
-    if (r->echo && r->sampling.logprobs >= 0)
-        r->prompt_logprobs = true;
 }
 
 trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, const json_t *body,
@@ -478,11 +483,14 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
     settle(&g);
     if (r->stops == NULL && endpoint != TRM_LM_EMBEDDINGS)
         TRM_TRY(st, default_stops(defaults, r), fail);
+    if (endpoint == TRM_LM_CHAT && defaults->tool_format != NULL)
+        TRM_TRY(st, trmi_lm_read_tools(&g), fail);
     if (endpoint == TRM_LM_CHAT)
         TRM_TRY(st, trmi_lm_read_chat(&g), fail);
     else
         TRM_TRY(st, trmi_lm_read_prompts(&g, endpoint == TRM_LM_EMBEDDINGS ? "input" : "prompt"),
                 fail);
+    settle_ends(&g);
     TRM_TRY(st, trm_sampling_check(&r->sampling, l->config.vocabulary), fail);
     *request_out = r;
     return TRM_OK;
@@ -502,9 +510,11 @@ void trm_lm_request_destroy(trm_lm_request *r)
     }
     for (size_t i = 0; i < r->stop_count; i++)
         trm_free(r->stops[i]);
+    trm_tools_destroy(r->tools);
     trm_free(r->prompts);
     trm_free(r->stops);
     trm_free(r->model);
+    trm_free(r->constraint);
     trm_free(r);
 }
 
@@ -518,6 +528,7 @@ trm_status trm_lm_request_start(const trm_lm_request *r, int i, trm_generator *g
                                 .prompt_count = p->count,
                                 .types = p->types,
                                 .sampling = &r->sampling,
+                                .constraint = r->constraint,
                                 .choices = r->choices,
                                 .priority = r->priority,
                                 .prompt_logprobs = r->prompt_logprobs,

@@ -1,11 +1,12 @@
 /* Requests as clients write them: OpenAI's completions, chat completions and embeddings as JSON,
  * with the extensions that vLLM's clients know (top_k, min_p, repetition_penalty, stop_token_ids,
- * ignore_eos, min_tokens, prompt_logprobs, return_token_ids, ...). Read into what the generator
- * takes; and answers written as those APIs do. One owner. */
+ * ignore_eos, min_tokens, prompt_logprobs, return_token_ids, guided_json, structured_outputs, ...).
+ * Read into what the generator takes; and answers written as those APIs do. One owner. */
 #ifndef TRM_WORKER_LANGUAGE_REQUEST_H
 #define TRM_WORKER_LANGUAGE_REQUEST_H
 
 #include "worker/language/generator.h"
+#include "worker/language/tools.h"
 
 #include <jansson.h>
 
@@ -31,6 +32,7 @@ typedef struct trm_lm_request_defaults {
                                  completions 16, chat the context */
     bool add_special;         /* BOS and such around prompts (true) */
     const char *name;         /* what messages call the model; NULL: its path */
+    const char *tool_format;  /* trm_tools_read; NULL: tool calls are not looked for */
     int64_t now;              /* what chat templates take for the time (Unix, s); 0: the clock */
     const char *const *stops; /* borrowed; for requests that name none */
     size_t stop_count;
@@ -51,7 +53,9 @@ typedef struct trm_lm_request {
     trm_sampling sampling;
     char **stops;
     size_t stop_count;
+    char *constraint; /* JSON (constraint.h): what the answer must be; NULL: anything */
     int32_t priority; /* of its sequences; not read from the body */
+    trm_tools *tools; /* functions that it may call; NULL: calls are not looked for */
     bool only_prompt; /* max_tokens was 0: the one token that is drawn is thrown away */
     bool echo, prompt_logprobs, token_ids, include_stop, keep_special, base64, stream, stream_usage;
 } trm_lm_request;

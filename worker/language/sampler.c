@@ -2,6 +2,7 @@
 #include "worker/language/sampler.h"
 
 #include "base/memory.h"
+#include "worker/language/constraint.h"
 #include "worker/language/sampler_impl.h"
 
 #include <float.h>
@@ -31,6 +32,7 @@ struct trm_sampler {
     change *changes; /* of this row, undone before it is reported on */
     size_t change_count, change_room;
     trmi_candidates candidates;
+    trm_constraint *constraint; /* NULL: none */
 };
 
 static bool penalises(const trm_sampling *s)
@@ -128,7 +130,14 @@ void trm_sampler_destroy(trm_sampler *s)
     trm_free(s->changes);
     trm_free(s->candidates.items);
     trm_free(s->candidates.chunks);
+    trm_constraint_destroy(s->constraint);
     trm_free(s);
+}
+
+void trm_sampler_constrain(trm_sampler *s, trm_constraint *constraint)
+{
+    trm_constraint_destroy(s->constraint);
+    s->constraint = constraint;
 }
 
 static trm_status reserve_changes(trm_sampler *s)
@@ -152,6 +161,8 @@ static void change_to(trm_sampler *s, float *row, int32_t id, float value)
 {
     s->changes[s->change_count].id = id;
     s->changes[s->change_count++].before = row[id];
+    if (row[id] == -INFINITY)
+        return; /* forbidden before */
     row[id] = value > FLT_MAX ? FLT_MAX : value < -FLT_MAX ? -FLT_MAX : value;
 }
 
@@ -178,7 +189,8 @@ static trm_status make_changes(trm_sampler *s, float *row)
             v -= p->presence_penalty + p->frequency_penalty * (float)s->seen[i].outputs;
         change_to(s, row, s->seen[i].id, v);
     }
-    if (s->outputs >= p->min_tokens)
+    if (s->outputs >= p->min_tokens ||
+        (s->constraint != NULL && trm_constraint_complete(s->constraint)))
         return TRM_OK;
     for (int32_t i = 0; i < p->end_count; i++) {
         change_to(s, row, p->end[i], 0);
@@ -207,6 +219,8 @@ static void report(const trm_sampler *s, const float *row, float max, int32_t be
     out->rank = out->id == best ? 1 : (int32_t)trmi_row_rank(row, s->vocabulary, out->id);
     out->top_count =
         trmi_row_top(row, s->vocabulary, s->sampling.logprobs, out->top_ids, out->top_logprobs);
+    while (out->top_count > 0 && out->top_logprobs[out->top_count - 1] == -INFINITY)
+        out->top_count--; /* may not come */
     for (int32_t i = 0; i < out->top_count; i++)
         out->top_logprobs[i] = (float)((double)out->top_logprobs[i] - log_sum);
 }
@@ -226,6 +240,8 @@ static trm_status choose(trm_sampler *s, const float *row, int64_t position, flo
 {
     if (s->change_count > 0)
         (void)trmi_row_largest(row, s->vocabulary, &max, id);
+    if (max == -INFINITY && s->constraint != NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "min_tokens and the constraint leave no token");
     if (max == -INFINITY)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "min_tokens forbids all of the vocabulary's %" PRId64 " tokens",
@@ -234,6 +250,26 @@ static trm_status choose(trm_sampler *s, const float *row, int64_t position, flo
         return TRM_OK;
     return trmi_draw(&s->sampling, row, s->vocabulary, max, uniform(&s->sampling, position),
                      &s->candidates, id);
+}
+
+/* Tokens that the constraint forbids; the largest of the others. */
+static trm_status constrain(trm_sampler *s, float *row, float *max, int32_t *best)
+{
+    TRM_CHECK(trm_constraint_mask(s->constraint, row, s->vocabulary));
+    (void)trmi_row_largest(row, s->vocabulary, max, best);
+    if (*max == -INFINITY)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "the constraint leaves no token");
+    return TRM_OK;
+}
+
+/* The text is as long as the token; after an end token nothing more comes. */
+static trm_status follow(trm_sampler *s, int32_t id)
+{
+    TRM_CHECK(trm_constraint_accept(s->constraint, id));
+    for (int32_t i = 0; i < s->sampling.end_count && s->constraint != NULL; i++)
+        if (s->sampling.end[i] == id)
+            trm_sampler_constrain(s, NULL);
+    return TRM_OK;
 }
 
 trm_status trm_sampler_next(trm_sampler *s, float *logits, int64_t position, trm_sampled *out)
@@ -245,6 +281,8 @@ trm_status trm_sampler_next(trm_sampler *s, float *logits, int64_t position, trm
 
     memset(&result, 0, sizeof(result));
     TRM_CHECK(largest(s, logits, &max, &best));
+    if (s->constraint != NULL)
+        TRM_CHECK(constrain(s, logits, &max, &best));
     TRM_CHECK(make_changes(s, logits));
     result.id = best;
     if (s->change_count > 0 || s->sampling.temperature > 0)
@@ -254,6 +292,8 @@ trm_status trm_sampler_next(trm_sampler *s, float *logits, int64_t position, trm
         return st;
     if (s->sampling.logprobs >= 0)
         report(s, logits, max, best, &result);
+    if (s->constraint != NULL)
+        TRM_CHECK(follow(s, result.id));
     if (penalises(&s->sampling))
         TRM_CHECK(see(s, result.id, true));
     s->outputs++;

@@ -4,7 +4,8 @@
  * Order: logit bias; repetition, presence and frequency penalties; until min_tokens are there, end
  * tokens are forbidden; temperature; top_k; top_p; min_p; typical_p; draw. Greedy (temperature 0)
  * takes the largest after the penalties; ties: the lowest id. Log-probabilities that are reported
- * are of the row as it came (before bias and penalties), by a log-sum-exp in a fixed order. Random
+ * are of the row as it came (before bias and penalties; of the tokens that a constraint allows, as
+ * vLLM has it), by a log-sum-exp in a fixed order. Random
  * numbers are Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")
  * with key = seed and counter = (stream, position): one draw a position.
  *
@@ -64,15 +65,24 @@ typedef struct trm_sampled {
     float top_logprobs[TRM_SAMPLING_TOP_MAX];
 } trm_sampled;
 
+/* Instead of an id, where nothing could be drawn: its sequence fails. */
+#define TRM_SAMPLED_NOTHING (-1)     /* logits were not finite, or memory was out */
+#define TRM_SAMPLED_CONSTRAINED (-2) /* the constraint leaves no token, or cannot go on */
+
 typedef struct trm_sampler trm_sampler;
+typedef struct trm_constraint trm_constraint; /* worker/language/constraint.h */
 /* prompt: what the repetition penalty counts; may be long, only its distinct ids are kept. */
 TRM_MUST_USE trm_status trm_sampler_create(const trm_sampling *sampling, int64_t vocabulary,
                                            const int32_t *prompt, size_t prompt_count,
                                            trm_sampler **sampler_out);
 void trm_sampler_destroy(trm_sampler *s);
+/* Before the first token; takes the constraint. Its mask comes before all else, so that
+ * probabilities and what is reported are of the tokens that may come; bias and penalties order
+ * these. Where the text is complete end tokens come whatever min_tokens says. */
+void trm_sampler_constrain(trm_sampler *s, trm_constraint *constraint);
 /* logits: [vocabulary], may be changed. `position`: of the token that is drawn, counted from the
  * beginning of the prompt. The token is then counted as output. INTERNAL: logits are not finite
- * (says how many). */
+ * (says how many). UNSUPPORTED: by the constraint. */
 TRM_MUST_USE trm_status trm_sampler_next(trm_sampler *s, float *logits, int64_t position,
                                          trm_sampled *out);
 /* For prompt log-probabilities: what the row says of token `target`; counts nothing. */

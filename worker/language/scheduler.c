@@ -355,7 +355,9 @@ static void add_begin(struct filling *w, trm_sequence *q)
                        .bias_count = p->bias_count,
                        .prompt_count = p->repetition_penalty != 1.0f ? q->prompt_count : 0,
                        .sampling = p,
-                       .prompt = q->tokens};
+                       .prompt = q->tokens,
+                       .constraint = q->constraint,
+                       .constraint_bytes = q->constraint == NULL ? 0 : strlen(q->constraint)};
     q->begun = true;
 }
 

@@ -53,6 +53,7 @@ struct trm_sequence {
     /* given by the owner, before trm_scheduler_add */
     const trm_sampling *sampling; /* stays until the sequence is removed */
     void *owner;
+    const char *constraint; /* JSON (constraint.h), stays as sampling does; NULL: none */
     bool prompt_logprobs;
     int32_t priority;      /* greater: sooner */
     trm_sequence *sibling; /* the same prompt: waits until this one's is computed; NULL */

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#define MAGIC 0x314c5254u /* "TRL1" */
+#define MAGIC 0x324c5254u /* "TRL2" */
 
 struct head {
     uint32_t magic;
@@ -18,6 +18,7 @@ struct head {
 struct begin_head {
     int32_t slot, bias_count;
     int64_t prompt_count;
+    uint64_t constraint_bytes; /* 0: none */
 };
 
 #define SAMPLING_FIXED offsetof(trm_sampling, bias)
@@ -87,7 +88,7 @@ static size_t encoded_bytes(const trm_lm_step *s)
         const trm_lm_begin *b = &s->begins[i];
 
         n += padded(1, sizeof(struct begin_head)) + padded(1, sizeof(trm_sampling)) +
-             padded((size_t)b->prompt_count, sizeof(int32_t));
+             padded((size_t)b->prompt_count, sizeof(int32_t)) + padded(b->constraint_bytes, 1);
     }
     return n;
 }
@@ -116,12 +117,13 @@ trm_status trm_lm_step_encode(const trm_lm_step *s, void **buffer, size_t *max, 
     at = put(at, s->pages, (size_t)s->page_count * sizeof(*s->pages));
     for (int i = 0; i < s->begin_count; i++) {
         const trm_lm_begin *b = &s->begins[i];
-        struct begin_head bh = {b->slot, b->bias_count, b->prompt_count};
+        struct begin_head bh = {b->slot, b->bias_count, b->prompt_count, b->constraint_bytes};
         size_t used = SAMPLING_FIXED + (size_t)b->bias_count * sizeof(trm_logit_bias);
 
         at = put(at, &bh, sizeof(bh));
         at = put(at, b->sampling, used);
         at = put(at, b->prompt, (size_t)b->prompt_count * sizeof(int32_t));
+        at = put(at, b->constraint, b->constraint_bytes);
     }
     *bytes_out = (size_t)(at - (unsigned char *)*buffer);
     return TRM_OK;
@@ -163,7 +165,7 @@ static bool get_begin(struct reader *r, trm_lm_begin *b)
         return false;
     memcpy(&bh, p, sizeof(bh));
     if (bh.bias_count < 0 || bh.bias_count > TRM_SAMPLING_BIAS_MAX || bh.prompt_count < 0 ||
-        (uint64_t)bh.prompt_count > r->left / sizeof(int32_t))
+        (uint64_t)bh.prompt_count > r->left / sizeof(int32_t) || bh.constraint_bytes > r->left)
         return false;
     b->slot = bh.slot;
     b->bias_count = bh.bias_count;
@@ -173,7 +175,12 @@ static bool get_begin(struct reader *r, trm_lm_begin *b)
         return false;
     b->sampling = p;
     b->prompt = get(r, (size_t)bh.prompt_count, sizeof(int32_t));
-    return b->prompt != NULL && b->sampling->bias_count == b->bias_count;
+    if (b->prompt == NULL)
+        return false;
+    b->constraint_bytes = (size_t)bh.constraint_bytes;
+    b->constraint = b->constraint_bytes == 0 ? NULL : get(r, b->constraint_bytes, 1);
+    return (b->constraint != NULL) == (b->constraint_bytes > 0) &&
+           b->sampling->bias_count == b->bias_count;
 }
 
 /* What kernels and the cache index by must lie in range, whoever sent it. */

@@ -34,6 +34,8 @@ typedef struct trm_lm_begin {
     int64_t prompt_count;     /* 0 where no penalty counts the prompt */
     const trm_sampling *sampling;
     const int32_t *prompt;
+    const char *constraint; /* JSON (constraint.h), not terminated; NULL: none */
+    size_t constraint_bytes;
 } trm_lm_begin;
 
 typedef struct trm_lm_step {
