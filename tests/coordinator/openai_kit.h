@@ -2,6 +2,9 @@
  * own like the real one, and an HTTP exchange that records. Included once a test program. */
 #ifndef TRM_TESTS_COORDINATOR_OPENAI_KIT_H
 #define TRM_TESTS_COORDINATOR_OPENAI_KIT_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 
 #include "coordinator/gateway/openai_impl.h"
 
