@@ -11,8 +11,11 @@ if(trm_python3)
   set_tests_properties(clients/zmq_python PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endif()
 
-# Packages that people use, unmodified, against trireme serve: installed where a registry can be reached, else skipped.
-add_test(NAME clients/openai COMMAND ${CMAKE_CURRENT_LIST_DIR}/clients/openai.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR}
-  ${CMAKE_BINARY_DIR})
-set_tests_properties(clients/openai PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77
-  ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache)
+# Packages that people use, unmodified, against trireme serve: each makes a virtual environment, and skips where no registry
+# is reachable.
+foreach(client openai triton curl)
+  add_test(NAME clients/${client}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/clients/${client}.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+  set_tests_properties(clients/${client} PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;TRM_CACHE=${CMAKE_BINARY_DIR}/cache")
+endforeach()

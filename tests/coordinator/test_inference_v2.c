@@ -70,6 +70,8 @@ static const struct type_row {
     {"fp32", "FP32", "0.1,-1e-45", TRM_DTYPE_F32, "cdcccc3d01000080", "0.1,-1.40129846e-45"},
     {"fp32 of doubles", "FP32", "0.10000000149011612,3.4028234663852886e38", TRM_DTYPE_F32,
      "cdcccc3dffff7f7f", "0.1,3.40282347e+38"},
+    {"fp32 small", "FP32", "1.5e-13,-0.00000123", TRM_DTYPE_F32, NULL, "1.5e-13,-1.23e-06"},
+    {"fp32 smaller", "FP32", "99999.9,1e-14", TRM_DTYPE_F32, NULL, "99999.9,9.99999982e-15"},
     {"fp32 not finite", "FP32", "NaN,-Infinity", TRM_DTYPE_F32, "0000c07f000080ff", NULL},
     {"fp64", "FP64", "0.1,1e22", TRM_DTYPE_F64, "9a9999999999b93f92d54d06cff08044", "0.1,1e+22"},
     {"fp64 long", "FP64", "3.141592653589793,12", TRM_DTYPE_F64, "182d4454fb2109400000000000002840",
@@ -100,7 +102,7 @@ START_TEST(datatypes)
     ck_assert_int_eq(kit_hub.tensor_count, 1);
     ck_assert_int_eq(kit_hub.tensors[0].dtype, row->dtype);
     hex_of(kit_hub.data[0], 2 * trm_dtype_bytes(row->dtype), hex);
-    ck_assert_msg(strcmp(hex, row->hex) == 0, "%s: %s", row->name, hex);
+    ck_assert_msg(row->hex == NULL || strcmp(hex, row->hex) == 0, "%s: %s", row->name, hex);
     out.tensor = kit_hub.tensors[0];
     answer.outputs = &out;
     kit_answer(&answer);
@@ -374,7 +376,7 @@ START_TEST(header_length)
 }
 END_TEST
 
-START_TEST(packed)
+START_TEST(packed_bodies)
 {
     static const char body[] =
         "{\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\",\"data\":[1,2]}]}";
@@ -827,7 +829,7 @@ START_TEST(floats)
 {
     uint64_t random = 88172645463325252u;
 
-    for (int i = 0; i < 300000; i++) {
+    for (int i = 0; i < 50000; i++) {
         trmi_text t = {0};
         uint32_t bits;
         float f, back;
@@ -862,6 +864,7 @@ int main(void)
     SRunner *runner;
     int failures;
 
+    tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, datatypes, 0, (int)(sizeof(types) / sizeof(*types)));
     tcase_add_loop_test(tc, refused, 0, (int)(sizeof(bad) / sizeof(*bad)));
     tcase_add_test(tc, nested_and_deep);
@@ -869,7 +872,7 @@ int main(void)
     tcase_add_test(tc, binary);
     tcase_add_loop_test(tc, binary_refused, 0, (int)(sizeof(bad_binaries) / sizeof(*bad_binaries)));
     tcase_add_test(tc, header_length);
-    tcase_add_test(tc, packed);
+    tcase_add_test(tc, packed_bodies);
     tcase_add_test(tc, long_ones);
     tcase_add_test(tc, requested);
     tcase_add_test(tc, life);

@@ -1,8 +1,6 @@
 /* Writing answers: see request.h. */
 #include "worker/language/response_impl.h"
 
-#include "worker/language/json_out.h"
-
 #include "base/memory.h"
 
 #include <stdio.h>

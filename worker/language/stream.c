@@ -34,7 +34,7 @@ struct choice {
 struct trm_lm_stream {
     const trm_lm_request *r;
     const trm_language *l;
-    trmi_out head, tail, line; /* line: of the event that is being made */
+    trmi_out head, tail, line, logprobs; /* line, logprobs: of the event that is being made */
     trmi_out out;
     uint32_t tokens;
     bool taken, failed; /* out was taken; a value of JSON found no memory */
@@ -113,6 +113,7 @@ void trm_lm_stream_destroy(trm_lm_stream *s)
     trmi_out_fini(&s->head);
     trmi_out_fini(&s->tail);
     trmi_out_fini(&s->line);
+    trmi_out_fini(&s->logprobs);
     trmi_out_fini(&s->out);
     trm_free(s);
 }
@@ -123,7 +124,7 @@ void trm_lm_stream_destroy(trm_lm_stream *s)
 struct chunk {
     const char *text; /* NULL: chat: an empty delta */
     size_t bytes;
-    json_t *logprobs; /* NULL: none */
+    const trmi_out *logprobs; /* JSON; NULL: none */
     const trm_sampled *token;
     const char *finish, *stopped; /* NULL: not over */
     bool said;                    /* a line with it is out */
@@ -185,11 +186,19 @@ static void write_end(trm_lm_stream *s, int choice, const struct chunk *k)
     s->choices[choice].begun = true;
 }
 
+static void write_logprobs(trm_lm_stream *s, const struct chunk *k)
+{
+    if (k->logprobs != NULL)
+        trmi_out_add(&s->line, k->logprobs->data, k->logprobs->bytes);
+    else
+        trmi_out_text(&s->line, "null");
+}
+
 static void write_chunk(trm_lm_stream *s, int choice, const struct chunk *k)
 {
     write_start(s, choice);
     write_delta(s, k);
-    trmi_out_json(&s->line, k->logprobs);
+    write_logprobs(s, k);
     write_end(s, choice, k);
 }
 
@@ -214,7 +223,7 @@ static void write_call(trm_lm_stream *s, int choice, trm_tool_event event, int c
         trmi_out_escaped(&s->line, text, bytes);
         trmi_out_text(&s->line, "\"}}]},\"logprobs\":");
     }
-    trmi_out_json(&s->line, k.logprobs);
+    write_logprobs(s, &k);
     write_end(s, choice, &k);
 }
 
@@ -317,22 +326,32 @@ static void give(trm_lm_stream *s, int choice, uint32_t tokens, bool last)
 
 /* ---- events ---- */
 
-/* {"content": [..], "refusal": null}, or the old form. */
-static json_t *logprobs_of(trm_lm_stream *s, struct choice *c, const trm_sampled *token)
+/* The old form: of what is echoed, or of a token. */
+static const trmi_out *old_logprobs(trm_lm_stream *s, struct choice *c, const trm_lm_prompt *echoed,
+                                    const trm_sampled *token)
 {
-    json_t *list = json_array(), *o = NULL;
+    json_t *list = json_array(), *o;
 
-    if (json_array_append_new(list, trmi_lm_token_logprob(s->l, token)) != 0) {
+    if (token != NULL && json_array_append_new(list, trmi_lm_token_logprob(s->l, token)) != 0)
         s->failed = true;
-    } else if (s->r->endpoint == TRM_LM_CHAT) {
-        o = json_object();
-        json_object_set(o, "content", list);
-        json_object_set_new(o, "refusal", json_null());
-    } else {
-        o = trmi_lm_old_logprobs(s->l, NULL, NULL, list, &c->offset);
-    }
+    o = trmi_lm_old_logprobs(s->l, echoed, c->prompt, list, &c->offset);
+    s->failed = s->failed || o == NULL;
+    s->logprobs.bytes = 0;
+    trmi_out_json(&s->logprobs, o);
+    json_decref(o);
     json_decref(list);
-    return o;
+    return &s->logprobs;
+}
+
+static const trmi_out *logprobs_of(trm_lm_stream *s, struct choice *c, const trm_sampled *token)
+{
+    if (s->r->endpoint != TRM_LM_CHAT)
+        return old_logprobs(s, c, NULL, token);
+    s->logprobs.bytes = 0;
+    trmi_out_text(&s->logprobs, "{\"content\":[");
+    trmi_lm_write_logprob(&s->logprobs, s->l, token);
+    trmi_out_text(&s->logprobs, "],\"refusal\":null}");
+    return &s->logprobs;
 }
 
 /* Before a choice's first chunk: its role, or the prompt. */
@@ -349,9 +368,8 @@ static void begin(trm_lm_stream *s, int choice)
     } else if (s->r->echo) {
         k.bytes = strlen(k.text);
         if (s->r->sampling.logprobs >= 0)
-            k.logprobs = trmi_lm_old_logprobs(s->l, p, c->prompt, NULL, &c->offset);
+            k.logprobs = old_logprobs(s, c, p, NULL);
         write_chunk(s, choice, &k);
-        json_decref(k.logprobs);
         json_decref(c->prompt);
         c->prompt = NULL;
     }
@@ -413,7 +431,6 @@ void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
             look_for_calls(s, choice, &k, false);
         if (!k.said && (k.bytes > 0 || k.logprobs != NULL || (s->r->token_ids && t->token != NULL)))
             write_chunk(s, choice, &k);
-        json_decref(k.logprobs);
     }
     give(s, choice, t->token != NULL && !s->r->only_prompt, false);
 }
@@ -444,7 +461,7 @@ void trm_lm_stream_end(trm_lm_stream *s, int choice, const trm_generation_end *e
 trm_status trm_lm_stream_take(trm_lm_stream *s, const char **lines_out, size_t *bytes_out,
                               uint32_t *tokens_out)
 {
-    if (s->failed || s->line.failed || s->out.failed)
+    if (s->failed || s->line.failed || s->logprobs.failed || s->out.failed)
         return trm_fail(TRM_ERR_NO_MEMORY, "a line of a stream");
     open_out(s);
     *lines_out = s->out.data;
