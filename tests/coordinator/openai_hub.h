@@ -127,13 +127,13 @@ static inline void *kit_hub_main(void *ctx)
             pthread_cond_wait(&hub->more, &hub->mu);
             continue;
         }
+        hub->under_way--; /* before its answer: the next may come from that */
         pthread_mutex_unlock(&hub->mu);
         if (q->cancelled && hub->draining)
             kit_hub_answer(q, TRM_ERR_COMM, "the hub is ending", "", 0);
         else
             kit_run(q);
         pthread_mutex_lock(&hub->mu);
-        hub->under_way--;
         kit_request_free(hub->last);
         hub->last = q;
         pthread_cond_broadcast(&hub->more);
