@@ -54,12 +54,12 @@ typedef struct trm_fleet_copy {
     trm_fleet_model *model;
     trm_fleet_role role;
     char *path, *settings;
-    char *metadata;  /* NULL until it is ready somewhere */
-    int requests;    /* bound to it; counted by the owner */
-    int places;      /* replicas that have it in any state */
-    int ready;       /* of those, where it is READY */
-    int failed;      /* where it has failed */
-    void *operation; /* the owner's */
+    char *metadata;   /* NULL until it is ready somewhere */
+    int requests;     /* bound to it; counted by the owner */
+    int places;       /* replicas that have it in any state */
+    int ready;        /* of those, where it is READY */
+    int failed;       /* where it has failed */
+    int64_t alone_us; /* since when no replica is there that is to have it; 0: one is */
 } trm_fleet_copy;
 
 /* A copy on a replica. */

@@ -127,6 +127,13 @@ static void unload_everywhere(trm_hub *h, trm_fleet_copy *c, int64_t now)
     }
 }
 
+/* Whether a replica that is missed since then is waited for no longer. */
+static bool nobody_comes(const trm_hub *h, int64_t since_us, int64_t now)
+{
+    return (h->options.in_job && h->fleet.joined >= h->options.replicas) ||
+           now - since_us > h->join_us;
+}
+
 /* The pending copy takes over, or is taken back. */
 static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
 {
@@ -157,8 +164,11 @@ static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
         trm_fleet_promote(c, (uint64_t)time(NULL));
         finish_load(h, c, TRM_OK, "");
         h->changed = true;
-    } else if (joined == 0 && h->alone_us != 0 &&
-               (h->options.in_job || now - h->alone_us > h->join_us)) {
+    } else if (joined > 0) {
+        c->alone_us = 0;
+    } else if (c->alone_us == 0) {
+        c->alone_us = now;
+    } else if (nobody_comes(h, c->alone_us, now)) {
         trm_fleet_retire(c);
         finish_load(h, c, TRM_ERR_COMM, "no replica is there to load the model");
         h->changed = true;
@@ -305,6 +315,7 @@ static trm_status start_load(trm_hub *h, const trm_hub_model *model, trmi_hub_op
     o->slot = c->slot;
     o->next = h->operations;
     h->operations = o;
+    h->changed = true;
     return TRM_OK;
 }
 

@@ -11,10 +11,11 @@ if(trm_python3)
   set_tests_properties(clients/zmq_python PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endif()
 
-# Unmodified clients against trireme serve: each makes a virtual environment with its package, and skips where no registry
+# Packages that people use, unmodified, against trireme serve: each makes a virtual environment, and skips where no registry
 # is reachable.
-add_test(NAME clients/triton
-  COMMAND ${CMAKE_SOURCE_DIR}/tests/clients/triton.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
-add_test(NAME clients/curl COMMAND ${CMAKE_SOURCE_DIR}/tests/clients/curl.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
-set_tests_properties(clients/triton clients/curl PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77
-  ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
+foreach(client openai triton curl)
+  add_test(NAME clients/${client}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/clients/${client}.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+  set_tests_properties(clients/${client} PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;TRM_CACHE=${CMAKE_BINARY_DIR}/cache")
+endforeach()

@@ -17,3 +17,6 @@ target_link_libraries(bench_lm_linear PRIVATE trm_warnings trm_kernels)
 add_executable(bench_lm_stream EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_stream.c)
 target_link_libraries(bench_lm_stream PRIVATE trm_warnings trm_worker)
 target_compile_definitions(bench_lm_stream PRIVATE TRM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+# What masks of constrained decoding cost: build/<preset>/tests/bench_lm_constraint MODEL
+add_executable(bench_lm_constraint EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_constraint.c)
+target_link_libraries(bench_lm_constraint PRIVATE trm_warnings trm_worker)

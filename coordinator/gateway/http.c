@@ -493,7 +493,7 @@ void trm_http_stop(trm_http *h)
     wait_for_answers(h);
     held = trm_calloc((size_t)h->o.connections, sizeof(*held));
     n = cut_all(h, held, held == NULL ? 0 : h->o.connections);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; held != NULL && i < n; i++) {
         trmi_http_tell_gone(held[i]);
         trmi_http_exchange_unref(held[i]);
     }

@@ -156,12 +156,13 @@ static void teardown(void)
 
 static void release_kept(void)
 {
-    for (int i = 0; i < kept_count; i++)
+    int count = __atomic_exchange_n(&kept_count, 0, __ATOMIC_ACQ_REL);
+
+    for (int i = 0; i < count; i++)
         if (trm_http_query(kept[i], "stream") != NULL)
             trm_http_stream_end(kept[i]);
         else
             trm_http_answer(kept[i], 200, "text/plain", "kept", 4);
-    kept_count = 0;
 }
 
 /* ---- streams ---- */

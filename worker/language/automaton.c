@@ -494,6 +494,7 @@ trm_status trmi_automaton_create(const trm_grammar *g, const trm_token_trie *tri
         return no_memory();
     a->g = g;
     a->trie = trie;
+    a->states_soft = STATES_SOFT;
     TRM_TRY(st, reserve_nodes(a), fail);
     a->nodes[a->node_count++] = (struct trmi_node){.pop = TRMI_DEAD};
     TRM_TRY(st, make_dead(a), fail);
@@ -606,7 +607,7 @@ end:
 trm_status trmi_automaton_begin(trmi_automaton *a)
 {
     a->budget = BUDGET;
-    if (a->state_count < STATES_SOFT && a->config_count < CONFIGS_SOFT &&
+    if (a->state_count < a->states_soft && a->config_count < CONFIGS_SOFT &&
         a->node_count < NODES_SOFT && a->item_count < CONFIGS_SOFT && a->bytes < BYTES_SOFT)
         return TRM_OK;
     return collect(a);

@@ -242,6 +242,7 @@ struct trmi_automaton {
     uint32_t reach; /* of one closure */
     int64_t budget; /* of one operation */
     size_t bytes;   /* of masks and rows */
+    size_t states_soft; /* above, what nobody is at is dropped; tests make it small */
     trm_constraint *constraints;
     uint32_t stack[TRMI_TOKEN_BYTES_MAX + 1];
 };
