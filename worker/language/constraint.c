@@ -271,7 +271,7 @@ trm_status trm_constraint_create(trm_grammar *grammar, const trm_token_trie *tri
     if (grammar->automaton == NULL)
         TRM_CHECK(trmi_automaton_create(grammar, trie, &grammar->automaton));
     a = grammar->automaton;
-    if (a->trie != trie)
+    if (a == NULL || a->trie != trie)
         return trm_fail(TRM_ERR_INVALID_ARG, "a grammar has one vocabulary");
     if (end_count < 0 || end_count > ENDS_MAX)
         return trm_fail(TRM_ERR_INVALID_ARG, "%d end tokens: want at most %d", end_count, ENDS_MAX);

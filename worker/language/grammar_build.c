@@ -301,7 +301,7 @@ uint32_t trmi_next_code_point(const char *text, size_t bytes, size_t *at)
 static void put_sequences(trmi_builder *b, int from, int to, uint32_t lo, uint32_t hi)
 {
     static const uint32_t last[] = {0x7f, 0x7ff, 0xffff};
-    uint8_t x[4], y[4];
+    uint8_t x[4] = {0}, y[4] = {0};
     int n;
 
     if (lo > hi || b->st != TRM_OK)
