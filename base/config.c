@@ -170,7 +170,8 @@ static trm_status bind_scalar(const trm_config *c, const trm_config_node *n, con
         memcpy(field, &i, sizeof(i));
         return TRM_OK;
     }
-    ok = ok && !n->quoted;
+    /* a size or a duration has a unit: quotes, which JSON has around it, make it nothing else */
+    ok = ok && (!n->quoted || r->type == TRM_CONFIG_BYTES || r->type == TRM_CONFIG_DURATION);
     switch (r->type) {
     case TRM_CONFIG_BOOL: {
         bool b = ok && (strcmp(t, "true") == 0 || strcmp(t, "True") == 0);

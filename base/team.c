@@ -7,6 +7,8 @@
 
 static int team_threads = 1; /* written by trm_team_init before regions exist */
 
+static _Thread_local bool alone;
+
 /* CPUs in this process's affinity mask. */
 static int allowed_cpus(void)
 {
@@ -27,6 +29,12 @@ void trm_team_init(int threads)
     omp_set_num_threads(size);
 }
 
+void trm_team_alone(void)
+{
+    alone = true;
+    omp_set_num_threads(1);
+}
+
 int trm_team_size(void)
 {
     return team_threads;
@@ -38,7 +46,7 @@ void trm_team_for(size_t n, size_t grain, trm_team_fn fn, void *ctx)
 
     if (parts > (size_t)team_threads)
         parts = (size_t)team_threads;
-    if (parts <= 1 || omp_in_parallel()) {
+    if (parts <= 1 || alone || omp_in_parallel()) {
         if (n > 0)
             fn(ctx, 0, n);
         return;

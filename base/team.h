@@ -15,6 +15,9 @@ extern "C" {
  * before any region. */
 void trm_team_init(int threads);
 int trm_team_size(void);
+/* The calling thread is no executor (it prepares a model while the executor runs another, say): its
+ * regions run serially from now on, oneDNN's too. */
+void trm_team_alone(void);
 
 /* Calls fn(ctx, begin, end) on disjoint ranges that cover [0, n), in parallel where n >= 2 * grain.
  * Ranges are contiguous and their number depends on n, grain and the team's size only. fn must not

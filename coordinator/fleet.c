@@ -161,6 +161,12 @@ trm_model_state trm_fleet_model_state(const trm_fleet_model *m)
     return m->retired > 0 ? TRM_MODEL_DRAINING : TRM_MODEL_UNLOADED;
 }
 
+bool trm_fleet_wants(const trm_fleet_model *m, const trm_fleet_replica *r)
+{
+    return m->replicas == 0 ||
+           (r->number >= m->first_replica && r->number - m->first_replica < m->replicas);
+}
+
 int trm_fleet_loading(const trm_fleet *f, const trm_fleet_model *m)
 {
     int n = 0;
@@ -185,7 +191,7 @@ bool trm_fleet_hope(const trm_fleet *f, const trm_fleet_model *m)
     for (int i = 0; i < f->replica_count; i++) {
         const trm_fleet_place *p;
 
-        if (f->replicas[i]->state != TRM_FLEET_JOINED)
+        if (f->replicas[i]->state != TRM_FLEET_JOINED || !trm_fleet_wants(m, f->replicas[i]))
             continue;
         p = trm_fleet_place_of(f->replicas[i], c);
         if (p == NULL || p->state == TRM_MODEL_LOADING || p->state == TRM_MODEL_READY)

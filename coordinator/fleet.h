@@ -29,10 +29,11 @@ struct trm_fleet_copy;
 typedef struct trm_fleet_model {
     char name[TRM_FLEET_NAME_BYTES];
     int64_t version;
-    int index;             /* in the fleet: its queue */
-    char *path, *settings; /* what the next loading takes */
-    char *metadata;        /* of the newest copy that became ready; NULL: none did */
-    bool load;             /* wanted at start */
+    int index;                   /* in the fleet: its queue */
+    char *path, *settings;       /* what the next loading takes */
+    char *metadata;              /* of the newest copy that became ready; NULL: none did */
+    bool load;                   /* wanted at start */
+    int first_replica, replicas; /* numbers of those that are to have it; replicas 0: all */
     struct trm_fleet_copy *current, *pending;
     int retired; /* copies of it that are not gone yet */
     bool failed;
@@ -53,12 +54,12 @@ typedef struct trm_fleet_copy {
     trm_fleet_model *model;
     trm_fleet_role role;
     char *path, *settings;
-    char *metadata;  /* NULL until it is ready somewhere */
-    int requests;    /* bound to it; counted by the owner */
-    int places;      /* replicas that have it in any state */
-    int ready;       /* of those, where it is READY */
-    int failed;      /* where it has failed */
-    void *operation; /* the owner's */
+    char *metadata;   /* NULL until it is ready somewhere */
+    int requests;     /* bound to it; counted by the owner */
+    int places;       /* replicas that have it in any state */
+    int ready;        /* of those, where it is READY */
+    int failed;       /* where it has failed */
+    int64_t alone_us; /* since when no replica is there that is to have it; 0: one is */
 } trm_fleet_copy;
 
 /* A copy on a replica. */
@@ -124,6 +125,8 @@ trm_fleet_model *trm_fleet_find(const trm_fleet *f, const char *name, int64_t ve
 /* What a request for `version` would use; 0: the newest that is ready, else the newest known. NULL:
  * unknown. */
 trm_fleet_model *trm_fleet_route(const trm_fleet *f, const char *name, int64_t version);
+/* Whether it is one of those that are to have it. */
+bool trm_fleet_wants(const trm_fleet_model *m, const trm_fleet_replica *r);
 trm_model_state trm_fleet_model_state(const trm_fleet_model *m);
 /* Replicas that load it (also a pending copy of it). */
 int trm_fleet_loading(const trm_fleet *f, const trm_fleet_model *m);

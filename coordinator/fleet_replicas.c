@@ -210,7 +210,7 @@ const char *trm_fleet_replica_state_name(const trm_fleet *f, const trm_fleet_rep
     for (int i = 0; i < f->copy_count; i++) {
         const trm_fleet_place *p;
 
-        if (f->copies[i]->role != TRM_FLEET_CURRENT)
+        if (f->copies[i]->role != TRM_FLEET_CURRENT || !trm_fleet_wants(f->copies[i]->model, r))
             continue;
         p = trm_fleet_place_of(r, f->copies[i]);
         if (p == NULL)

@@ -50,11 +50,11 @@ static void hide(trm_hub *h)
     h->hidden = true;
 }
 
-/* mu held. `drained`: every frame that has come was read. */
-static void keep_time(trm_hub *h, int64_t now, bool drained)
+/* mu held. `drained`: every frame that has come was read. Returns whether a beat was due. */
+static bool keep_time(trm_hub *h, int64_t now, bool drained)
 {
     if (now < h->next_beat_us)
-        return;
+        return false;
     /* late by more than a beat: this process has not run (an overloaded machine, SIGSTOP), nor,
      * perhaps, have the others; what they did not say meanwhile is not silence */
     if (h->next_beat_us > 0 && now - h->next_beat_us > BEAT_MS * 1000)
@@ -68,6 +68,25 @@ static void keep_time(trm_hub *h, int64_t now, bool drained)
         h->gauges_us = now + GAUGES_US;
         trmi_hub_tell_gauges(h);
     }
+    return true;
+}
+
+/* mu held. Compares what is with what is to be, where something has changed or time has passed, and
+ * gives out requests; whom that finds lost is a change. Returns whether anything has changed. */
+static bool settle(trm_hub *h, int64_t now, bool due)
+{
+    bool changed = false;
+
+    do {
+        if (h->changed || due) {
+            changed |= h->changed;
+            h->changed = due = false;
+            trmi_hub_reconcile(h, now);
+            trmi_hub_check_hope(h, now);
+        }
+        trmi_hub_hand_out(h, now);
+    } while (h->changed);
+    return changed;
 }
 
 /* All that does not come from a frame. Returns when it is to be done again at the latest;
@@ -80,15 +99,10 @@ static int64_t work(trm_hub *h, bool drained, bool *stop_out)
     pthread_mutex_lock(&h->mu);
     h->woken = false;
     now = trm_now_us();
-    keep_time(h, now, drained);
-    trmi_hub_reconcile(h, now);
-    trmi_hub_check_hope(h, now);
-    trmi_hub_hand_out(h, now);
+    changed = settle(h, now, keep_time(h, now, drained));
     if (h->stop)
         trmi_hub_end_all(h, NULL, TRM_ERR_COMM, "the server is shutting down");
     h->was_ready |= trmi_hub_ready(h);
-    changed = h->changed;
-    h->changed = false;
     if (changed)
         trmi_hub_tell_gauges(h);
     next = trm_backlog_next_deadline_us(h->backlog);
@@ -233,6 +247,8 @@ static trm_status take_models(trm_hub *h, const trm_hub_options *options)
 
         TRM_CHECK(trm_fleet_know(&h->fleet, o->name, o->version, o->path, o->settings, &m));
         m->load |= o->load;
+        m->first_replica = o->first_replica;
+        m->replicas = o->replicas;
         if (o->load && m->current == NULL)
             TRM_CHECK(trm_fleet_add_copy(&h->fleet, m, TRM_FLEET_CURRENT, &c));
     }

@@ -103,7 +103,8 @@ void trm_hub_models_free(trm_hub_model_info *infos, int count);
 TRM_MUST_USE trm_status trm_hub_find_model(trm_hub *hub, const char *name, int64_t version,
                                            trm_hub_model_info *info_out);
 /* Load, or load anew: the new copy is loaded beside the old one on every replica, takes over when
- * all of them have it, and the old one drains. `model`: NULL fields are as known. `done` is called
+ * all of them have it, and the old one drains. `model`: NULL fields are as known; settings hold for
+ * this load, over those that are known, key by key. `done` is called
  * once, with the failure if it failed (the old one then stays). NOT_FOUND: unknown, and no path. */
 TRM_MUST_USE trm_status trm_hub_load(trm_hub *hub, const trm_hub_model *model, void *ctx,
                                      void (*done)(void *ctx, trm_status st, const char *message));

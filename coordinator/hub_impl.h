@@ -35,6 +35,7 @@ typedef struct trmi_hub_request {
     bool stream;
     trm_wire_buffer frame; /* the REQUEST, for `frame_slot`, with pieces */
     uint32_t frame_slot;
+    size_t held; /* bytes of the frame that are counted in the hub's */
     trmi_hub_piece *pieces;
     int piece_count;
     void *ctx;
@@ -85,6 +86,7 @@ struct trm_hub {
     int64_t next_beat_us, gauges_us;
     bool hidden;
 
+    size_t held; /* bytes of requests; atomic, relaxed: a bound, nothing is ordered by it */
     pthread_mutex_t exchange_mu;
     trm_exchange *exchange; /* guarded by exchange_mu; NULL: this system has no shared memory */
 
@@ -121,10 +123,13 @@ void trmi_hub_beat(trm_hub *h);
 /* Gives up those past a limit. Only after everything that has come was read. */
 void trmi_hub_judge(trm_hub *h, int64_t now_us);
 
-/* ---- hub_requests.c ---- */
+/* ---- hub_submit.c ---- */
 /* From any thread, mu not held. `request->wire` is checked here. `client`: NULL, or whose it is. */
 TRM_MUST_USE trm_status trmi_hub_submit(trm_hub *h, const trm_hub_request *request,
                                         struct trmi_hub_client *client, uint64_t *id_out);
+void trmi_hub_free_request(trm_hub *h, trmi_hub_request *q); /* in no list any more; takes NULL */
+
+/* ---- hub_requests.c ---- */
 /* mu held: it will be answered so, by the next trmi_hub_deliver; its replica is told. */
 void trmi_hub_end(trm_hub *h, trmi_hub_request *q, trm_status st, const char *message);
 void trmi_hub_cancel_request(trm_hub *h, trmi_hub_request *q); /* mu held, any thread */

@@ -98,8 +98,8 @@ static void load_everywhere(trm_hub *h, trm_fleet_copy *c, int64_t now)
     for (int i = 0; i < h->fleet.replica_count; i++) {
         trm_fleet_replica *r = h->fleet.replicas[i];
 
-        if (r->state == TRM_FLEET_JOINED && trm_fleet_place_of(r, c) == NULL &&
-            send_load(h, r, c, now))
+        if (r->state == TRM_FLEET_JOINED && trm_fleet_wants(c->model, r) &&
+            trm_fleet_place_of(r, c) == NULL && send_load(h, r, c, now))
             h->changed = true;
     }
 }
@@ -127,6 +127,13 @@ static void unload_everywhere(trm_hub *h, trm_fleet_copy *c, int64_t now)
     }
 }
 
+/* Whether a replica that is missed since then is waited for no longer. */
+static bool nobody_comes(const trm_hub *h, int64_t since_us, int64_t now)
+{
+    return (h->options.in_job && h->fleet.joined >= h->options.replicas) ||
+           now - since_us > h->join_us;
+}
+
 /* The pending copy takes over, or is taken back. */
 static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
 {
@@ -137,6 +144,8 @@ static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
         const trm_fleet_replica *r = h->fleet.replicas[i];
         const trm_fleet_place *p = trm_fleet_place_of(r, c);
 
+        if (!trm_fleet_wants(m, r))
+            continue;
         joined += r->state == TRM_FLEET_JOINED;
         have += r->state == TRM_FLEET_JOINED && p != NULL && p->state == TRM_MODEL_READY;
     }
@@ -155,8 +164,11 @@ static void settle_pending(trm_hub *h, trm_fleet_copy *c, int64_t now)
         trm_fleet_promote(c, (uint64_t)time(NULL));
         finish_load(h, c, TRM_OK, "");
         h->changed = true;
-    } else if (joined == 0 && h->alone_us != 0 &&
-               (h->options.in_job || now - h->alone_us > h->join_us)) {
+    } else if (joined > 0) {
+        c->alone_us = 0;
+    } else if (c->alone_us == 0) {
+        c->alone_us = now;
+    } else if (nobody_comes(h, c->alone_us, now)) {
         trm_fleet_retire(c);
         finish_load(h, c, TRM_ERR_COMM, "no replica is there to load the model");
         h->changed = true;
@@ -246,11 +258,37 @@ static int64_t newest_known(const trm_hub *h, const char *name)
     return version;
 }
 
+/* What a load says over what the configuration says, key by key; for this load alone. NULL: as the
+ * configuration says. *text_out from trm_malloc. */
+static trm_status merge_settings(const char *known, const char *over, char **text_out)
+{
+    json_t *o, *more;
+    char *text = NULL;
+
+    *text_out = NULL;
+    if (over == NULL)
+        return TRM_OK;
+    o = json_loads(known, 0, NULL);
+    more = json_loads(over, 0, NULL);
+    if (json_is_object(o) && json_is_object(more) && json_object_update(o, more) == 0)
+        text = json_dumps(o, JSON_COMPACT);
+    if (text != NULL)
+        *text_out = trm_strdup(text);
+    json_decref(o);
+    json_decref(more);
+    if (text == NULL)
+        return trm_fail(TRM_ERR_INVALID_ARG, "load: settings that are no JSON object");
+    free(text); /* jansson's */
+    return *text_out != NULL ? TRM_OK : trm_fail(TRM_ERR_NO_MEMORY, "settings of a model");
+}
+
 static trm_status start_load(trm_hub *h, const trm_hub_model *model, trmi_hub_operation *o)
 {
     int64_t version = model->version;
     trm_fleet_model *m;
     trm_fleet_copy *c;
+    char *settings = NULL;
+    trm_status st;
 
     if (model->name == NULL)
         return trm_fail(TRM_ERR_INVALID_ARG, "load: no name of a model");
@@ -263,11 +301,21 @@ static trm_status start_load(trm_hub *h, const trm_hub_model *model, trmi_hub_op
         return trm_fail(TRM_ERR_INVALID_ARG, "model '%s' version %" PRId64 " is being loaded",
                         m->name, m->version);
     TRM_CHECK(trm_fleet_know(&h->fleet, model->name, version == 0 ? 1 : version, model->path,
-                             model->settings, &m));
-    TRM_CHECK(trm_fleet_add_copy(&h->fleet, m, TRM_FLEET_PENDING, &c));
+                             m == NULL ? model->settings : NULL, &m));
+    TRM_CHECK(merge_settings(m->settings, model->settings, &settings));
+    st = trm_fleet_add_copy(&h->fleet, m, TRM_FLEET_PENDING, &c);
+    if (st != TRM_OK) {
+        trm_free(settings);
+        return st;
+    }
+    if (settings != NULL) {
+        trm_free(c->settings);
+        c->settings = settings;
+    }
     o->slot = c->slot;
     o->next = h->operations;
     h->operations = o;
+    h->changed = true;
     return TRM_OK;
 }
 

@@ -2,6 +2,7 @@
 #include "launch/commands.h"
 #include "launch/bench_language.h"
 #include "launch/bench_report.h"
+#include "launch/bench_url.h"
 #include "launch/inputs.h"
 #include "launch/ranks.h"
 
@@ -244,14 +245,16 @@ trm_status trm_cmd_bench(int argc, char **argv)
         TRM_DEVICE_OPTIONS(b.common),
     };
     trm_arguments args = {.command = "bench",
-                          .usage =
-                              "MODEL [--batch N | --input NAME=FILE.npy...] [--rounds N] [--json]",
+                          .usage = "MODEL [--batch N | --input NAME=FILE.npy...] [--rounds N] "
+                                   "[--json], or --url URL ... for a server (--url URL --help)",
                           .options = options,
                           .option_count = sizeof(options) / sizeof(options[0]),
                           .positional_min = 1,
                           .positional_max = 1};
     trm_status st;
 
+    if (trm_bench_url_wanted(argc, argv))
+        return trm_bench_url(argc, argv);
     TRM_CHECK(trm_job_init(&b.ranks.job));
     if (trm_ranks_silent(&b.ranks, argc, argv))
         return trm_ranks_end(&b.ranks, TRM_OK);

@@ -229,7 +229,7 @@ static void say_ready(const trm_serve_coordinator *c)
 {
     const char *public = trm_hub_public_endpoint(c->hub);
 
-    fprintf(stderr, "trireme serve: ready after %.2f s: %d replica%s%s%s%s%s\n",
+    fprintf(stderr, TRM_SERVE_READY " %.2f s: %d replica%s%s%s%s%s\n",
             (double)(trm_now_us() - c->begun_us) / 1e6, c->o.plan->replicas,
             c->o.plan->replicas == 1 ? "" : "s", c->gateway != NULL ? ", " : "",
             c->gateway != NULL ? trm_http_url(trm_gateway_http(c->gateway)) : "",

@@ -6,6 +6,9 @@
 #include "coordinator/gateway/gateway.h"
 #include "launch/serve_config.h"
 
+/* The line that says that all models are ready begins with it: trireme launch looks for it. */
+#define TRM_SERVE_READY "trireme serve: ready after"
+
 typedef struct trm_serve_coordinator trm_serve_coordinator;
 
 typedef struct trm_serve_coordinator_options {

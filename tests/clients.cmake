@@ -10,3 +10,12 @@ if(trm_python3)
     "'${trm_python3}' -c 'import msgpack, zmq' || exit 77; exec '$<TARGET_FILE:base_test_zmq_client>' '${trm_python3} ${CMAKE_SOURCE_DIR}/docs/clients/zmq_client.py'")
   set_tests_properties(clients/zmq_python PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endif()
+
+# Packages that people use, unmodified, against trireme serve: each makes a virtual environment, and skips where no registry
+# is reachable.
+foreach(client openai triton curl)
+  add_test(NAME clients/${client}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/clients/${client}.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+  set_tests_properties(clients/${client} PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;TRM_CACHE=${CMAKE_BINARY_DIR}/cache")
+endforeach()

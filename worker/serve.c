@@ -135,18 +135,31 @@ static trm_status close_everywhere(trmi_serve *s, trmi_slot *slot)
     return TRM_OK;
 }
 
-/* A failure of the model is told; one of the replica comes back. */
 static trm_status load(trmi_serve *s, const trm_wire_load *l)
 {
+    say_model(s, l->slot, TRM_MODEL_LOADING, "", "", 0);
+    TRM_CHECK(trmi_lane_load(s, l));
+    return trmi_slot_begin_load(s, l);
+}
+
+/* The thread has done its part. A failure of the model is told; one of the replica comes back. */
+static trm_status finish_load(trmi_serve *s, trmi_loading *l)
+{
     const trm_serve_out out = {.ctx = s, .part = on_part, .answer = on_answer};
+    uint32_t id = l->id;
     trmi_slot *slot = NULL;
     trm_status st;
 
-    say_model(s, l->slot, TRM_MODEL_LOADING, "", "", 0);
     trmi_serve_link_phase(s->link, TRM_PHASE_LOADING);
-    st = trmi_lane_load(s, l);
+    if (l->unwanted) {
+        TRM_CHECK(trmi_lane_drop(s, id));
+        trmi_slot_drop_load(s, l);
+        say_model(s, id, TRM_MODEL_UNLOADED, "", "", 0);
+        return TRM_OK;
+    }
+    st = trmi_lane_finish(s, id);
     if (st == TRM_OK)
-        st = trmi_slot_open(s, l, &slot);
+        st = trmi_slot_finish_load(s, l, &slot);
     trmi_serve_link_progress(s->link);
     if (st == TRM_OK)
         st = trmi_slot_begin(s, slot, &out);
@@ -156,12 +169,21 @@ static trm_status load(trmi_serve *s, const trm_wire_load *l)
         say_ready(s, slot);
         return TRM_OK;
     }
-    say_model(s, l->slot, TRM_MODEL_FAILED, trm_message(), "", 0);
-    TRM_LOG(TRM_LOG_WARN, "serve", "%s version %" PRId64 " was not loaded: %s", l->name, l->version,
-            trm_message());
+    say_model(s, id, TRM_MODEL_FAILED, trm_message(), "", 0);
+    TRM_LOG(TRM_LOG_WARN, "serve", "slot %u was not loaded: %s", id, trm_message());
     if (st == TRM_ERR_COMM && s->size > 1)
         return st;
     return slot != NULL ? close_everywhere(s, slot) : TRM_OK;
+}
+
+static trm_status finish_loads(trmi_serve *s)
+{
+    for (trmi_loading *l = s->loading, *next; l != NULL; l = next) {
+        next = l->next;
+        if (__atomic_load_n(&l->done, __ATOMIC_ACQUIRE))
+            TRM_CHECK(finish_load(s, l));
+    }
+    return TRM_OK;
 }
 
 static trm_status finish_unload(trmi_serve *s, trmi_slot *slot)
@@ -176,7 +198,12 @@ static trm_status finish_unload(trmi_serve *s, trmi_slot *slot)
 static trm_status unload(trmi_serve *s, uint32_t id)
 {
     trmi_slot *slot = trmi_slot_find(s, id);
+    trmi_loading *l = trmi_loading_find(s, id);
 
+    if (l != NULL) { /* when its thread has ended */
+        l->unwanted = true;
+        return TRM_OK;
+    }
     if (slot == NULL) {
         say_model(s, id, TRM_MODEL_UNLOADED, "", "", 0);
         return TRM_OK;
@@ -374,15 +401,14 @@ static trm_status run_turn(trmi_serve *s, trmi_slot *slot)
 
     s->turn = slot;
     trmi_serve_link_phase(s->link, TRM_PHASE_STEADY);
-    TRM_CHECK(trmi_lane_turn(s, slot));
     for (int i = 0; i < STEPS_A_TURN; i++) {
         int64_t begun = trm_now_us();
 
+        TRM_CHECK(trmi_lane_turn(s, slot)); /* what came after the last step may have ended it */
         TRM_CHECK(m->ops->step(m));
         trmi_serve_link_progress(s->link);
         s->busy_us += (uint64_t)(trm_now_us() - begun);
         TRM_CHECK(take_all(s));
-        /* what came may have ended it */
         if (trmi_slot_find(s, slot->id) != slot || m->ops->due_us(m) > trm_now_us())
             return TRM_OK;
     }
@@ -409,6 +435,7 @@ static trm_status loop(trmi_serve *s, bool *lost_out)
         if (trmi_serve_link_over(s->link, lost_out, &st))
             return st;
         TRM_CHECK(take_all(s));
+        TRM_CHECK(finish_loads(s));
         TRM_CHECK(end_drained(s));
         now = trm_now_us();
         if (now >= s->stats_us)
@@ -446,7 +473,10 @@ static trm_status lead(trmi_serve *s, bool *lost_out)
         }
     if (st != TRM_ERR_COMM)
         stopped = trmi_lane_stop(s);
+    while (s->loading != NULL) /* their threads know the link */
+        trmi_slot_drop_load(s, s->loading);
     trmi_serve_link_end(s->link);
+    s->link = NULL;
     if (st == TRM_OK && stopped != TRM_OK) {
         *lost_out = true;
         return stopped;
@@ -470,6 +500,8 @@ trm_status trm_serve_run(const trm_serve_options *options, bool *lost_out)
     st = s->leads ? lead(s, lost_out) : trmi_lane_follow(s);
     if (st == TRM_ERR_COMM)
         *lost_out = true;
+    while (s->loading != NULL)
+        trmi_slot_drop_load(s, s->loading);
     while (s->slots != NULL)
         trmi_slot_close(s, s->slots);
     trm_free(s);

@@ -37,6 +37,8 @@ trm_status trmi_serve_link_post(trmi_serve_link *l, const trm_wire_message *m);
  */
 trm_status trmi_serve_link_resolve(trmi_serve_link *l, trm_wire_message *m);
 void trmi_serve_link_release(trmi_serve_link *l, const trm_wire_tensor *tensors, int count);
+/* Ends the executor's sleep. Any thread. */
+void trmi_serve_link_nudge(trmi_serve_link *l);
 /* For heartbeats. */
 void trmi_serve_link_progress(trmi_serve_link *l);
 void trmi_serve_link_phase(trmi_serve_link *l, trm_wire_phase phase);
@@ -60,11 +62,30 @@ typedef struct trmi_slot {
     struct trmi_slot *next;
 } trmi_slot;
 
+struct trmi_serve;
+/* A model that is being opened: what needs no other rank is done by a thread, while the executor
+ * goes on with other models. */
+typedef struct trmi_loading {
+    uint32_t id;
+    trmi_slot *slot;
+    char *path;
+    pthread_t thread;
+    bool threaded;
+    int done;      /* atomic: the thread has ended */
+    bool unwanted; /* leader: UNLOAD has come meanwhile */
+    struct trmi_serve *s;
+    trm_device *folding;
+    trm_status st;
+    char message[1024];
+    struct trmi_loading *next;
+} trmi_loading;
+
 typedef struct trmi_serve {
     const trm_serve_options *o;
     bool leads;
     int size; /* ranks of the replica */
     trmi_slot *slots;
+    trmi_loading *loading;
     int64_t current; /* slot whose steps the others follow now; -1: none */
     /* leader */
     trmi_serve_link *link;
@@ -74,8 +95,14 @@ typedef struct trmi_serve {
     trmi_slot *turn; /* whose turn it was last */
 } trmi_serve;
 
-/* Collective over the replica: opens the model on this rank. All ranks return the same. */
-trm_status trmi_slot_open(trmi_serve *s, const trm_wire_load *load, trmi_slot **slot_out);
+/* Not collective. Starts the thread; COMM: it cannot (the others are out of step then). */
+trm_status trmi_slot_begin_load(trmi_serve *s, const trm_wire_load *load);
+/* Collective over the replica: waits for this rank's thread, opens the model with the others. All
+ * ranks return the same. `l` is gone. */
+trm_status trmi_slot_finish_load(trmi_serve *s, trmi_loading *l, trmi_slot **slot_out);
+/* Waits for the thread, frees what it has opened. Not collective. */
+void trmi_slot_drop_load(trmi_serve *s, trmi_loading *l);
+trmi_loading *trmi_loading_find(const trmi_serve *s, uint32_t id);
 /* Leader: makes it answer requests, after it has run once. */
 trm_status trmi_slot_begin(trmi_serve *s, trmi_slot *slot, const trm_serve_out *out);
 /* This rank's part; nothing is under way. Also takes it out of s->slots. */
@@ -87,8 +114,11 @@ trmi_slot *trmi_slot_find(const trmi_serve *s, uint32_t id);
 /* Leader: the others follow this slot's steps from now on; NULL: none, they wait for a word. What
  * is under way of the last one is collected first. COMM: a rank is lost. */
 trm_status trmi_lane_turn(trmi_serve *s, trmi_slot *slot);
-/* Leader: the others open, or close, a model too. */
+/* Leader: the others begin to load a model too, finish it (now, collectively), or drop it; or close
+ * one. */
 trm_status trmi_lane_load(trmi_serve *s, const trm_wire_load *load);
+trm_status trmi_lane_finish(trmi_serve *s, uint32_t slot);
+trm_status trmi_lane_drop(trmi_serve *s, uint32_t slot);
 trm_status trmi_lane_unload(trmi_serve *s, uint32_t slot);
 trm_status trmi_lane_stop(trmi_serve *s);
 /* Everybody else: until the leader says stop. */

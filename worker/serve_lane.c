@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { WORD_RUN = 1, WORD_LOAD, WORD_UNLOAD, WORD_STOP };
+enum { WORD_RUN = 1, WORD_LOAD, WORD_FINISH, WORD_DROP, WORD_UNLOAD, WORD_STOP };
 
 struct word {
     uint32_t magic, kind, slot, unused;
@@ -97,6 +97,16 @@ trm_status trmi_lane_unload(trmi_serve *s, uint32_t slot)
     return simple(s, WORD_UNLOAD, slot);
 }
 
+trm_status trmi_lane_finish(trmi_serve *s, uint32_t slot)
+{
+    return simple(s, WORD_FINISH, slot);
+}
+
+trm_status trmi_lane_drop(trmi_serve *s, uint32_t slot)
+{
+    return simple(s, WORD_DROP, slot);
+}
+
 trm_status trmi_lane_stop(trmi_serve *s)
 {
     return simple(s, WORD_STOP, 0);
@@ -107,24 +117,27 @@ trm_status trmi_lane_stop(trmi_serve *s)
 static trm_status follow_load(trmi_serve *s, const struct word *w, const char *texts, size_t bytes)
 {
     trm_wire_load load = {.slot = w->slot, .version = w->version};
-    trmi_slot *slot = NULL;
-    trm_status st;
 
     if ((uint64_t)w->name + w->path + w->settings != bytes || w->name == 0 || w->path == 0 ||
         w->settings == 0 || texts[w->name - 1] != '\0' || texts[w->name + w->path - 1] != '\0' ||
         texts[bytes - 1] != '\0')
         return trm_fail(TRM_ERR_COMM, "the leader's word of a model came damaged");
-    /* the communicator's memory is used again by what opening says to the others */
-    load.name = trm_strdup(texts);
-    load.path = trm_strdup(texts + w->name);
-    load.settings = trm_strdup(texts + w->name + w->path);
-    if (load.name == NULL || load.path == NULL || load.settings == NULL)
-        st = trm_fail(TRM_ERR_COMM, "no memory for the leader's word of a model");
-    else
-        st = trmi_slot_open(s, &load, &slot);
-    trm_free((char *)(uintptr_t)load.name);
-    trm_free((char *)(uintptr_t)load.path);
-    trm_free((char *)(uintptr_t)load.settings);
+    load.name = texts;
+    load.path = texts + w->name;
+    load.settings = texts + w->name + w->path;
+    return trmi_slot_begin_load(s, &load);
+}
+
+static trm_status follow_finish(trmi_serve *s, uint32_t id)
+{
+    trmi_loading *l = trmi_loading_find(s, id);
+    trmi_slot *slot;
+    trm_status st;
+
+    if (l == NULL)
+        return trm_fail(TRM_ERR_COMM, "the leader finishes slot %u, which this rank does not load",
+                        id);
+    st = trmi_slot_finish_load(s, l, &slot);
     return st == TRM_ERR_COMM ? st : TRM_OK; /* the leader has had the same failure, and says it */
 }
 
@@ -141,6 +154,12 @@ static trm_status obey(trmi_serve *s, const struct word *w, const char *texts, s
                                 : trm_replica_follow(slot->tensor->replica);
     case WORD_LOAD:
         return follow_load(s, w, texts, bytes);
+    case WORD_FINISH:
+        return follow_finish(s, w->slot);
+    case WORD_DROP:
+        if (trmi_loading_find(s, w->slot) != NULL)
+            trmi_slot_drop_load(s, trmi_loading_find(s, w->slot));
+        return TRM_OK;
     case WORD_UNLOAD:
         if (slot != NULL)
             trmi_slot_close(s, slot);

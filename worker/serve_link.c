@@ -27,6 +27,7 @@ struct trmi_serve_link {
     struct outbound *out_first, **out_end;  /* guarded by mu */
     trm_link *link;                         /* guarded by mu; NULL before it is made and after */
     bool finished;                          /* guarded by mu: the executor has left */
+    bool nudged;                            /* guarded by mu */
     bool stop, lost, ended;                 /* guarded by mu */
     trm_status st;                          /* guarded by mu: why the helper ended */
     char message[512];                      /* guarded by mu */
@@ -291,13 +292,22 @@ trmi_serve_inbound *trmi_serve_link_take(trmi_serve_link *l)
     return in;
 }
 
+void trmi_serve_link_nudge(trmi_serve_link *l)
+{
+    pthread_mutex_lock(&l->mu);
+    l->nudged = true;
+    pthread_mutex_unlock(&l->mu);
+    trm_wait_post(&l->news);
+}
+
 void trmi_serve_link_wait(trmi_serve_link *l, int64_t deadline_us)
 {
     uint32_t seen = trm_wait_count(&l->news);
     bool some;
 
     pthread_mutex_lock(&l->mu);
-    some = l->in_first != NULL || l->stop || l->ended;
+    some = l->in_first != NULL || l->stop || l->ended || l->nudged;
+    l->nudged = false;
     pthread_mutex_unlock(&l->mu);
     if (!some)
         (void)!trm_wait_change(&l->news, seen, 0, deadline_us);

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/team.h"
 #include "worker/language/serve_language.h"
 #include "worker/serve_tensor.h"
 
@@ -43,33 +44,45 @@ static trm_tensor_model_options layout_of(const trmi_serve *s, const trm_serve_s
                                       .stage_comm = o->stage_comm};
 }
 
-static trm_status open_language(trmi_serve *s, trmi_slot *slot, const char *path)
+static trm_status language_options(const trmi_serve *s, const trmi_slot *slot, const char *path,
+                                   trm_lm_options *o)
 {
     static const trm_dtype kv_dtypes[] = {TRM_DTYPE_NONE, TRM_DTYPE_F32, TRM_DTYPE_F16,
                                           TRM_DTYPE_BF16};
     const trm_serve_settings *c = slot->settings;
-    trm_lm_options o = {.layout = layout_of(s, c),
-                        .context = c->context,
-                        .kv_bytes = c->kv_cache,
-                        .kv_dtype = kv_dtypes[c->kv_dtype],
-                        .batch = (int)c->max_batch,
-                        .step_tokens = (int)c->step_tokens,
-                        .decode_budget_us = (double)c->decode_budget_us,
-                        .no_prefix = !c->prefix_cache,
-                        .tokenizer = true,
-                        .chat_template = c->chat_template};
 
+    *o = (trm_lm_options){.layout = layout_of(s, c),
+                          .context = c->context,
+                          .kv_bytes = c->kv_cache,
+                          .kv_dtype = kv_dtypes[c->kv_dtype],
+                          .batch = (int)c->max_batch,
+                          .step_tokens = (int)c->step_tokens,
+                          .decode_budget_us = (double)c->decode_budget_us,
+                          .no_prefix = !c->prefix_cache,
+                          .tokenizer = true,
+                          .text_early = true,
+                          .chat_template = c->chat_template};
     if (!s->o->device->host_memory)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "'%s' is a language model, which runs on the CPU only: want cluster: "
                         "{device: cpu}",
                         path);
-    if (o.layout.dtype == TRM_DTYPE_F16)
+    if (o->layout.dtype == TRM_DTYPE_F16)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "dtype fp16: language models compute with fp32 or bf16 activations");
-    if (o.layout.dtype == TRM_DTYPE_F32)
-        o.layout.dtype = TRM_DTYPE_NONE;
-    return trm_lm_model_open(path, s->o->device, &o, &slot->lm);
+    if (o->layout.dtype == TRM_DTYPE_F32)
+        o->layout.dtype = TRM_DTYPE_NONE;
+    return TRM_OK;
+}
+
+static trm_tensor_model_options tensor_options(const trmi_serve *s, const trmi_slot *slot)
+{
+    trm_tensor_model_options o = layout_of(s, slot->settings);
+
+    o.batch = slot->settings->max_batch > 0 ? slot->settings->max_batch : 32;
+    if (o.parallel.pipeline > 1)
+        o.batch = (o.batch + o.parallel.pipeline - 1) / o.parallel.pipeline;
+    return o;
 }
 
 /* What the configuration says in place of the YAML beside a model. */
@@ -105,50 +118,150 @@ static trm_status configure_package(trmi_slot *slot)
     return st;
 }
 
-static trm_status open_tensor(trmi_serve *s, trmi_slot *slot, const trm_wire_load *load)
-{
-    trm_tensor_model_options o = layout_of(s, slot->settings);
-    trm_status st;
+/* ---- opening ---- */
 
-    o.batch = slot->settings->max_batch > 0 ? slot->settings->max_batch : 32;
-    if (o.parallel.pipeline > 1)
-        o.batch = (o.batch + o.parallel.pipeline - 1) / o.parallel.pipeline;
-    TRM_CHECK(trm_tensor_model_open(load->path, s->o->device, &o, &slot->tensor));
-    st = configure_package(slot);
-    return s->size == 1 ? st : trm_job_agree(s->o->job, st, 60000);
+trmi_loading *trmi_loading_find(const trmi_serve *s, uint32_t id)
+{
+    trmi_loading *l = s->loading;
+
+    while (l != NULL && l->id != id)
+        l = l->next;
+    return l;
 }
 
-trm_status trmi_slot_open(trmi_serve *s, const trm_wire_load *load, trmi_slot **slot_out)
+/* What needs no other rank. */
+static trm_status begin_model(trmi_loading *l)
 {
-    trmi_slot *slot = trm_calloc(1, sizeof(*slot));
-    int64_t begun = trm_now_us();
-    trm_status st;
+    trmi_slot *slot = l->slot;
+    trm_tensor_model_options to;
+    trm_lm_options lo;
 
-    if (slot == NULL || (slot->name = trm_strdup(load->name)) == NULL) {
+    if (trm_language_is(l->path)) {
+        TRM_CHECK(language_options(l->s, slot, l->path, &lo));
+        return trm_lm_model_begin(l->path, l->s->o->device, &lo, &slot->lm);
+    }
+    to = tensor_options(l->s, slot);
+    return trm_tensor_model_begin(l->path, l->s->o->device, l->folding, &to, &slot->tensor);
+}
+
+static void *loading_main(void *ctx)
+{
+    trmi_loading *l = ctx;
+
+    trm_team_alone();
+    l->st = begin_model(l);
+    if (l->st != TRM_OK)
+        snprintf(l->message, sizeof(l->message), "%s", trm_message());
+    __atomic_store_n(&l->done, 1, __ATOMIC_RELEASE);
+    if (l->s->link != NULL)
+        trmi_serve_link_nudge(l->s->link);
+    return NULL;
+}
+
+static void free_loading(trmi_serve *s, trmi_loading *l)
+{
+    for (trmi_loading **at = &s->loading; *at != NULL; at = &(*at)->next)
+        if (*at == l) {
+            *at = l->next;
+            break;
+        }
+    trm_device_destroy(l->folding);
+    trm_free(l->path);
+    trm_free(l);
+}
+
+trm_status trmi_slot_begin_load(trmi_serve *s, const trm_wire_load *load)
+{
+    trmi_loading *l = trm_calloc(1, sizeof(*l));
+    trmi_slot *slot = trm_calloc(1, sizeof(*slot));
+    int rc;
+
+    if (l == NULL || slot == NULL || (slot->name = trm_strdup(load->name)) == NULL ||
+        (l->path = trm_strdup(load->path)) == NULL) {
+        if (slot != NULL)
+            trm_free(slot->name);
         trm_free(slot);
-        /* the others cannot be told: their collective would wait for this rank */
+        trm_free(l);
         return trm_fail(TRM_ERR_COMM, "no memory for a model");
     }
-    slot->id = load->slot;
+    slot->id = l->id = load->slot;
     slot->version = load->version;
-    /* the same text on every rank, so the same verdict */
-    TRM_TRY(st,
-            trm_serve_settings_parse(load->settings, load->name, &slot->config, &slot->settings),
-            fail);
-    if (trm_language_is(load->path))
-        st = open_language(s, slot, load->path);
-    else
-        st = open_tensor(s, slot, load);
-    if (st != TRM_OK)
-        goto fail;
-    slot->load_us = trm_now_us() - begun;
+    slot->load_us = -trm_now_us();
+    l->slot = slot;
+    l->s = s;
+    l->next = s->loading;
+    s->loading = l;
+    /* the same text on every rank, so the same verdict; it comes out of finish */
+    l->st = trm_serve_settings_parse(load->settings, load->name, &slot->config, &slot->settings);
+    /* constants are folded on a device of the thread's own: devices have one owner */
+    if (l->st == TRM_OK)
+        l->st = trm_device_cpu_create(trm_team_size(), &l->folding);
+    if (l->st != TRM_OK) {
+        snprintf(l->message, sizeof(l->message), "%s", trm_message());
+        l->done = 1;
+        return TRM_OK;
+    }
+    rc = pthread_create(&l->thread, NULL, loading_main, l);
+    if (rc != 0)
+        return trm_fail(TRM_ERR_COMM, "no thread to load a model: %s", strerror(rc));
+    l->threaded = true;
+    return TRM_OK;
+}
+
+static void join(trmi_loading *l)
+{
+    if (l->threaded)
+        pthread_join(l->thread, NULL);
+    l->threaded = false;
+}
+
+void trmi_slot_drop_load(trmi_serve *s, trmi_loading *l)
+{
+    join(l);
+    trmi_slot_close(s, l->slot);
+    free_loading(s, l);
+}
+
+static trm_status finish_model(trmi_serve *s, trmi_slot *slot, const char *path)
+{
+    trm_tensor_model_options to;
+    trm_lm_options lo;
+    trm_status st;
+
+    if (slot->lm != NULL) {
+        TRM_CHECK(language_options(s, slot, path, &lo));
+        st = trm_lm_model_finish(slot->lm, &lo);
+        slot->lm = st == TRM_OK ? slot->lm : NULL;
+        return st;
+    }
+    to = tensor_options(s, slot);
+    st = trm_tensor_model_finish(slot->tensor, &to);
+    slot->tensor = st == TRM_OK ? slot->tensor : NULL;
+    TRM_CHECK(st);
+    return trm_job_agree(s->o->job, configure_package(slot), 60000);
+}
+
+trm_status trmi_slot_finish_load(trmi_serve *s, trmi_loading *l, trmi_slot **slot_out)
+{
+    trmi_slot *slot = l->slot;
+    trm_status st;
+
+    join(l);
+    /* a rank that has nothing to finish must say so before the others begin */
+    st = l->st == TRM_OK ? TRM_OK : trm_fail(l->st, "%s", l->message);
+    st = trm_job_agree(s->o->job, st, 600000);
+    if (st == TRM_OK)
+        st = finish_model(s, slot, l->path);
+    free_loading(s, l);
+    if (st != TRM_OK) {
+        trmi_slot_close(s, slot);
+        return st;
+    }
+    slot->load_us += trm_now_us();
     slot->next = s->slots;
     s->slots = slot;
     *slot_out = slot;
     return TRM_OK;
-fail:
-    trmi_slot_close(s, slot);
-    return st;
 }
 
 void trmi_slot_close(trmi_serve *s, trmi_slot *slot)

@@ -3,6 +3,7 @@
 
 #include "worker/model_layout.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Every operator must have a kernel: said before anything runs, all missing ones at once. */
@@ -44,7 +45,7 @@ trm_status trmi_check_operators(const char *path, const trm_graph *g, trm_device
     return TRM_OK;
 }
 
-static trm_status prepare(trm_tensor_model *m, const char *path, bool images)
+static trm_status prepare(trm_tensor_model *m, const char *path, bool images, trm_device *folding)
 {
     trm_evaluator evaluator = {0};
     trm_status st = TRM_OK;
@@ -57,7 +58,7 @@ static trm_status prepare(trm_tensor_model *m, const char *path, bool images)
         if (st != TRM_OK)
             return trm_fail_context(st, "%s", path);
     }
-    TRM_CHECK(trm_evaluator_create(trm_device_host(m->device), &evaluator));
+    TRM_CHECK(trm_evaluator_create(folding, &evaluator));
     st = trm_pass_prepare(m->graph, &evaluator);
     trm_evaluator_destroy(&evaluator);
     if (st != TRM_OK)
@@ -88,25 +89,46 @@ static trm_status load(trm_tensor_model *m, const trm_tensor_model_options *o)
     return o == NULL || o->job == NULL ? st : trm_job_agree(o->job, st, TRMI_OPEN_TIMEOUT_MS);
 }
 
-trm_status trm_tensor_model_open(const char *path, trm_device *device,
-                                 const trm_tensor_model_options *options,
-                                 trm_tensor_model **model_out)
+trm_status trm_tensor_model_begin(const char *path, trm_device *device, trm_device *folding,
+                                  const trm_tensor_model_options *options,
+                                  trm_tensor_model **model_out)
 {
     trm_tensor_model *m = trm_calloc(1, sizeof(*m));
-    trm_status st = TRM_OK;
 
     if (m == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "model '%s'", path);
     m->device = device;
-    TRM_TRY(st, trmi_layout_plan(m, options, prepare(m, path, options != NULL && options->images)),
-            fail);
+    m->begun = prepare(m, path, options != NULL && options->images,
+                       folding != NULL ? folding : trm_device_host(device));
+    if (m->begun != TRM_OK)
+        snprintf(m->begun_text, sizeof(m->begun_text), "%s", trm_message());
+    *model_out = m;
+    return TRM_OK;
+}
+
+trm_status trm_tensor_model_finish(trm_tensor_model *m, const trm_tensor_model_options *options)
+{
+    trm_status st = m->begun == TRM_OK ? TRM_OK : trm_fail(m->begun, "%s", m->begun_text);
+
+    TRM_TRY(st, trmi_layout_plan(m, options, st), fail);
     TRM_TRY(st, trmi_layout_groups(m, options), fail);
     TRM_TRY(st, load(m, options), fail);
-    *model_out = m;
     return TRM_OK;
 fail:
     trm_tensor_model_close(m);
     return st;
+}
+
+trm_status trm_tensor_model_open(const char *path, trm_device *device,
+                                 const trm_tensor_model_options *options,
+                                 trm_tensor_model **model_out)
+{
+    trm_tensor_model *m = NULL;
+
+    TRM_CHECK(trm_tensor_model_begin(path, device, NULL, options, &m));
+    TRM_CHECK(trm_tensor_model_finish(m, options));
+    *model_out = m;
+    return TRM_OK;
 }
 
 void trm_tensor_model_close(trm_tensor_model *m)

@@ -26,7 +26,9 @@ typedef struct trm_tensor_model {
     trm_comm *replica_comm;   /* NULL: one rank */
     trm_comm *stage_comm;     /* NULL: one shard */
     bool borrowed_comms;      /* both are the caller's */
-    trm_weight_share *share;  /* packed weights that replicas of this host have in common */
+    trm_status begun;         /* how trm_tensor_model_begin went, and its words */
+    char begun_text[1024];
+    trm_weight_share *share; /* packed weights that replicas of this host have in common */
 } trm_tensor_model;
 
 typedef struct trm_tensor_model_options {
@@ -59,6 +61,17 @@ typedef struct trm_tensor_model_options {
 TRM_MUST_USE trm_status trm_tensor_model_open(const char *path, trm_device *device,
                                               const trm_tensor_model_options *options,
                                               trm_tensor_model **model_out);
+/* The same in two parts. begin needs none of the others and may run on any thread, while the
+ * executor runs other models: then `folding` is a CPU device of that thread's own (NULL: the
+ * device's host), and the thread has called trm_team_alone. Its failure is part of *model_out and
+ * comes out of finish, which is the executor's and the collective part; on failure it has closed
+ * the model. */
+TRM_MUST_USE trm_status trm_tensor_model_begin(const char *path, trm_device *device,
+                                               trm_device *folding,
+                                               const trm_tensor_model_options *options,
+                                               trm_tensor_model **model_out);
+TRM_MUST_USE trm_status trm_tensor_model_finish(trm_tensor_model *model,
+                                                const trm_tensor_model_options *options);
 void trm_tensor_model_close(trm_tensor_model *model); /* takes NULL */
 
 /* The output that holds class scores: the package's, or the first. Index into the graph's outputs.

@@ -7,7 +7,12 @@
 
 #include <string.h>
 
-static void unref(trmi_call *c)
+void trmi_call_ref(trmi_call *c)
+{
+    __atomic_add_fetch(&c->refs, 1, __ATOMIC_RELAXED); /* the caller has one */
+}
+
+void trmi_call_unref(trmi_call *c)
 {
     /* acquire-release: what the other one wrote is seen before the arena goes */
     if (__atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) == 0)
@@ -45,7 +50,7 @@ static void on_answer(void *ctx, const trm_wire_answer *answer)
     trmi_call *c = ctx;
 
     c->answer(c, answer);
-    unref(c);
+    trmi_call_unref(c);
 }
 
 static void on_gone(void *ctx)
@@ -79,8 +84,8 @@ void trmi_call_submit(trmi_call *c, const trm_wire_request *wire)
     st = trm_hub_submit(c->g->hub, &request, &id);
     if (st == TRM_ERR_TIMEOUT) { /* the queue is full */
         trmi_gateway_fail_http(c->x, 429, trm_message());
-        unref(c);
-        unref(c);
+        trmi_call_unref(c);
+        trmi_call_unref(c);
         return;
     }
     if (st != TRM_OK) {
@@ -90,12 +95,12 @@ void trmi_call_submit(trmi_call *c, const trm_wire_request *wire)
     __atomic_store_n(&c->id, id, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&c->cancelled, __ATOMIC_SEQ_CST))
         trm_hub_cancel(c->g->hub, id);
-    unref(c);
+    trmi_call_unref(c);
 }
 
 void trmi_call_fail(trmi_call *c, trm_status st)
 {
     trmi_gateway_fail(c->x, st, trm_message());
-    unref(c);
-    unref(c);
+    trmi_call_unref(c);
+    trmi_call_unref(c);
 }

@@ -48,6 +48,7 @@ trm_status trm_gateway_start(const trm_gateway_options *options, trm_gateway **g
     g->options.http.error_body = trmi_gateway_error_body;
     if (g->options.http.metrics == NULL)
         g->options.http.metrics = g->metrics;
+    TRM_TRY(st, trmi_work_start(&g->work), fail);
     TRM_TRY(st, trmi_openai_files_open(g), fail);
     TRM_TRY(st, trm_http_start(&g->options.http, &g->http), fail);
     *gateway_out = g;
@@ -72,9 +73,10 @@ void trm_gateway_stop(trm_gateway *g)
 {
     if (g == NULL)
         return;
-    /* exchanges of the files' endpoints are answered by threads of theirs: these end after the
-     * server has seen the last answer */
+    /* exchanges are answered by other threads, too: these end after the server has seen the last
+     * answer */
     trm_http_stop(g->http);
+    trmi_work_stop(g->work);
     trmi_openai_files_close(g);
     trm_free(g->routes);
     trm_free(g);

@@ -5,6 +5,7 @@
 #include "coordinator/gateway/gateway.h"
 
 struct trmi_openai_files; /* openai_files.c */
+struct trmi_work;         /* work.c */
 
 struct trm_gateway {
     trm_gateway_options options;
@@ -14,6 +15,7 @@ struct trm_gateway {
     trm_http_route *routes; /* of all tables */
     int draining;           /* atomic */
     struct trmi_openai_files *files;
+    struct trmi_work *work; /* NULL: long work is done where it comes up */
 };
 
 typedef struct trmi_routes {
@@ -31,6 +33,10 @@ trmi_routes trmi_status_routes(void);       /* status.c */
  * cancelled. */
 trm_status trmi_openai_files_open(trm_gateway *g);
 void trmi_openai_files_close(trm_gateway *g);
+
+/* work.c: the thread for what takes long; stopped after the server. */
+trm_status trmi_work_start(struct trmi_work **work_out);
+void trmi_work_stop(struct trmi_work *work); /* takes NULL */
 
 /* Errors in each API's form: {"error": {"message","type","param","code"}} (OpenAI) and {"error":
  * text} (v2 and others); chosen by the path. */

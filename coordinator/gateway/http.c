@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define FLUSH_MS 5000 /* at the end, for answers that are on their way */
+
 enum {
     /* Of each connection: the head of a request must fit, and larger pieces of a body come at once;
      * but libmicrohttpd clears all of it after each request. */
@@ -420,6 +422,26 @@ void trm_http_quiesce(trm_http *h)
     }
 }
 
+/* Answers that were given leave before their connections are cut, if their readers take them. */
+static void wait_for_answers(trm_http *h)
+{
+    int64_t deadline_us = trm_deadline_us(FLUSH_MS);
+    bool some = true;
+
+    while (some && trm_now_us() < deadline_us) {
+        some = false;
+        pthread_mutex_lock(&h->mu);
+        for (trm_http_exchange *x = h->exchanges; x != NULL && !some; x = x->next) {
+            pthread_mutex_lock(&x->mu);
+            some = x->phase == TRMI_HTTP_HANDED && x->answered;
+            pthread_mutex_unlock(&x->mu);
+        }
+        pthread_mutex_unlock(&h->mu);
+        if (some)
+            (void)usleep(2000);
+    }
+}
+
 /* Cuts every connection; returns exchanges whose handlers must be told, with a reference each. */
 static int cut_all(trm_http *h, trm_http_exchange **held, int most)
 {
@@ -468,9 +490,10 @@ void trm_http_stop(trm_http *h)
     if (h == NULL)
         return;
     trm_http_quiesce(h);
+    wait_for_answers(h);
     held = trm_calloc((size_t)h->o.connections, sizeof(*held));
     n = cut_all(h, held, held == NULL ? 0 : h->o.connections);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; held != NULL && i < n; i++) {
         trmi_http_tell_gone(held[i]);
         trmi_http_exchange_unref(held[i]);
     }

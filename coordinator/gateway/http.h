@@ -69,7 +69,8 @@ const char *trm_http_url(const trm_http *h); /* "http://127.0.0.1:8080" */
 TRM_MUST_USE trm_status trm_http_reload(trm_http *h);
 /* No new connections, and every answer closes its connection (draining). */
 void trm_http_quiesce(trm_http *h);
-/* Ends: connections that are still open are cut, `gone` is called for exchanges under way. Waits
+/* Ends: answers that were given may leave for 5 s (scaled), then connections that are still open
+ * are cut, `gone` is called for exchanges under way. Waits
  * until every exchange has been answered by its handler; the others' threads must still run. Takes
  * NULL. */
 void trm_http_stop(trm_http *h);
@@ -81,6 +82,8 @@ const char *trm_http_route_pattern(const trm_http_exchange *x);
 const char *trm_http_name(const trm_http_exchange *x, const char *name);  /* of the pattern; NULL */
 const char *trm_http_query(const trm_http_exchange *x, const char *name); /* decoded; NULL */
 const char *trm_http_header(const trm_http_exchange *x, const char *name); /* any case; NULL */
+/* Never NULL but for TRM_HTTP_LARGE where the file cannot be mapped: it is mapped when asked for.
+ */
 const void *trm_http_body(const trm_http_exchange *x, size_t *bytes_out);
 /* TRM_HTTP_LARGE: the file with the body (unlinked when the exchange ends unless taken by
  * renaming); NULL else. */
@@ -89,9 +92,11 @@ const char *trm_http_key_name(const trm_http_exchange *x); /* "" where no keys a
 const char *trm_http_id(const trm_http_exchange *x); /* fresh, hexadecimal; also the response's
                                                         header X-Request-Id */
 void *trm_http_ctx(const trm_http_exchange *x);      /* options.ctx */
-/* Called once on the server's thread if the client goes away before the answer is complete; never
- * after trm_http_answer or trm_http_stream_end has returned. The handler still has to answer or
- * end. */
+/* Called once, on a thread of the server, if the client goes away before the answer is complete
+ * (within half a second while it waits; a client that has closed its sending side counts as gone);
+ * at once, on this thread, if it has left already; in trm_http_stream_write, if that finds the
+ * client too slow. Never after trm_http_answer or trm_http_stream_end has returned: they wait for a
+ * call that is running. It may itself answer. The handler still has to answer or end. */
 void trm_http_on_gone(trm_http_exchange *x, void *ctx, void (*gone)(void *ctx));
 
 /* ---- the answer, from any thread: one of these two ways, exactly once ---- */
@@ -112,7 +117,8 @@ bool trm_http_stream_write(trm_http_exchange *x, const void *data, size_t bytes)
 void trm_http_stream_end(trm_http_exchange *x); /* `x` is gone for the handler */
 
 /* ---- helpers for handlers ---- */
-/* 200, 400, 404, 429, 499, 500, 503, 504 for a status of ours. */
+/* 200, 400, 404, 499, 500, 503, 504 for a status of ours. A full queue (trm_hub_submit's TIMEOUT)
+ * is the caller's to answer with 429. */
 int trm_http_status_of(trm_status st);
 /* application/json of `o` (a reference is taken over), compact. */
 void trm_http_answer_json(trm_http_exchange *x, int status, json_t *o);

@@ -463,6 +463,8 @@ enum MHD_Result trmi_http_queue(trm_http_exchange *x)
         r = early_response(x);
         pthread_mutex_lock(&x->mu);
         x->status = status;
+        x->phase = TRMI_HTTP_HANDED; /* by nobody: no handler, and nothing more is read */
+        x->answered = true;
         pthread_mutex_unlock(&x->mu);
     }
     if (r == NULL)

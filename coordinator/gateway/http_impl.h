@@ -141,7 +141,8 @@ struct trm_http {
     int lingering_count;                                 /* guarded by mu */
     bool watcher_sleeps;                                 /* guarded by mu: nothing to watch */
     pthread_t watcher;
-    bool watcher_runs;
+    bool watcher_started;   /* by the starting thread only */
+    bool watcher_ends;      /* guarded by mu */
     struct pollfd *watched; /* the watcher's */
     trm_http_exchange **watched_exchanges, **late;
     char mhd_text[160]; /* what libmicrohttpd said last; while it starts */

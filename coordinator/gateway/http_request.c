@@ -99,7 +99,8 @@ static const char *without_origin(const char *url)
 {
     const char *at;
 
-    if (url[0] == '/' || (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8)))
+    if (url[0] == '/' ||
+        (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0))
         return url;
     at = strchr(strstr(url, "://") + 3, '/');
     return at == NULL ? "/" : at;
@@ -307,7 +308,7 @@ static bool body_to_file(trm_http_exchange *x, const char *data, size_t bytes)
     if (x->body_fd < 0) {
         const char *dir = getenv("TMPDIR");
 
-        x->body_path = trm_path_join(dir != NULL && dir[0] == '/' ? dir : "/tmp", "trireme-XXXXXX");
+        x->body_path = trm_path_join(dir != NULL && dir[0] == '/' ? dir : "/tmp", "trireme-upload-XXXXXX");
         if (x->body_path != NULL)
             x->body_fd = mkostemp(x->body_path, 0 /* 0600 */);
         if (x->body_fd < 0) {

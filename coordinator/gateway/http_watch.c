@@ -137,7 +137,7 @@ static void *watch(void *ctx)
 
     pthread_setname_np(pthread_self(), "trm-http-watch");
     pthread_mutex_lock(&h->mu);
-    while (h->watcher_runs) {
+    while (!h->watcher_ends) {
         int gone, late = 0;
 
         if (h->connection_count == 0 && h->lingering_count == 0) {
@@ -176,10 +176,9 @@ trm_status trmi_http_watch_start(trm_http *h)
         return trm_fail(TRM_ERR_NO_MEMORY, "http: %d connections", h->o.connections);
     sigfillset(&all); /* signals are for the program's own threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    h->watcher_runs = true;
     rc = pthread_create(&h->watcher, NULL, watch, h);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    h->watcher_runs = rc == 0;
+    h->watcher_started = rc == 0;
     if (rc != 0)
         return trm_fail(TRM_ERR_IO, "http: no thread: %s", strerror(rc));
     return TRM_OK;
@@ -187,15 +186,13 @@ trm_status trmi_http_watch_start(trm_http *h)
 
 void trmi_http_watch_stop(trm_http *h)
 {
-    bool ran;
-
     pthread_mutex_lock(&h->mu);
-    ran = h->watcher_runs;
-    h->watcher_runs = false;
+    h->watcher_ends = true;
     pthread_cond_broadcast(&h->changed);
     pthread_mutex_unlock(&h->mu);
-    if (ran)
+    if (h->watcher_started)
         (void)pthread_join(h->watcher, NULL);
+    h->watcher_started = false;
     for (int i = 0; i < TRMI_HTTP_LINGERING_MAX; i++)
         if (h->lingering[i].fd >= 0) {
             (void)close(h->lingering[i].fd);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LONG_JSON_BYTES ((size_t)64 << 10) /* some 30 ns a number: well under a millisecond */
+
 static void server(void *ctx, trm_http_exchange *x)
 {
     static const char *const extensions[] = {
@@ -69,19 +71,38 @@ static trm_status header_bytes(trm_http_exchange *x, size_t bytes, size_t *heade
     return TRM_OK;
 }
 
-static trm_status no_encoding(trm_http_exchange *x)
-{
-    const char *encoding = trm_http_header(x, "Content-Encoding");
+/* An answer that is printed later, by the gateway's worker. */
+struct printing {
+    trmi_work_item item; /* first */
+    trmi_call *c;
+    trm_wire_answer *answer;
+};
 
-    if (encoding == NULL || encoding[0] == '\0' || strcmp(encoding, "identity") == 0)
-        return TRM_OK;
-    return trm_fail(TRM_ERR_UNSUPPORTED, "Content-Encoding '%.20s': send the body as it is",
-                    encoding);
+static void print(trmi_work_item *item)
+{
+    struct printing *p = (struct printing *)item;
+    trmi_call *c = p->c;
+
+    trmi_v2_answer(c->x, c->user, p->answer);
+    trmi_call_unref(c); /* with p */
 }
 
 static void answered(trmi_call *c, const trm_wire_answer *answer)
 {
-    trmi_v2_answer(c->x, c->user, answer);
+    struct printing *p = NULL;
+
+    if (trmi_v2_answer_is_long(c->user, answer))
+        p = trm_arena_alloc(c->arena, 1, sizeof(*p));
+    if (p != NULL)
+        p->answer = trmi_v2_answer_copy(c->arena, answer);
+    if (p == NULL || p->answer == NULL) {
+        trmi_v2_answer(c->x, c->user, answer);
+        return;
+    }
+    p->item.run = print;
+    p->c = c;
+    trmi_call_ref(c);
+    trmi_work_add(c->g->work, &p->item);
 }
 
 /* What the answer needs of the request, which goes before. */
@@ -100,7 +121,7 @@ static trm_status keep_form(trmi_call *c, const trmi_v2_request *r)
         outputs = trm_arena_alloc(c->arena, (size_t)r->output_count, sizeof(*outputs));
     if ((r->id != NULL && form->id == NULL) || (r->outputs != NULL && outputs == NULL))
         return trm_fail(TRM_ERR_NO_MEMORY, "no memory for a request");
-    for (int i = 0; i < r->output_count; i++) {
+    for (int i = 0; outputs != NULL && i < r->output_count; i++) {
         outputs[i] = r->outputs[i];
         outputs[i].name = trm_arena_strdup(c->arena, r->outputs[i].name);
         if (outputs[i].name == NULL)
@@ -160,19 +181,19 @@ static void submit(trm_http_exchange *x, const trmi_v2_request *r, int64_t versi
     trmi_text_fini(&body);
 }
 
-static void infer(void *ctx, trm_http_exchange *x)
+static void infer_now(trm_http_exchange *x)
 {
     trmi_v2_request r = {0};
     trm_arena *arena = NULL;
     size_t bytes = 0, header = 0;
-    const char *body = trm_http_body(x, &bytes);
+    const char *body = NULL;
+    void *owned = NULL;
     int64_t version;
     trm_status st;
 
-    (void)ctx;
     if (!trmi_v2_version(x, &version))
         return;
-    TRM_TRY(st, no_encoding(x), done);
+    TRM_TRY(st, trmi_body_unpack(x, &body, &bytes, &owned), done);
     TRM_TRY(st, header_bytes(x, bytes, &header), done);
     TRM_TRY(st, trm_arena_create((size_t)16 << 10, &arena), done);
     TRM_TRY(st, trmi_v2_read(body, header, bytes, arena, &r), done);
@@ -185,6 +206,47 @@ done:
         trmi_gateway_fail(x, st, trm_message());
     trmi_v2_request_fini(&r);
     trm_arena_destroy(arena);
+    trm_free(owned);
+}
+
+/* A request that is read later, by the gateway's worker. */
+struct reading {
+    trmi_work_item item; /* first */
+    trm_http_exchange *x;
+};
+
+static void read_later(trmi_work_item *item)
+{
+    struct reading *r = (struct reading *)item;
+
+    infer_now(r->x);
+    trm_free(r);
+}
+
+/* Much JSON, or a packed body, would keep the server's thread from its other connections. */
+static bool reads_long(trm_http_exchange *x)
+{
+    const char *text = trm_http_header(x, "Inference-Header-Content-Length");
+    size_t bytes = 0;
+
+    (void)trm_http_body(x, &bytes);
+    if (text != NULL && strtoull(text, NULL, 10) < bytes)
+        bytes = (size_t)strtoull(text, NULL, 10);
+    return bytes > LONG_JSON_BYTES || trm_http_header(x, "Content-Encoding") != NULL;
+}
+
+static void infer(void *ctx, trm_http_exchange *x)
+{
+    trm_gateway *g = ctx;
+    struct reading *r = reads_long(x) ? trm_calloc(1, sizeof(*r)) : NULL;
+
+    if (r == NULL) {
+        infer_now(x);
+        return;
+    }
+    r->item.run = read_later;
+    r->x = x;
+    trmi_work_add(g->work, &r->item);
 }
 
 static const trm_http_route server_routes[] = {

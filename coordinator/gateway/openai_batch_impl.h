@@ -63,6 +63,28 @@ typedef struct trmi_batch_item {
     char *message;
 } trmi_batch_item;
 
+typedef struct trmi_batches {
+    struct trmi_openai_files *f;
+    trmi_batch_run *runs[TRMI_BATCH_RUNS_MAX];
+    int run_count, turn;
+    trmi_batch_item **items; /* under way */
+    int item_count, item_max;
+} trmi_batches;
+
+/* ---- openai_batch_line.c ---- */
+#define TRMI_BATCH_RETRY_US 250000 /* after a refusal: the queue is full, no replica */
+/* From now on it only waits for what is under way. */
+void trmi_batch_end_as(trmi_batch_run *r, trmi_batch_status end);
+/* Ends it as failed, with the message of this thread. */
+void trmi_batch_fail_run(trmi_batch_run *r, const char *code);
+/* A line is done: `status` 200, or a failure with `body` (code NULL) or an error's code. */
+void trmi_batch_line_done(trmi_batch_run *r, int line, int status, const char *request_id,
+                          const void *body, size_t bytes, const char *code, const char *message);
+/* Writes what was answered, unless it only says that this process is ending. Frees the item. */
+void trmi_batch_take_answer(trmi_batches *t, trmi_batch_item *item, bool stopping);
+/* Submits the next line that waits; false: none now. */
+bool trmi_batch_submit_next(trmi_batches *t, trmi_batch_run *r, int64_t now);
+
 /* ---- openai_batch_input.c ---- */
 /* Opens the input and the place for the outputs. */
 TRM_MUST_USE trm_status trmi_batch_run_open(struct trmi_openai_files *f, trmi_openai_batch *batch,

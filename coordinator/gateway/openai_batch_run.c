@@ -17,50 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-#define RETRY_US 250000                      /* after a refusal: the queue is full, no replica */
-#define GIVE_UP_MS ((int64_t)10 * 60 * 1000) /* refused as long: lines fail */
-#define STOP_MS 60000                        /* the hub answers what is cancelled at once */
-#define BATCH_PRIORITY (-1)                  /* below requests that say nothing */
-
-struct batches {
-    struct trmi_openai_files *f;
-    trmi_batch_run *runs[TRMI_BATCH_RUNS_MAX];
-    int run_count, turn;
-    trmi_batch_item **items; /* under way */
-    int item_count, item_max;
-};
-
-/* ---- the hub's side ---- */
-static void answered(void *ctx, const trm_wire_answer *a)
-{
-    trmi_batch_item *item = ctx;
-    struct trmi_openai_files *f = item->f;
-
-    item->status = a->status;
-    if (a->status == TRM_OK) {
-        item->body = trm_malloc(a->body_bytes, 1);
-        if (item->body != NULL) {
-            memcpy(item->body, a->body, a->body_bytes);
-            item->body_bytes = a->body_bytes;
-        }
-    } else {
-        item->message = trm_strdup(a->message != NULL ? a->message : "");
-    }
-    pthread_mutex_lock(&f->mu);
-    item->next = f->done;
-    f->done = item;
-    pthread_cond_signal(&f->batch_more);
-    pthread_mutex_unlock(&f->mu);
-}
-
-static void item_free(trmi_batch_item *item)
-{
-    if (item == NULL)
-        return;
-    trm_free(item->body);
-    trm_free(item->message);
-    trm_free(item);
-}
+#define STOP_MS 60000 /* the hub answers what is cancelled at once */
 
 /* ---- states ---- */
 static void set_status(trmi_batch_run *r, trmi_batch_status status)
@@ -77,162 +34,8 @@ static void set_status(trmi_batch_run *r, trmi_batch_status status)
     TRM_LOG(TRM_LOG_INFO, "gateway", "batch %s is %s", b->id, trmi_batch_status_name(status));
 }
 
-/* From now on it only waits for what is under way. */
-static void end_as(trmi_batch_run *r, trmi_batch_status end)
-{
-    if (r->phase == TRMI_BATCH_ENDING)
-        return;
-    r->phase = TRMI_BATCH_ENDING;
-    r->end = end;
-}
-
-static void fail_run(trmi_batch_run *r, const char *code)
-{
-    trmi_batch_add_error(r, code, NULL, 0, trm_message());
-    end_as(r, TRMI_BATCH_FAILED);
-}
-
-/* ---- lines ---- */
-/* A line is done: `status` 200, or a failure with `body` (code NULL) or an error's code. */
-static void line_done(trmi_batch_run *r, int line, int status, const char *request_id,
-                      const void *body, size_t bytes, const char *code, const char *message)
-{
-    if (trmi_batch_write_line(r, line, status, request_id, body, bytes, code, message) != TRM_OK) {
-        TRM_LOG(TRM_LOG_WARN, "gateway", "batch %s: %s", r->batch->id, trm_message());
-        r->lines[line].state = TRMI_LINE_WAITING;
-        fail_run(r, "server_error");
-        return;
-    }
-    r->lines[line].state = TRMI_LINE_DONE;
-    pthread_mutex_lock(&r->f->mu);
-    if (status == 200)
-        r->batch->completed++;
-    else
-        r->batch->failed++;
-    pthread_mutex_unlock(&r->f->mu);
-}
-
-static void line_failed(trmi_batch_run *r, int line, int http, const char *request_id,
-                        trm_status st, const char *message)
-{
-    char *body = trmi_openai_error_of(http, trmi_openai_code(http, st), NULL, message);
-
-    if (body != NULL)
-        line_done(r, line, http, request_id, body, strlen(body), NULL, NULL);
-    else
-        line_done(r, line, http, request_id, "null", 4, NULL, NULL);
-    trm_free(body);
-}
-
-static bool draining(const struct batches *t)
-{
-    return __atomic_load_n(&t->f->g->draining, __ATOMIC_RELAXED) != 0;
-}
-
-static void take_answer(struct batches *t, trmi_batch_item *item, bool stopping)
-{
-    trmi_batch_run *r = item->run;
-    bool again = (item->status == TRM_ERR_CANCELLED && (r->cancelled || stopping)) ||
-                 (item->status == TRM_ERR_COMM && (stopping || draining(t)));
-
-    for (int i = 0; i < t->item_count; i++)
-        if (t->items[i] == item)
-            t->items[i] = t->items[--t->item_count];
-    r->under_way--;
-    if (again)
-        r->lines[item->line].state = TRMI_LINE_WAITING;
-    else if (item->status != TRM_OK)
-        line_failed(r, item->line, trm_http_status_of(item->status), item->tag, item->status,
-                    item->message != NULL ? item->message : "");
-    else if (item->body != NULL)
-        line_done(r, item->line, 200, item->tag, item->body, item->body_bytes, NULL, NULL);
-    else
-        line_failed(r, item->line, 500, item->tag, TRM_ERR_NO_MEMORY, "no memory for the answer");
-    item_free(item);
-}
-
-static trm_request_kind kind_of(const trmi_openai_batch *b)
-{
-    if (strcmp(b->endpoint, "/v1/chat/completions") == 0)
-        return TRM_REQUEST_CHAT;
-    return strcmp(b->endpoint, "/v1/completions") == 0 ? TRM_REQUEST_COMPLETIONS
-                                                       : TRM_REQUEST_EMBEDDINGS;
-}
-
-/* Hands a line to the hub. */
-static trm_status hand_over(struct batches *t, trmi_batch_run *r, trmi_batch_item *item)
-{
-    const trmi_batch_line *l = &r->lines[item->line];
-    const char *code, *param;
-    char name[TRMI_OPENAI_MODEL_BYTES];
-    trmi_openai_head head;
-    trmi_batch_request q = {.id = NULL};
-    trm_wire_request wire = {.kind = kind_of(r->batch), .model = name, .tag = item->tag};
-    trm_hub_request request = {
-        .wire = &wire, .owner = r->batch->owner, .ctx = item, .answer = answered};
-    trm_status st;
-
-    TRM_CHECK(trmi_openai_new_id("", item->tag));
-    TRM_CHECK(trmi_batch_request_read(r->text + l->at, l->bytes, r->batch->endpoint, r->body_max,
-                                      &q, &code, &param));
-    trm_free(q.id);
-    TRM_CHECK(trmi_openai_head_read(q.body, q.body_bytes, &head));
-    if (head.stream)
-        return trm_fail(TRM_ERR_INVALID_ARG, "stream is true: a batch does not stream");
-    TRM_CHECK(trmi_openai_resolve(t->f->g->hub, wire.kind, head.model, name, &wire.version));
-    wire.priority = head.priority_given ? head.priority : BATCH_PRIORITY;
-    wire.body = q.body;
-    wire.body_bytes = q.body_bytes;
-    st = trm_hub_submit(t->f->g->hub, &request, &item->id);
-    return st;
-}
-
-/* Submits the next line that waits; false: none now. */
-static bool submit_next(struct batches *t, trmi_batch_run *r, int64_t now)
-{
-    trmi_batch_item *item;
-    trm_status st;
-
-    while (r->next < r->count && r->lines[r->next].state != TRMI_LINE_WAITING)
-        r->next++;
-    if (r->phase != TRMI_BATCH_RUNNING || r->next == r->count || now < r->retry_at)
-        return false;
-    item = trm_calloc(1, sizeof(*item));
-    if (item == NULL) {
-        r->retry_at = now + RETRY_US;
-        return false;
-    }
-    item->f = t->f;
-    item->run = r;
-    item->line = r->next;
-    r->lines[r->next].state = TRMI_LINE_UNDER_WAY; /* it may be answered at once */
-    r->under_way++;
-    t->items[t->item_count++] = item;
-    st = hand_over(t, r, item);
-    if (st == TRM_OK) {
-        r->refused_since = 0;
-        r->next++;
-        return true;
-    }
-    t->item_count--;
-    r->under_way--;
-    r->lines[r->next].state = TRMI_LINE_WAITING;
-    if (st == TRM_ERR_COMM || st == TRM_ERR_TIMEOUT || st == TRM_ERR_NO_MEMORY) {
-        if (r->refused_since == 0)
-            r->refused_since = now;
-        if (draining(t) || now - r->refused_since < trm_scaled_ms(GIVE_UP_MS) * 1000) {
-            r->retry_at = now + RETRY_US;
-            item_free(item);
-            return false;
-        }
-    }
-    line_failed(r, r->next, trmi_openai_submit_status(st), item->tag, st, trm_message());
-    item_free(item);
-    return true;
-}
-
 /* ---- a batch ---- */
-static void adopt(struct batches *t)
+static void adopt(trmi_batches *t)
 {
     struct trmi_openai_files *f = t->f;
 
@@ -272,11 +75,11 @@ static void start_running(trmi_batch_run *r)
     int completed, failed;
 
     if (json_array_size(r->errors) > 0) {
-        end_as(r, TRMI_BATCH_FAILED);
+        trmi_batch_end_as(r, TRMI_BATCH_FAILED);
         return;
     }
     if (trmi_batch_resume(r, &completed, &failed) != TRM_OK) {
-        fail_run(r, "server_error");
+        trmi_batch_fail_run(r, "server_error");
         return;
     }
     pthread_mutex_lock(&r->f->mu);
@@ -288,7 +91,7 @@ static void start_running(trmi_batch_run *r)
     set_status(r, TRMI_BATCH_IN_PROGRESS);
 }
 
-static void cancel_under_way(struct batches *t, trmi_batch_run *r)
+static void cancel_under_way(trmi_batches *t, trmi_batch_run *r)
 {
     if (r->cancelled)
         return;
@@ -302,8 +105,8 @@ static void write_expired(trmi_batch_run *r)
 {
     for (int i = 0; i < r->count && r->end == TRMI_BATCH_EXPIRED; i++)
         if (r->lines[i].state != TRMI_LINE_DONE)
-            line_done(r, i, 0, "", NULL, 0, "batch_expired",
-                      "the batch's completion window has ended");
+            trmi_batch_line_done(r, i, 0, "", NULL, 0, "batch_expired",
+                                 "the batch's completion window has ended");
 }
 
 /* Nothing is under way any more: outputs become files, and the batch final. */
@@ -329,7 +132,7 @@ static void finish(trmi_batch_run *r)
 }
 
 /* True: it is over. */
-static bool step(struct batches *t, trmi_batch_run *r)
+static bool step(trmi_batches *t, trmi_batch_run *r)
 {
     bool cancel, done = false;
 
@@ -338,13 +141,13 @@ static bool step(struct batches *t, trmi_batch_run *r)
     pthread_mutex_unlock(&t->f->mu);
     if (r->phase != TRMI_BATCH_ENDING && cancel) {
         set_status(r, TRMI_BATCH_CANCELLING);
-        end_as(r, TRMI_BATCH_CANCELLED);
+        trmi_batch_end_as(r, TRMI_BATCH_CANCELLED);
     } else if (r->phase != TRMI_BATCH_ENDING && time(NULL) >= r->batch->expires) {
-        end_as(r, TRMI_BATCH_EXPIRED);
+        trmi_batch_end_as(r, TRMI_BATCH_EXPIRED);
     }
     if (r->phase == TRMI_BATCH_CHECKING) {
         if (trmi_batch_check_some(r, &done) != TRM_OK)
-            fail_run(r, "server_error");
+            trmi_batch_fail_run(r, "server_error");
         else if (done)
             start_running(r);
     }
@@ -352,7 +155,7 @@ static bool step(struct batches *t, trmi_batch_run *r)
         while (r->next < r->count && r->lines[r->next].state == TRMI_LINE_DONE)
             r->next++;
         if (r->next == r->count)
-            end_as(r, TRMI_BATCH_COMPLETED);
+            trmi_batch_end_as(r, TRMI_BATCH_COMPLETED);
     }
     if (r->phase != TRMI_BATCH_ENDING)
         return false;
@@ -363,7 +166,7 @@ static bool step(struct batches *t, trmi_batch_run *r)
     return true;
 }
 
-static void step_all(struct batches *t)
+static void step_all(trmi_batches *t)
 {
     for (int i = 0; i < t->run_count; i++) {
         trmi_batch_run *r = t->runs[i];
@@ -379,19 +182,19 @@ static void step_all(struct batches *t)
 }
 
 /* A line of each batch in turn, until enough are under way. */
-static void submit_all(struct batches *t)
+static void submit_all(trmi_batches *t)
 {
     int64_t now = trm_now_us();
     int idle = 0;
 
     while (t->run_count > 0 && idle < t->run_count && t->item_count < t->item_max) {
         t->turn = (t->turn + 1) % t->run_count;
-        idle = submit_next(t, t->runs[t->turn], now) ? 0 : idle + 1;
+        idle = trmi_batch_submit_next(t, t->runs[t->turn], now) ? 0 : idle + 1;
     }
 }
 
 /* How long nothing can be done unless somebody says something, ms. */
-static int64_t patience(const struct batches *t)
+static int64_t patience(const trmi_batches *t)
 {
     int64_t ms = t->run_count > 0 ? 1000 : 60000; /* expiry is looked for each second */
 
@@ -402,14 +205,14 @@ static int64_t patience(const struct batches *t)
             return 0;
         if (r->phase != TRMI_BATCH_RUNNING || r->next >= r->count)
             continue;
-        if (ms > RETRY_US / 1000 && t->item_count < t->item_max)
-            ms = RETRY_US / 1000;
+        if (ms > TRMI_BATCH_RETRY_US / 1000 && t->item_count < t->item_max)
+            ms = TRMI_BATCH_RETRY_US / 1000;
     }
     return ms;
 }
 
 /* Sleeps until there is something to do; gives what was answered. Under mu. */
-static trmi_batch_item *sleep_and_take(struct batches *t, int64_t ms)
+static trmi_batch_item *sleep_and_take(trmi_batches *t, int64_t ms)
 {
     struct trmi_openai_files *f = t->f;
     trmi_batch_item *done;
@@ -431,18 +234,18 @@ static trmi_batch_item *sleep_and_take(struct batches *t, int64_t ms)
     return done;
 }
 
-static void take_all(struct batches *t, trmi_batch_item *done, bool stopping)
+static void take_all(trmi_batches *t, trmi_batch_item *done, bool stopping)
 {
     while (done != NULL) {
         trmi_batch_item *next = done->next;
 
-        take_answer(t, done, stopping);
+        trmi_batch_take_answer(t, done, stopping);
         done = next;
     }
 }
 
 /* Cancels what is under way and takes what is answered all the same. */
-static void wind_up(struct batches *t)
+static void wind_up(trmi_batches *t)
 {
     int64_t deadline = trm_deadline_us(STOP_MS);
 
@@ -469,7 +272,7 @@ static void wind_up(struct batches *t)
 static void *batches_main(void *ctx)
 {
     struct trmi_openai_files *f = ctx;
-    struct batches t = {.f = f};
+    trmi_batches t = {.f = f};
     int64_t ms = 0;
     bool stop = false;
 

@@ -21,7 +21,7 @@ TRM_MUST_USE trm_status trmi_json_fields(const char *text, size_t bytes, trmi_js
 /* The text of a field that is a string, at most `bytes_max` bytes; from trm_malloc. INVALID_ARG:
  * says what `field->name` is instead. */
 TRM_MUST_USE trm_status trmi_openai_json_text(const trmi_json_field *field, size_t bytes_max,
-                                       char **text_out);
+                                              char **text_out);
 /* What a field is, for messages: "a string". */
 const char *trmi_openai_json_type(const trmi_json_field *field);
 
@@ -204,6 +204,9 @@ TRM_MUST_USE trm_status trmi_openai_limit(const trm_http_exchange *x, int usual,
                                           int *limit_out);
 /* {"object": "list", "data", "first_id", "last_id", "has_more"}; takes `data` over. */
 void trmi_openai_answer_list(trm_http_exchange *x, json_t *data, bool more);
+
+/* ---- openai_upload.c ---- */
+void trmi_openai_upload(void *ctx, trm_http_exchange *x);
 
 /* ---- openai_batches.c: handlers ---- */
 void trmi_openai_batch_create(void *ctx, trm_http_exchange *x);

@@ -9,8 +9,10 @@
 #include <string.h>
 #include <strings.h>
 
+#define TOP_USUAL 5
+
 struct prediction {
-    int top; /* 0, or more than the model gives (20 and over): what it gives */
+    int top; /* or fewer, where the model gives fewer: a replica sends 20 and over */
 };
 
 static void ping(void *ctx, trm_http_exchange *x)
@@ -72,7 +74,7 @@ static void answered(trmi_call *c, const trm_wire_answer *answer)
         trmi_gateway_fail(c->x, answer->status, answer->message);
         return;
     }
-    if (p->top > 0 && p->top < n)
+    if (p->top < n)
         n = p->top;
     trmi_text_put(&t, "{");
     for (int i = 0; i < n; i++) {
@@ -169,7 +171,7 @@ static trm_status read_top(trm_http_exchange *x, int *top_out)
     char *end = NULL;
     long n;
 
-    *top_out = 0;
+    *top_out = TOP_USUAL;
     if (text == NULL)
         return TRM_OK;
     errno = 0;

@@ -85,6 +85,7 @@ static trm_status read_batching(json_t *settings, const json_t *o)
 {
     const json_t *delay = json_object_get(o, "max_queue_delay_microseconds");
     const json_t *sizes = json_object_get(o, "preferred_batch_size");
+    char text[40];
 
     if (!json_is_object(o))
         return trm_fail(TRM_ERR_INVALID_ARG, "config: 'dynamic_batching' wants an object");
@@ -92,11 +93,12 @@ static trm_status read_batching(json_t *settings, const json_t *o)
         if (!json_is_integer(delay) || json_integer_value(delay) < 0)
             return trm_fail(TRM_ERR_INVALID_ARG,
                             "config: 'max_queue_delay_microseconds' wants an integer from 0 up");
-        json_object_set_new(settings, "max_delay_ms",
-                            json_real((double)json_integer_value(delay) / 1000));
+        snprintf(text, sizeof(text), "%lldus", (long long)json_integer_value(delay));
+        json_object_set_new(settings, "max_delay", json_string(text));
+        json_object_set_new(settings, "max_delay_ms", json_integer(-1)); /* the configuration's */
     }
     if (sizes != NULL)
-        json_object_set_new(settings, "preferred_batch_sizes", json_deep_copy(sizes));
+        json_object_set_new(settings, "preferred_batches", json_deep_copy(sizes));
     return TRM_OK;
 }
 
@@ -113,22 +115,35 @@ static trm_status read_policy(struct loading *l, const json_t *o)
     return TRM_OK;
 }
 
-/* One key: settings of ours go on to the replica, which knows them; Triton's become ours; what says
- * what the model is must not change and is passed over. */
+static bool is_one_of(const char *key, const char *const *list)
+{
+    for (; *list != NULL; list++)
+        if (strcmp(key, *list) == 0)
+            return true;
+    return false;
+}
+
+/* One key: settings of ours go on to the replica, which checks them; Triton's become ours; what
+ * says what the model is must not change and is passed over. Settings that name a file or a place
+ * are the configuration's alone: who may load a model need not be who may read the disk. */
 static trm_status read_key(struct loading *l, const char *key, json_t *v, const char *name)
 {
-    static const char *const passed_over[] = {
-        "platform",     "backend",        "input",
-        "output",       "instance_group", "default_model_filename",
-        "model_warmup", "optimization",   "parameters"};
+    static const char *const passed_over[] = {"platform",     "backend",        "input",
+                                              "output",       "instance_group", "model_warmup",
+                                              "optimization", "parameters",     NULL};
+    static const char *const settings[] = {
+        "dtype",       "max_batch",          "queue",         "warmup",
+        "batching",    "max_delay",          "max_delay_ms",  "preferred_batches",
+        "activation",  "top_labels",         "context",       "kv_cache",
+        "kv_dtype",    "step_tokens",        "decode_budget", "prefix_cache",
+        "tool_format", "temperature",        "top_p",         "min_p",
+        "top_k",       "repetition_penalty", "max_tokens",    NULL};
 
     if (strcmp(key, "name") == 0)
         return json_is_string(v) &&
                        (json_string_length(v) == 0 || strcmp(json_string_value(v), name) == 0)
                    ? TRM_OK
                    : trm_fail(TRM_ERR_INVALID_ARG, "config: 'name' wants '%.100s'", name);
-    if (strcmp(key, "path") == 0 || strcmp(key, "settings") == 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "config: '%s' cannot be set from here", key);
     if (strcmp(key, "max_batch_size") == 0)
         return set_integer(l->settings, "max_batch", key, v);
     if (strcmp(key, "dynamic_batching") == 0)
@@ -141,9 +156,10 @@ static trm_status read_key(struct loading *l, const char *key, json_t *v, const 
         l->version = json_integer_value(v);
         return TRM_OK;
     }
-    for (size_t i = 0; i < sizeof(passed_over) / sizeof(*passed_over); i++)
-        if (strcmp(key, passed_over[i]) == 0)
-            return TRM_OK;
+    if (is_one_of(key, passed_over))
+        return TRM_OK;
+    if (!is_one_of(key, settings))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "config: '%.60s' cannot be set from here", key);
     return json_object_set(l->settings, key, v) == 0
                ? TRM_OK
                : trm_fail(TRM_ERR_NO_MEMORY, "settings of a model");

@@ -186,8 +186,23 @@ static void put_decimal(trmi_text *t, bool negative, uint64_t digits, int scale)
     trmi_text_add(t, text, at);
 }
 
-/* Most values of networks lie between 1e-5 and 1e9: nine digits by one multiplication, which is far
- * more exact than the ninth digit needs, then as few of them as read back. */
+/* digits / 10^scale as 1.25e-07. */
+static void put_scientific(trmi_text *t, bool negative, uint64_t digits, int scale)
+{
+    char number[24];
+    int n;
+
+    while (digits % 10 == 0) {
+        digits /= 10;
+        scale--;
+    }
+    n = snprintf(number, sizeof(number), "%" PRIu64, digits);
+    trmi_text_print(t, "%s%c%s%se-%02d", negative ? "-" : "", number[0], n > 1 ? "." : "",
+                    number + 1, scale - n + 1);
+}
+
+/* Most values of networks lie between 1e-13 and 1e9: nine digits by one multiplication, which is
+ * far more exact than the ninth digit needs, then as few of them as read back. */
 void trmi_text_f32(trmi_text *t, float f)
 {
     double a = fabs((double)f);
@@ -198,18 +213,21 @@ void trmi_text_f32(trmi_text *t, float f)
         trmi_text_put(t, signbit(f) ? "-0.0" : "0.0");
         return;
     }
-    if (a >= 1e-5 && a < 1e9) {
+    if (a >= 1e-13 && a < 1e9) {
         int scale = 0;
         uint64_t nine;
 
-        while (a * powers[scale] < 1e8) /* 13 at most */
+        while (a * powers[scale] < 1e8) /* 21 at most */
             scale++;
         nine = (uint64_t)(a * powers[scale] + 0.5);
         for (int less = 3; less >= 0; less--) {
             uint64_t unit = (uint64_t)powers[less], digits = (nine + unit / 2) / unit;
 
             if (reads_as(digits, scale - less, (float)a)) {
-                put_decimal(t, f < 0, digits, scale - less);
+                if (a >= 1e-4)
+                    put_decimal(t, f < 0, digits, scale - less);
+                else
+                    put_scientific(t, f < 0, digits, scale - less);
                 return;
             }
         }
@@ -255,7 +273,6 @@ static void put_element(trmi_text *t, trm_dtype dtype, const unsigned char *p)
     union {
         float f;
         double d;
-        int8_t i8;
         int16_t i16;
         int32_t i32;
         int64_t i64;
@@ -294,7 +311,7 @@ static void put_element(trmi_text *t, trm_dtype dtype, const unsigned char *p)
         put_integer(t, false, READ(u64));
         return;
     case TRM_DTYPE_I8:
-        i = READ(i8);
+        i = *p < 128 ? *p : *p - 256;
         break;
     case TRM_DTYPE_I16:
         i = READ(i16);

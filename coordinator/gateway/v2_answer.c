@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LONG_ELEMS 8192 /* some 30 to 60 ns each: half a millisecond */
+
 /* One output of the response. */
 struct shown {
     const trm_wire_tensor *tensor; /* NULL: the labels */
@@ -168,6 +170,77 @@ static void send(trm_http_exchange *x, trmi_text *t, const struct shown *shown, 
     }
     trm_http_answer_take(x, 200, binary ? "application/octet-stream" : "application/json", t->data,
                          t->bytes);
+}
+
+bool trmi_v2_answer_is_long(const trmi_v2_form *form, const trm_wire_answer *answer)
+{
+    size_t elems = 0;
+
+    if (answer->status != TRM_OK)
+        return false;
+    for (int i = 0; i < answer->output_count; i++) {
+        bool binary = form->binary;
+
+        for (int k = 0; k < form->output_count; k++)
+            if (strcmp(form->outputs[k].name, answer->outputs[i].name) == 0)
+                binary = form->outputs[k].binary;
+        if (!binary)
+            elems += trm_tensor_numel(&answer->outputs[i].tensor);
+    }
+    return elems > LONG_ELEMS;
+}
+
+static bool copy_outputs(trm_arena *arena, const trm_wire_answer *from, trm_wire_answer *to)
+{
+    trm_wire_tensor *outputs =
+        trm_arena_alloc(arena, (size_t)from->output_count + 1, sizeof(*outputs));
+
+    for (int i = 0; outputs != NULL && i < from->output_count; i++) {
+        const trm_tensor *t = &from->outputs[i].tensor;
+        size_t bytes = trm_tensor_numel(t) * trm_dtype_bytes(t->dtype);
+
+        outputs[i] = from->outputs[i];
+        outputs[i].name = trm_arena_strdup(arena, from->outputs[i].name);
+        outputs[i].tensor.data = trm_arena_alloc(arena, bytes + 1, 1);
+        if (outputs[i].name == NULL || outputs[i].tensor.data == NULL)
+            return false;
+        if (bytes > 0)
+            memcpy(outputs[i].tensor.data, t->data, bytes);
+    }
+    to->outputs = outputs;
+    return outputs != NULL;
+}
+
+static bool copy_labels(trm_arena *arena, const trm_wire_answer *from, trm_wire_answer *to)
+{
+    trm_wire_label *labels = trm_arena_alloc(arena, (size_t)from->label_count + 1, sizeof(*labels));
+
+    for (int i = 0; labels != NULL && i < from->label_count; i++) {
+        labels[i] = from->labels[i];
+        labels[i].text =
+            trm_arena_strdup(arena, from->labels[i].text == NULL ? "" : from->labels[i].text);
+        if (labels[i].text == NULL)
+            return false;
+    }
+    to->labels = labels;
+    return labels != NULL;
+}
+
+trm_wire_answer *trmi_v2_answer_copy(trm_arena *arena, const trm_wire_answer *answer)
+{
+    trm_wire_answer *copy = trm_arena_alloc(arena, 1, sizeof(*copy));
+
+    if (copy == NULL)
+        return NULL;
+    *copy = *answer;
+    copy->body = NULL;
+    copy->body_bytes = 0;
+    copy->message = "";
+    copy->model = trm_arena_strdup(arena, answer->model);
+    return copy->model != NULL && copy_outputs(arena, answer, copy) &&
+                   copy_labels(arena, answer, copy)
+               ? copy
+               : NULL;
 }
 
 void trmi_v2_answer(trm_http_exchange *x, const trmi_v2_form *form, const trm_wire_answer *answer)

@@ -57,6 +57,10 @@ typedef struct trmi_v2_form {
 } trmi_v2_form;
 /* Answers with the outputs; a failure with its message. `x` is gone after it. */
 void trmi_v2_answer(trm_http_exchange *x, const trmi_v2_form *form, const trm_wire_answer *answer);
+/* Whether that takes long: many numbers become text. */
+bool trmi_v2_answer_is_long(const trmi_v2_form *form, const trm_wire_answer *answer);
+/* All of an answer that trmi_v2_answer looks at, in `arena`. NULL: no memory. */
+trm_wire_answer *trmi_v2_answer_copy(trm_arena *arena, const trm_wire_answer *answer);
 
 /* ---- v2_models.c ---- */
 /* The model that the path names. False: it has been answered (404, 400). The caller frees
@@ -75,6 +79,21 @@ extern const int trmi_v2_model_route_count;
 void trmi_v2_generate(trm_http_exchange *x, const trmi_v2_request *r);
 extern const trm_http_route trmi_v2_generate_routes[];
 extern const int trmi_v2_generate_route_count;
+
+/* ---- work.c: a thread for what takes long ---- */
+struct trmi_work;
+typedef struct trmi_work_item {
+    struct trmi_work_item *next;
+    void (*run)(struct trmi_work_item *item); /* the item is its own then */
+} trmi_work_item;
+void trmi_work_add(struct trmi_work *w, trmi_work_item *item); /* w NULL: at once */
+
+/* ---- inflate.c ---- */
+/* The body of `x` as it is meant: *data_out is the body itself, or what its Content-Encoding (gzip,
+ * deflate) unpacks to, in memory that *owned_out then is (trm_free). INVALID_ARG: malformed, or
+ * more than body_max; UNSUPPORTED: another encoding. */
+TRM_MUST_USE trm_status trmi_body_unpack(trm_http_exchange *x, const char **data_out,
+                                         size_t *bytes_out, void **owned_out);
 
 /* ---- call.c: a request of the hub on behalf of an exchange ---- */
 /* What is common to them: the request is cancelled when the client goes, and the call lives until
@@ -95,6 +114,9 @@ struct trmi_call {
 trmi_call *trmi_call_create(trm_http_exchange *x);
 /* Submits; the failure of a submit is answered. The call belongs to it from now on. */
 void trmi_call_submit(trmi_call *c, const trm_wire_request *wire);
+/* From answer, which then need not answer x before it returns: the call stays until unref. */
+void trmi_call_ref(trmi_call *c);
+void trmi_call_unref(trmi_call *c);
 /* Without a submit: answers with this thread's message, and ends the call. */
 void trmi_call_fail(trmi_call *c, trm_status st);
 /* From part: nothing more is wanted. */

@@ -1,13 +1,14 @@
 /* A client of Trireme's public ZeroMQ endpoint (docs/protocol.md): one tensor in, the outputs out.
  *   cc zmq_client.c -o zmq_client -lzmq -lmsgpackc
- *   ./zmq_client tcp://127.0.0.1:5555 my-network 0.5 1 -2        an f32 tensor of dims [1, 3] */
+ *   ./zmq_client tcp://127.0.0.1:5555 my-network 1x3 0.5 1 -2    an f32 tensor of dims [1, 3] */
 #include <msgpack.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
 
-static void pack_infer(msgpack_packer *p, const char *model, const float *values, size_t n)
+static void pack_infer(msgpack_packer *p, const char *model, const long *dims, size_t rank,
+                       const float *values, size_t n)
 {
     /* id, kind (infer), model, version (the newest), slot, priority, deadline_ms, stream, seed,
      * created, tag, body, tensors */
@@ -25,9 +26,9 @@ static void pack_infer(msgpack_packer *p, const char *model, const float *values
     msgpack_pack_array(p, 4); /* name (the only input), dtype (f32), dims, data */
     msgpack_pack_str_with_body(p, "", 0);
     msgpack_pack_int(p, 1);
-    msgpack_pack_array(p, 2);
-    msgpack_pack_int(p, 1);
-    msgpack_pack_uint64(p, n);
+    msgpack_pack_array(p, rank);
+    for (size_t d = 0; d < rank; d++)
+        msgpack_pack_long(p, dims[d]);
     msgpack_pack_bin_with_body(p, values, n * sizeof(*values));
 }
 
@@ -58,21 +59,30 @@ static int print_answer(const msgpack_object *answer)
 int main(int argc, char **argv)
 {
     void *context = zmq_ctx_new(), *link = zmq_socket(context, ZMQ_DEALER);
-    size_t n = argc > 3 ? (size_t)argc - 3 : 0;
-    float values[1024];
+    static float values[1 << 20]; /* those that are not given are 0 */
+    const char *at = argc > 3 ? argv[3] : "";
+    size_t rank = 0, n = 1;
+    long dims[8];
     int wait_ms = 60000, failed = 1;
     msgpack_sbuffer out;
     msgpack_packer packer;
     msgpack_unpacked in;
     zmq_msg_t answer;
 
-    if (n == 0 || n > 1024 || zmq_connect(link, argv[1]) != 0)
-        return fprintf(stderr, "zmq_client ENDPOINT MODEL NUMBER...\n"), 2;
-    for (size_t i = 0; i < n; i++)
-        values[i] = strtof(argv[3 + i], NULL);
+    for (char *end; *at != '\0' && rank < 8; at = *end == 'x' ? end + 1 : end) {
+        dims[rank] = strtol(at, &end, 10);
+        if (end == at || dims[rank] < 1 || dims[rank] > 1 << 20 || n > 1 << 20)
+            return fprintf(stderr, "bad dims\n"), 2;
+        n *= (size_t)dims[rank++];
+    }
+    if (rank == 0 || *at != '\0' || n > 1 << 20 || (size_t)argc - 4 > n ||
+        zmq_connect(link, argv[1]) != 0)
+        return fprintf(stderr, "zmq_client ENDPOINT MODEL DIMS NUMBER...\n"), 2;
+    for (int i = 4; i < argc; i++)
+        values[i - 4] = strtof(argv[i], NULL);
     msgpack_sbuffer_init(&out);
     msgpack_packer_init(&packer, &out, msgpack_sbuffer_write);
-    pack_infer(&packer, argv[2], values, n);
+    pack_infer(&packer, argv[2], dims, rank, values, n);
     zmq_setsockopt(link, ZMQ_RCVTIMEO, &wait_ms, sizeof(wait_ms));
     zmq_setsockopt(link, ZMQ_LINGER, &wait_ms, sizeof(wait_ms));
     zmq_msg_init(&answer);

@@ -2,10 +2,11 @@
 """A client of Trireme's public ZeroMQ endpoint, docs/protocol.md. Needs pyzmq and msgpack.
 
 zmq_client.py tcp://127.0.0.1:5555 my-model "Once upon a time"     a completion, as it comes
-zmq_client.py tcp://127.0.0.1:5555 my-network 0.5 1 -2             a tensor [1, 3] of f32
+zmq_client.py tcp://127.0.0.1:5555 my-network 1x3 0.5 1 -2         a tensor [1, 3] of f32
 """
 import itertools
 import json
+import math
 import struct
 import sys
 
@@ -51,9 +52,10 @@ class Client:
 def main(endpoint, model, *words):
     client = Client(endpoint)
     try:
-        values = [float(w) for w in words]
-        data = struct.pack(f"<{len(values)}f", *values)
-        client.send("infer", model, tensors=[("", "f32", (1, len(values)), data)])
+        dims = [int(d) for d in words[0].split("x")]
+        values = [float(w) for w in words[1:]]
+        values += [0.0] * (math.prod(dims) - len(values))  # those that are not given
+        client.send("infer", model, tensors=[("", "f32", dims, struct.pack(f"<{len(values)}f", *values))])
     except ValueError:
         client.send("completions", model, {"prompt": words[0], "max_tokens": 64}, stream=True)
     while True:

@@ -71,7 +71,7 @@ START_TEST(reads_everything)
         "models:\n"
         "  - { name: a, max_batch: 8, max_delay: 1.5s, mean: [0.5, -1e-1] }\n"
         "  - name: \"b c\"\n"
-        "    kv_cache: 256MiB\n"
+        "    kv_cache: \"256MiB\"\n"
         "    mean: 0.25\n"
         "    dtype: bf16\n"
         "threads: 3\n"

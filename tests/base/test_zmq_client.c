@@ -91,7 +91,7 @@ START_TEST(infer)
     static const trm_wire_tensor outputs[] = {
         {.name = "y",
          .tensor = {.dtype = TRM_DTYPE_F32, .rank = 2, .dims = {1, 2}, .data = values}}};
-    FILE *f = start("net 0.5 1 -2");
+    FILE *f = start("net 1x3 0.5 1 -2");
     struct peer p;
     const trm_wire_request *q = receive(&p);
     trm_wire_answer a = {.id = q->id, .model = "net", .outputs = outputs, .output_count = 1};
@@ -112,7 +112,7 @@ END_TEST
 
 START_TEST(failure)
 {
-    FILE *f = start("net 1");
+    FILE *f = start("net 1x2x2");
     struct peer p;
     const trm_wire_request *q = receive(&p);
     trm_wire_answer a = {.id = q->id, .status = TRM_ERR_NOT_FOUND, .message = "no model 'net'"};

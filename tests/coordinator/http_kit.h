@@ -65,6 +65,11 @@ static inline void kit_wait(const int *value, int wanted)
     }
 }
 
+static inline int kit_get(const int *value)
+{
+    return __atomic_load_n(value, __ATOMIC_ACQUIRE);
+}
+
 static inline void kit_nap(int ms)
 {
     const struct timespec nap = {ms / 1000, ms % 1000 * 1000000L};

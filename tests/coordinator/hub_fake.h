@@ -35,7 +35,7 @@ struct fake_job {
 struct fake_replica {
     /* set before the start */
     trm_link_context *context;
-    const char *endpoint;
+    char endpoint[TRM_LINK_ENDPOINT_BYTES];
     char identity[16];
     int credits;
     bool shares;         /* has a segment, and reads the hub's */
@@ -344,7 +344,7 @@ static void fake_start(struct fake_replica *r, trm_link_context *context, const 
                        const char *identity)
 {
     r->context = context;
-    r->endpoint = endpoint;
+    snprintf(r->endpoint, sizeof(r->endpoint), "%s", endpoint);
     snprintf(r->identity, sizeof(r->identity), "%s", identity);
     if (r->credits == 0)
         r->credits = 4;

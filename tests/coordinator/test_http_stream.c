@@ -156,12 +156,13 @@ static void teardown(void)
 
 static void release_kept(void)
 {
-    for (int i = 0; i < kept_count; i++)
+    int count = __atomic_exchange_n(&kept_count, 0, __ATOMIC_ACQ_REL);
+
+    for (int i = 0; i < count; i++)
         if (trm_http_query(kept[i], "stream") != NULL)
             trm_http_stream_end(kept[i]);
         else
             trm_http_answer(kept[i], 200, "text/plain", "kept", 4);
-    kept_count = 0;
 }
 
 /* ---- streams ---- */
@@ -198,7 +199,7 @@ START_TEST(streams)
     ck_assert_uint_eq(a.bytes, rows[_i].bytes);
     kit_answer_fini(&a);
     kit_close(&c);
-    ck_assert_int_eq(gone_count, 0);
+    ck_assert_int_eq(kit_get(&gone_count), 0);
 }
 END_TEST
 
@@ -241,7 +242,7 @@ START_TEST(many_streams)
         kit_answer_fini(&a);
         kit_close(&c[i]);
     }
-    ck_assert_int_eq(gone_count, 0);
+    ck_assert_int_eq(kit_get(&gone_count), 0);
 }
 END_TEST
 
@@ -270,7 +271,7 @@ START_TEST(slow_reader)
     }
     kit_close(&slow);
     kit_close(&c);
-    ck_assert_int_eq(gone_count, 1);
+    ck_assert_int_eq(kit_get(&gone_count), 1);
 }
 END_TEST
 
@@ -335,7 +336,7 @@ START_TEST(leaving)
     kit_ask(&c, leave_rows[_i].request);
     kit_wait(&kept_count, 1);
     kit_nap(20);
-    ck_assert_int_eq(gone_count, 0);
+    ck_assert_int_eq(kit_get(&gone_count), 0);
     if (leave_rows[_i].half)
         shutdown(c.fd, SHUT_WR);
     else
@@ -348,7 +349,7 @@ START_TEST(leaving)
     if (leave_rows[_i].half)
         kit_close(&c);
     ck_assert_int_eq(kit_status(port, "GET /now HTTP/1.1\r\nHost: h\r\n\r\n"), 200);
-    ck_assert_int_eq(gone_count, 1);
+    ck_assert_int_eq(kit_get(&gone_count), 1);
 }
 END_TEST
 
@@ -386,7 +387,7 @@ START_TEST(gone_before_it_is_asked)
     kit_close(&c);
     kit_wait(&gone_count, 1);
     trm_http_on_gone(kept[0], &second, on_gone_count); /* once is enough */
-    ck_assert_int_eq(gone_count, 1);
+    ck_assert_int_eq(kit_get(&gone_count), 1);
     release_kept();
 }
 END_TEST
@@ -405,7 +406,7 @@ START_TEST(leaving_and_answering_race)
         kit_close(&c);
     }
     kit_wait(&ended_count, 40);
-    ck_assert_int_eq(kept_count, 40);
+    ck_assert_int_eq(kit_get(&kept_count), 40);
 }
 END_TEST
 
@@ -442,8 +443,8 @@ START_TEST(stopping_under_way)
     ck_assert_int_eq(pthread_create(&thread, NULL, answer_soon, NULL), 0);
     trm_http_stop(server); /* returns only when all have been answered */
     server = NULL;
-    ck_assert_int_eq(kept_count, 0);
-    ck_assert_int_eq(gone_count, MANY);
+    ck_assert_int_eq(kit_get(&kept_count), 0);
+    ck_assert_int_eq(kit_get(&gone_count), MANY);
     pthread_join(thread, NULL);
     ck_assert(!kit_more(&idle));
     kit_close(&idle);

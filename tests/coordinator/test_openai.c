@@ -57,10 +57,10 @@ static const struct {
      0},
 };
 
-START_TEST(body)
+START_TEST(head)
 {
-    trmi_openai_head head;
-    trm_status st = trmi_openai_head_read(heads[_i].body, strlen(heads[_i].body), &head);
+    trmi_openai_head h;
+    trm_status st = trmi_openai_head_read(heads[_i].body, strlen(heads[_i].body), &h);
 
     ck_assert_msg(st == heads[_i].st, "%s: %s", heads[_i].name, trm_message());
     if (st != TRM_OK) {
@@ -68,9 +68,9 @@ START_TEST(body)
                       trm_message());
         return;
     }
-    ck_assert_str_eq(head.model, heads[_i].model);
-    ck_assert_int_eq(head.stream, heads[_i].stream);
-    ck_assert_int_eq(head.priority, heads[_i].priority);
+    ck_assert_str_eq(h.model, heads[_i].model);
+    ck_assert_int_eq(h.stream, heads[_i].stream);
+    ck_assert_int_eq(h.priority, heads[_i].priority);
 }
 END_TEST
 
@@ -78,23 +78,23 @@ START_TEST(deep_body)
 {
     enum { N = 100000 };
     char *text = malloc(2 * N + 16);
-    trmi_openai_head head;
+    trmi_openai_head h;
 
     memcpy(text, "{\"a\":", 5);
     memset(text + 5, '[', N);
-    ck_assert_int_eq(trmi_openai_head_read(text, N, &head), TRM_ERR_INVALID_ARG);
+    ck_assert_int_eq(trmi_openai_head_read(text, N, &h), TRM_ERR_INVALID_ARG);
     ck_assert_ptr_nonnull(strstr(trm_message(), "less nesting"));
     for (int depth = TRMI_JSON_DEPTH_MAX; depth <= TRMI_JSON_DEPTH_MAX + 1; depth++) {
         memset(text + 5, '[', (size_t)depth);
         memset(text + 5 + depth, ']', (size_t)depth);
         text[5 + 2 * depth] = '}';
-        ck_assert_int_eq(trmi_openai_head_read(text, (size_t)(6 + 2 * depth), &head),
+        ck_assert_int_eq(trmi_openai_head_read(text, (size_t)(6 + 2 * depth), &h),
                          depth <= TRMI_JSON_DEPTH_MAX ? TRM_OK : TRM_ERR_INVALID_ARG);
     }
     memcpy(text, "{\"model\":\"", 10);
     memset(text + 10, 'm', N);
     memcpy(text + 10 + N, "\"}", 2);
-    ck_assert_int_eq(trmi_openai_head_read(text, N + 12, &head), TRM_ERR_INVALID_ARG);
+    ck_assert_int_eq(trmi_openai_head_read(text, N + 12, &h), TRM_ERR_INVALID_ARG);
     free(text);
 }
 END_TEST
@@ -238,7 +238,7 @@ START_TEST(what_the_hub_gets)
     trm_gateway g = {.hub = &hub};
 
     for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
-        trmi_openai_head head;
+        trmi_openai_head h;
         char name[TRMI_OPENAI_MODEL_BYTES];
         int64_t version;
 
@@ -247,13 +247,13 @@ START_TEST(what_the_hub_gets)
         kit_hub_start(&hub);
         hub.models = some_models;
         hub.model_count = SOME_MODELS;
-        ck_assert_int_eq(trmi_openai_head_read(requests[i].body, strlen(requests[i].body), &head),
+        ck_assert_int_eq(trmi_openai_head_read(requests[i].body, strlen(requests[i].body), &h),
                          TRM_OK);
         ck_assert_int_eq(trmi_openai_resolve(&hub,
                                              strstr(requests[i].pattern, "embed") != NULL
                                                  ? TRM_REQUEST_EMBEDDINGS
                                                  : TRM_REQUEST_CHAT,
-                                             head.model, name, &version),
+                                             h.model, name, &version),
                          TRM_OK);
         ck_assert_str_eq(name, requests[i].model);
         ck_assert_int_eq(version, requests[i].version);
@@ -454,7 +454,7 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 120);
-    tcase_add_loop_test(tc, body, 0, sizeof(heads) / sizeof(heads[0]));
+    tcase_add_loop_test(tc, head, 0, sizeof(heads) / sizeof(heads[0]));
     tcase_add_test(tc, deep_body);
     tcase_add_test(tc, as_jansson);
     tcase_add_loop_test(tc, request, 0, sizeof(requests) / sizeof(requests[0]));

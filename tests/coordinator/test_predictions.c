@@ -53,7 +53,7 @@ START_TEST(image)
     kit_answer(&answer);
     expect(x, 200,
            "{\"tabby \\\"cat\\\"\":0.5,\"crane\":0.25,\"crane (517)\":0.125,"
-           "\"7\":9.99999972e-10}");
+           "\"7\":1e-09}");
 }
 END_TEST
 

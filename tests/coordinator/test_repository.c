@@ -64,7 +64,7 @@ static const struct load_row {
      "}"
      "},\\\"dynamic_batching\\\":{\\\"max_queue_delay_microseconds\\\":2500,"
      "\\\"preferred_batch_size\\\":[2,4]}}\"}}",
-     true, "{\"max_delay_ms\":2.5,\"preferred_batch_sizes\":[2,4]}", 2},
+     true, "{\"max_delay\":\"2500us\",\"max_delay_ms\":-1,\"preferred_batches\":[2,4]}", 2},
 };
 
 START_TEST(load)
@@ -96,6 +96,7 @@ static const struct bad_row {
     {"{\"parameters\":{\"other\":1}}", "'other' is no parameter of load"},
     {"{\"parameters\":{\"file:1/model.onnx\":\"AA\"}}", "files of a model cannot be sent"},
     {"{\"parameters\":{\"config\":\"{\\\"path\\\":\\\"/etc\\\"}\"}}", "'path' cannot be set"},
+    {"{\"parameters\":{\"config\":\"{\\\"labels\\\":\\\"/etc\\\"}\"}}", "'labels' cannot be set"},
     {"{\"parameters\":{\"config\":\"{\\\"settings\\\":{}}\"}}", "'settings' cannot be set"},
     {"{\"parameters\":{\"config\":\"{\\\"name\\\":\\\"n\\\"}\"}}", "config: 'name' wants 'm'"},
     {"{\"parameters\":{\"config\":\"{\\\"version\\\":0}\"}}", "config: 'version' wants"},

@@ -17,7 +17,7 @@
 #define OK(call) ck_assert_msg((call) == TRM_OK, "%s", trm_message())
 #define DEMO TRM_SOURCE_DIR "/configs/demo/tiny-sotu"
 #define ENCODER TRM_SOURCE_DIR "/tests/data/language/models/bert"
-#define TEMPLATES TRM_SOURCE_DIR "/tests/data/templates/"
+#define CHATML TRM_SOURCE_DIR "/tests/data/templates/own-chatml.jinja"
 #define ANSWERS 128
 #define CREATED 1700000000
 
@@ -76,17 +76,15 @@ static inline void on_answer(void *ctx, const trm_wire_answer *a)
     v->order[v->answered++] = (int)a->id;
 }
 
-/* chat: the name of a template; NULL: none. */
+/* chat: a template's file; NULL: none. */
 static inline void serve_open_options(served *v, const char *path, const char *chat,
                                       const trm_lm_options *options, trm_serve_language_options *so)
 {
     trm_lm_options o = *options;
-    char name[512];
 
     memset(v, 0, sizeof(*v));
-    snprintf(name, sizeof(name), TEMPLATES "%s.jinja", chat != NULL ? chat : "");
     o.tokenizer = true;
-    o.chat_template = chat != NULL ? name : NULL;
+    o.chat_template = chat;
     OK(trm_device_cpu_create(1, &v->device));
     OK(trm_lm_model_open(path, v->device, &o, &v->model));
     trm_generator_defaults(v->model->language, &v->defaults.sampling);

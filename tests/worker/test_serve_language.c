@@ -7,7 +7,7 @@ static served v;
 
 static void open_chat(void)
 {
-    serve_open(&v, DEMO, "own-chatml", 8);
+    serve_open(&v, DEMO, CHATML, 8);
 }
 
 static void close_it(void)
@@ -163,7 +163,7 @@ START_TEST(runs_repeat)
     const char *usage;
 
     serve_one(&v, 1, good[_i].kind, body, true);
-    serve_open(&other, DEMO, "own-chatml", 3);
+    serve_open(&other, DEMO, CHATML, 3);
     for (uint64_t id = 10; id < 16; id++)
         serve_submit(&other, id, TRM_REQUEST_COMPLETIONS,
                      "{\"prompt\":\"It is\",\"max_tokens\":30,\"n\":2}", id % 2 == 0);
@@ -196,6 +196,106 @@ START_TEST(seeds)
     json_decref(a);
     json_decref(b);
     json_decref(c);
+}
+END_TEST
+
+/* ---- calls ---- */
+
+#define TOOLS                                                                                      \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"parameters\":{"    \
+    "\"type\":\"object\",\"properties\":{\"city\":{\"enum\":[\"Nice\",\"Rome\"]},\"days\":{"       \
+    "\"$ref\":\"#/$defs/days\"}},\"required\":[\"city\",\"days\"],\"additionalProperties\":false," \
+    "\"$defs\":{\"days\":{\"enum\":[1,2]}}}}},{\"type\":\"function\",\"function\":{\"name\":"      \
+    "\"stop\"}}]"
+#define STOP "{\"type\":\"function\",\"function\":{\"name\":\"get_weather\"}}"
+
+/* A model that has never seen a tool calls one where it must, in whatever form. */
+static const struct {
+    const char *name, *format, *more;
+    bool called;
+} forced[] = {
+    {"json", "auto", "\"tool_choice\":" STOP, true},
+    {"hermes", "hermes", "\"tool_choice\":" STOP, true},
+    {"llama", "llama", "\"tool_choice\":" STOP ",\"n\":3", true},
+    {"mistral", "mistral", "\"tool_choice\":" STOP, true},
+    {"none", "none", "\"tool_choice\":" STOP, true},
+    {"and a format", "hermes",
+     "\"tool_choice\":" STOP ",\"response_format\":{\"type\":\"json_object\"}", true},
+    {"one of them", "hermes", "\"tool_choice\":\"required\",\"max_tokens\":300", true},
+    {"may call", "hermes", "\"max_tokens\":20", false},
+    {"may not", "hermes", "\"tool_choice\":\"none\",\"max_tokens\":20", false},
+    {"may call, or give a colour", "json",
+     "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"c\",\"schema\":{"
+     "\"enum\":[\"red\",\"blue\"]}}}",
+     false},
+};
+
+static void check_call(const char *name, const json_t *choice)
+{
+    const json_t *message = json_object_get(choice, "message"),
+                 *calls = json_object_get(message, "tool_calls"),
+                 *f = json_object_get(json_array_get(calls, 0), "function");
+    const char *finish = json_string_value(json_object_get(choice, "finish_reason")),
+               *called = json_string_value(json_object_get(f, "name"));
+    json_t *arguments;
+
+    ck_assert_uint_eq(json_array_size(calls), 1);
+    ck_assert(json_is_null(json_object_get(message, "content")));
+    ck_assert_msg(strcmp(finish, "tool_calls") == 0 || strcmp(finish, "length") == 0, "%s: %s",
+                  name, finish);
+    if (strcmp(called, "get_weather") != 0)
+        return;
+    ck_assert_str_eq(finish, "tool_calls");
+    arguments = json_of(json_string_value(json_object_get(f, "arguments")));
+    ck_assert_uint_eq(json_object_size(arguments), 2);
+    ck_assert(json_is_string(json_object_get(arguments, "city")));
+    ck_assert(json_is_integer(json_object_get(arguments, "days")));
+    json_decref(arguments);
+}
+
+START_TEST(calls_are_made)
+{
+    const trm_lm_options o = {.batch = 4};
+    trm_serve_language_options so = {.tool_format = forced[_i].format};
+    json_t *whole, *joined, *one;
+    const answer *g;
+    char *body;
+    size_t i;
+
+    serve_open_options(&v, DEMO, CHATML, &o, &so);
+    ck_assert_int_gt(asprintf(&body, "{\"messages\":" HELLO "," TOOLS ",%s}", forced[_i].more), 0);
+    g = serve_one(&v, 1, TRM_REQUEST_CHAT, body, false);
+    ck_assert_msg(g->a.status == TRM_OK, "%s: %s", forced[_i].name, g->message);
+    whole = json_of(g->body);
+    drop_cached(whole);
+    json_array_foreach(json_object_get(whole, "choices"), i, one)
+    {
+        if (forced[_i].called)
+            check_call(forced[_i].name, one);
+    }
+    g = serve_one(&v, 2, TRM_REQUEST_CHAT, body, true);
+    ck_assert_msg(g->a.status == TRM_OK, "%s: %s", forced[_i].name, g->message);
+    joined = serve_joined(g->lines);
+    json_object_del(whole, "usage");
+    json_object_del(joined, "usage");
+    same(forced[_i].name, whole, joined);
+    json_decref(whole);
+    json_decref(joined);
+    free(body);
+    serve_close(&v);
+}
+END_TEST
+
+START_TEST(unknown_tool_formats)
+{
+    served w;
+    trm_serve_language_options so = {.tool_format = "xml", .name = "m"};
+    trm_serve_model *m;
+
+    serve_open(&w, DEMO, NULL, 1);
+    so.model = w.model;
+    ck_assert_int_eq(trm_serve_language_create(&so, &m), TRM_ERR_INVALID_ARG);
+    serve_close(&w);
 }
 END_TEST
 
@@ -367,6 +467,13 @@ static const struct {
      TRM_ERR_UNSUPPORTED, "'stream'"},
     {"the second prompt", TRM_REQUEST_COMPLETIONS, "{\"prompt\":[\"a\",[]]}", true,
      TRM_ERR_INVALID_ARG, "no token"},
+    {"a tool of nothing", TRM_REQUEST_CHAT, "{\"messages\":" HELLO ",\"tools\":[{}]}", true,
+     TRM_ERR_INVALID_ARG, "tool 0"},
+    {"a tool whose schema is none", TRM_REQUEST_CHAT,
+     "{\"messages\":" HELLO
+     ",\"tools\":[{\"function\":{\"name\":\"a\",\"parameters\":{\"type\":5}}}],"
+     "\"tool_choice\":\"required\"}",
+     true, TRM_ERR_INVALID_ARG, "'tools': "},
     {"tensors", TRM_REQUEST_INFER, "{}", false, TRM_ERR_UNSUPPORTED, "takes text"},
     {"tokenize nothing", TRM_REQUEST_TOKENIZE, "{}", false, TRM_ERR_INVALID_ARG, "either"},
     {"tokenize both", TRM_REQUEST_TOKENIZE, "{\"prompt\":\"a\",\"messages\":[]}", false,
@@ -617,6 +724,8 @@ int main(void)
     tcase_add_loop_test(c, texts_become_tokens, 0, ROWS(tokenized));
     tcase_add_test(c, conversations_become_tokens_and_text);
     tcase_add_test(c, what_it_is);
+    tcase_add_loop_test(own, calls_are_made, 0, ROWS(forced));
+    tcase_add_test(own, unknown_tool_formats);
     tcase_add_test(own, priorities);
     tcase_add_test(own, a_full_queue);
     tcase_add_test(own, destroyed_with_requests);

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define LEAST 512
@@ -65,6 +66,16 @@ void trmi_out_int(trmi_out *o, int64_t value)
     trmi_out_add(o, digits + at, sizeof(digits) - at);
 }
 
+void trmi_out_real(trmi_out *o, double value)
+{
+    char digits[40];
+    int n = snprintf(digits, sizeof(digits), "%.9g", value);
+
+    trmi_out_add(o, digits, (size_t)n);
+    if (strpbrk(digits, ".e") == NULL) /* it stays a real */
+        trmi_out_add(o, ".0", 2);
+}
+
 /* Bytes of the character at p, 0 where none is: the well-formed sequences of Unicode's table 3-7.
  */
 static size_t character(const unsigned char *p, size_t left)
@@ -121,6 +132,16 @@ void trmi_out_escaped(trmi_out *o, const char *text, size_t bytes)
         from = ++i;
     }
     trmi_out_add(o, text + from, bytes - from);
+}
+
+bool trmi_out_is_utf8(const char *text, size_t bytes)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    size_t n = 1;
+
+    for (size_t i = 0; i < bytes && n > 0; i += n)
+        n = character(p + i, bytes - i);
+    return n > 0;
 }
 
 void trmi_out_quoted(trmi_out *o, const char *text)

@@ -23,8 +23,10 @@ bool trmi_out_reserve(trmi_out *o, size_t more); /* room for `more` bytes behind
 void trmi_out_add(trmi_out *o, const char *data, size_t bytes);
 void trmi_out_text(trmi_out *o, const char *text);
 void trmi_out_int(trmi_out *o, int64_t value);
+void trmi_out_real(trmi_out *o, double value); /* as JSON_REAL_PRECISION(9); finite */
 /* What stands between the quotes of a JSON string; bytes that are not UTF-8 come out as U+FFFD. */
 void trmi_out_escaped(trmi_out *o, const char *text, size_t bytes);
+bool trmi_out_is_utf8(const char *text, size_t bytes);
 void trmi_out_quoted(trmi_out *o, const char *text);
 /* A value as compact JSON; NULL: "null". */
 void trmi_out_json(trmi_out *o, const json_t *value);

@@ -6,6 +6,7 @@
 #include "worker/model_layout.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BATCH 64
@@ -150,24 +151,38 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
     TRM_CHECK(trm_lm_replica_create(&ro, &m->replica));
     if (!trm_lm_replica_leads(m->replica))
         return TRM_OK;
-    if (o->tokenizer)
+    if (o->tokenizer && !o->text_early)
         TRM_CHECK(trm_language_read_text(m->language, o->chat_template));
     go.replica = m->replica;
     return trm_generator_create(&go, &m->generator);
 }
 
-trm_status trm_lm_model_open(const char *path, trm_device *device, const trm_lm_options *options,
-                             trm_lm_model **model_out)
+trm_status trm_lm_model_begin(const char *path, trm_device *device, const trm_lm_options *options,
+                              trm_lm_model **model_out)
 {
     trm_lm_model *m = trm_calloc(1, sizeof(*m));
-    struct opening opening = {.m = m};
-    trm_lm_options o = *options;
-    trm_status st;
+    bool may_lead = options->layout.job == NULL || options->layout.replica_comm == NULL ||
+                    trm_comm_rank(options->layout.replica_comm) == 0;
 
     if (m == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "model '%s'", path);
     m->layout.device = device;
-    st = prepare(m, path, &o);
+    m->layout.begun = prepare(m, path, options);
+    if (m->layout.begun == TRM_OK && options->text_early && may_lead)
+        m->layout.begun = trm_language_read_text(m->language, options->chat_template);
+    if (m->layout.begun != TRM_OK)
+        snprintf(m->layout.begun_text, sizeof(m->layout.begun_text), "%s", trm_message());
+    *model_out = m;
+    return TRM_OK;
+}
+
+trm_status trm_lm_model_finish(trm_lm_model *m, const trm_lm_options *options)
+{
+    struct opening opening = {.m = m};
+    trm_lm_options o = *options;
+    trm_status st =
+        m->layout.begun == TRM_OK ? TRM_OK : trm_fail(m->layout.begun, "%s", m->layout.begun_text);
+
     o.layout.inputs = plan_inputs;
     o.layout.ctx = &opening;
     o.layout.batch = m->limits.batch;
@@ -182,12 +197,22 @@ trm_status trm_lm_model_open(const char *path, trm_device *device, const trm_lm_
     if (st != TRM_OK)
         goto fail;
     trm_free(opening.inputs);
-    *model_out = m;
     return TRM_OK;
 fail:
     trm_free(opening.inputs);
     trm_lm_model_close(m);
     return st;
+}
+
+trm_status trm_lm_model_open(const char *path, trm_device *device, const trm_lm_options *options,
+                             trm_lm_model **model_out)
+{
+    trm_lm_model *m = NULL;
+
+    TRM_CHECK(trm_lm_model_begin(path, device, options, &m));
+    TRM_CHECK(trm_lm_model_finish(m, options));
+    *model_out = m;
+    return TRM_OK;
 }
 
 void trm_lm_model_close(trm_lm_model *m)

@@ -20,7 +20,8 @@ typedef struct trm_lm_options {
     int step_tokens;         /* 0: 512 */
     double decode_budget_us; /* trm_scheduler_limits */
     bool no_prefix;
-    bool tokenizer; /* leaders need it; other ranks never load it */
+    bool tokenizer;  /* leaders need it; other ranks never load it */
+    bool text_early; /* it is read by begin: the layout is one replica, whose first rank leads */
     const char *chat_template;
 } trm_lm_options;
 
@@ -46,6 +47,11 @@ TRM_MUST_USE trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, i
 /* Collective over options->layout.job where there is one: every rank returns the same status. */
 TRM_MUST_USE trm_status trm_lm_model_open(const char *path, trm_device *device,
                                           const trm_lm_options *options, trm_lm_model **model_out);
+/* In two parts, as trm_tensor_model_begin and finish: on whichever thread, then on the executor's.
+ */
+TRM_MUST_USE trm_status trm_lm_model_begin(const char *path, trm_device *device,
+                                           const trm_lm_options *options, trm_lm_model **model_out);
+TRM_MUST_USE trm_status trm_lm_model_finish(trm_lm_model *m, const trm_lm_options *options);
 void trm_lm_model_close(trm_lm_model *m);       /* takes NULL */
 bool trm_lm_model_leads(const trm_lm_model *m); /* of a replica */
 

@@ -45,9 +45,9 @@ static void set_token(json_t *o, const trm_language *l, int32_t id)
 
 /* JSON has no infinity, which a forbidden token's is: what OpenAI gives for one far out of reach.
  */
-static json_t *logprob(float value)
+static double logprob(float value)
 {
-    return json_real(isfinite(value) ? (double)value : -9999.0);
+    return isfinite(value) ? (double)value : -9999.0;
 }
 
 json_t *trmi_lm_token_logprob(const trm_language *l, const trm_sampled *s)
@@ -55,16 +55,60 @@ json_t *trmi_lm_token_logprob(const trm_language *l, const trm_sampled *s)
     json_t *o = json_object(), *top = json_array();
 
     set_token(o, l, s->id);
-    json_object_set_new(o, "logprob", logprob(s->logprob));
+    json_object_set_new(o, "logprob", json_real(logprob(s->logprob)));
     for (int i = 0; i < s->top_count; i++) {
         json_t *t = json_object();
 
         set_token(t, l, s->top_ids[i]);
-        json_object_set_new(t, "logprob", logprob(s->top_logprobs[i]));
+        json_object_set_new(t, "logprob", json_real(logprob(s->top_logprobs[i])));
         json_array_append_new(top, t);
     }
     json_object_set_new(o, "top_logprobs", top);
     return o;
+}
+
+static void write_token(trmi_out *o, const trm_language *l, int32_t id, float value)
+{
+    char buf[512];
+    size_t n =
+        l->tokenizer == NULL ? 0 : trm_tokenizer_token_bytes(l->tokenizer, id, buf, sizeof(buf));
+    json_t *odd = NULL;
+
+    if (n > sizeof(buf))
+        n = sizeof(buf);
+    trmi_out_text(o, "{\"token\":");
+    if (trmi_out_is_utf8(buf, n)) {
+        trmi_out_text(o, "\"");
+        trmi_out_escaped(o, buf, n);
+        trmi_out_text(o, "\"");
+    } else {
+        odd = escaped_bytes(buf, n);
+        trmi_out_json(o, odd);
+        json_decref(odd);
+    }
+    trmi_out_text(o, ",\"id\":");
+    trmi_out_int(o, id);
+    trmi_out_text(o, ",\"bytes\":[");
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
+            trmi_out_add(o, ",", 1);
+        trmi_out_int(o, (unsigned char)buf[i]);
+    }
+    trmi_out_text(o, "],\"logprob\":");
+    trmi_out_real(o, logprob(value));
+}
+
+void trmi_lm_write_logprob(trmi_out *o, const trm_language *l, const trm_sampled *s)
+{
+    write_token(o, l, s->id, s->logprob);
+    trmi_out_text(o, ",\"top_logprobs\":[");
+    for (int i = 0; i < s->top_count; i++) {
+        if (i > 0)
+            trmi_out_add(o, ",", 1);
+        write_token(o, l, s->top_ids[i], s->top_logprobs[i]);
+        trmi_out_add(o, "}", 1);
+    }
+    trmi_out_text(o, "]}");
 }
 
 /* Characters that begin in a token: offsets count them, and a character may lie in two tokens. */

@@ -396,6 +396,7 @@ static const struct {
     {"metadata", C | H | E, pass_over},
     {"store", C | H, pass_over},
     {"service_tier", C | H, pass_over},
+    {"priority", C | H | E, pass_over}, /* the coordinator has seen to it */
     {"parallel_tool_calls", H, pass_over},
     {"functions", H, refuse},
     {"function_call", H, refuse},
@@ -482,6 +483,8 @@ trm_status trm_lm_request_read(const trm_language *l, trm_lm_endpoint endpoint, 
     settle(&g);
     if (r->stops == NULL && endpoint != TRM_LM_EMBEDDINGS)
         TRM_TRY(st, default_stops(defaults, r), fail);
+    if (endpoint == TRM_LM_CHAT && defaults->tool_format != NULL)
+        TRM_TRY(st, trmi_lm_read_tools(&g), fail);
     if (endpoint == TRM_LM_CHAT)
         TRM_TRY(st, trmi_lm_read_chat(&g), fail);
     else
@@ -507,6 +510,7 @@ void trm_lm_request_destroy(trm_lm_request *r)
     }
     for (size_t i = 0; i < r->stop_count; i++)
         trm_free(r->stops[i]);
+    trm_tools_destroy(r->tools);
     trm_free(r->prompts);
     trm_free(r->stops);
     trm_free(r->model);

@@ -6,6 +6,7 @@
 #define TRM_WORKER_LANGUAGE_REQUEST_H
 
 #include "worker/language/generator.h"
+#include "worker/language/tools.h"
 
 #include <jansson.h>
 
@@ -31,6 +32,7 @@ typedef struct trm_lm_request_defaults {
                                  completions 16, chat the context */
     bool add_special;         /* BOS and such around prompts (true) */
     const char *name;         /* what messages call the model; NULL: its path */
+    const char *tool_format;  /* trm_tools_read; NULL: tool calls are not looked for */
     int64_t now;              /* what chat templates take for the time (Unix, s); 0: the clock */
     const char *const *stops; /* borrowed; for requests that name none */
     size_t stop_count;
@@ -53,6 +55,7 @@ typedef struct trm_lm_request {
     size_t stop_count;
     char *constraint; /* JSON (constraint.h): what the answer must be; NULL: anything */
     int32_t priority; /* of its sequences; not read from the body */
+    trm_tools *tools; /* functions that it may call; NULL: calls are not looked for */
     bool only_prompt; /* max_tokens was 0: the one token that is drawn is thrown away */
     bool echo, prompt_logprobs, token_ids, include_stop, keep_special, base64, stream, stream_usage;
 } trm_lm_request;

@@ -107,3 +107,29 @@ trm_status trmi_lm_read_guided(struct trmi_lm_reading *g, const char *name, cons
     json_object_foreach((json_t *)(uintptr_t)v, key, one) TRM_CHECK(read_one(g, name, key, one));
     return TRM_OK;
 }
+
+/* A forced call leaves no content for a format to hold for; where a call may be made, the answer is
+ * either. */
+trm_status trmi_lm_read_tools(struct trmi_lm_reading *g)
+{
+    trm_lm_request *r = g->r;
+    char *format = r->constraint;
+    json_t *what;
+    trm_status st;
+
+    TRM_CHECK(trm_tools_read(g->l, g->defaults->tool_format, g->body, format != NULL, &r->tools));
+    if (r->tools == NULL)
+        return TRM_OK;
+    r->keep_special = r->keep_special || r->tools->special;
+    if (r->tools->constraint == NULL)
+        return TRM_OK;
+    if (r->tools->forced)
+        what = json_incref(r->tools->constraint);
+    else
+        what = json_pack("{s:s, s:[o, O]}", "type", "any_of", "any_of",
+                         json_loads(format, JSON_DECODE_ANY, NULL), r->tools->constraint);
+    r->constraint = NULL;
+    st = trmi_lm_constrain(g, "tools", what);
+    trm_free(format);
+    return st;
+}

@@ -28,4 +28,7 @@ trm_status trmi_lm_read_guided(struct trmi_lm_reading *g, const char *name, cons
 /* Field "messages" and what belongs to it. */
 trm_status trmi_lm_read_chat(struct trmi_lm_reading *g);
 
+/* Fields of tools, behind what the answer must be. */
+trm_status trmi_lm_read_tools(struct trmi_lm_reading *g);
+
 #endif

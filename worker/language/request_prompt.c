@@ -91,7 +91,8 @@ static trm_status check_messages(const json_t *messages)
     return TRM_OK;
 }
 
-/* Content given as parts becomes text: templates of text models want it so. */
+/* Content given as parts becomes text, and so does that of a message of calls alone, which is null:
+ * templates of text models want it so. NULL: there is content of another kind. */
 static json_t *flat_messages(const json_t *messages)
 {
     json_t *copy = json_deep_copy(messages), *m;
@@ -103,6 +104,9 @@ static json_t *flat_messages(const json_t *messages)
         char *text;
         size_t k, bytes = 0;
 
+        if (json_is_array(json_object_get(m, "tool_calls")) &&
+            (parts == NULL || json_is_null(parts)))
+            json_object_set_new(m, "content", json_string(""));
         if (!json_is_array(parts))
             continue;
         json_array_foreach(parts, k, part)
@@ -132,39 +136,103 @@ static json_t *flat_messages(const json_t *messages)
     return copy;
 }
 
-static trm_status add_chat(struct trmi_lm_reading *g)
+/* Arguments of earlier calls that came as text, as OpenAI's clients send them, become objects:
+ * templates write them as JSON themselves. True where there were any. */
+static bool open_arguments(json_t *messages)
 {
-    const json_t *messages = json_object_get(g->body, "messages"), *v, *tools;
-    json_t *variables = json_object(), *flat, *kwargs;
-    char *text = NULL;
-    size_t bytes = 0;
-    trm_status st = TRM_OK;
+    bool any = false;
+    json_t *m, *call;
+    size_t i, k;
 
-    flat = flat_messages(messages);
-    if (flat == NULL) {
-        json_decref(variables);
-        return trm_fail(TRM_ERR_UNSUPPORTED, "'messages': content that is not text is not done");
+    json_array_foreach(messages, i, m)
+    {
+        json_array_foreach(json_object_get(m, "tool_calls"), k, call)
+        {
+            json_t *f = json_object_get(call, "function"), *a = json_object_get(f, "arguments"),
+                   *o = json_is_string(a) ? json_loadb(json_string_value(a), json_string_length(a),
+                                                       JSON_REJECT_DUPLICATES, NULL)
+                                          : NULL;
+
+            if (json_is_object(o)) {
+                json_object_set(f, "arguments", o);
+                any = true;
+            }
+            json_decref(o);
+        }
     }
-    v = json_object_get(g->body, "add_generation_prompt");
-    tools = json_object_get(g->body, "tools");
-    kwargs = json_object_get(g->body, "chat_template_kwargs");
-    json_object_set_new(variables, "messages", flat);
-    json_object_set_new(variables, "add_generation_prompt", json_boolean(!json_is_false(v)));
-    json_object_set_new(variables, "bos_token",
-                        json_string(g->l->bos_text != NULL ? g->l->bos_text : ""));
-    json_object_set_new(variables, "eos_token",
-                        json_string(g->l->eos_text != NULL ? g->l->eos_text : ""));
-    if (json_is_array(tools) && json_array_size(tools) > 0)
-        json_object_set(variables, "tools", (json_t *)(uintptr_t)tools);
-    v = json_object_get(g->body, "documents");
+    return any;
+}
+
+static json_t *text_or_empty(const char *text)
+{
+    return json_string(text != NULL ? text : "");
+}
+
+/* Tools that the template is told of; NULL: none. */
+static json_t *tools_of(const struct trmi_lm_reading *g)
+{
+    json_t *tools = json_object_get(g->body, "tools");
+    const char *choice = json_string_value(json_object_get(g->body, "tool_choice"));
+
+    if (!json_is_array(tools) || json_array_size(tools) == 0 ||
+        (g->defaults->tool_format != NULL && choice != NULL && strcmp(choice, "none") == 0))
+        return NULL;
+    return tools;
+}
+
+static json_t *variables_of(const struct trmi_lm_reading *g, json_t *messages)
+{
+    json_t *variables = json_object(), *v = json_object_get(g->body, "documents"),
+           *kwargs = json_object_get(g->body, "chat_template_kwargs");
+
+    json_object_set(variables, "messages", messages);
+    json_object_set_new(
+        variables, "add_generation_prompt",
+        json_boolean(!json_is_false(json_object_get(g->body, "add_generation_prompt"))));
+    json_object_set_new(variables, "bos_token", text_or_empty(g->l->bos_text));
+    json_object_set_new(variables, "eos_token", text_or_empty(g->l->eos_text));
+    if (tools_of(g) != NULL)
+        json_object_set(variables, "tools", tools_of(g));
     if (json_is_array(v))
-        json_object_set(variables, "documents", (json_t *)(uintptr_t)v);
+        json_object_set(variables, "documents", v);
     if (json_is_object(kwargs))
         json_object_update(variables, kwargs);
-    st = trm_template_render(g->l->chat, variables,
-                             g->defaults->now != 0 ? g->defaults->now : (int64_t)time(NULL), &text,
-                             &bytes);
+    return variables;
+}
+
+static trm_status render(const struct trmi_lm_reading *g, json_t *messages, char **text_out,
+                         size_t *bytes_out)
+{
+    const trm_template *chat =
+        tools_of(g) != NULL && g->l->chat_tools != NULL ? g->l->chat_tools : g->l->chat;
+    json_t *variables = variables_of(g, messages);
+    int64_t now = g->defaults->now != 0 ? g->defaults->now : (int64_t)time(NULL);
+    trm_status st = trm_template_render(chat, variables, now, text_out, bytes_out);
+
     json_decref(variables);
+    return st;
+}
+
+static trm_status add_chat(struct trmi_lm_reading *g)
+{
+    json_t *messages = flat_messages(json_object_get(g->body, "messages"));
+    char *text = NULL;
+    size_t bytes = 0;
+    trm_status st;
+
+    if (messages == NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "'messages': content that is not text is not done");
+    if (open_arguments(messages)) {
+        st = render(g, messages, &text, &bytes);
+        if (st == TRM_ERR_INVALID_ARG) { /* a template that wants text */
+            json_decref(messages);
+            messages = flat_messages(json_object_get(g->body, "messages"));
+            st = render(g, messages, &text, &bytes);
+        }
+    } else {
+        st = render(g, messages, &text, &bytes);
+    }
+    json_decref(messages);
     /* the template has put the special tokens in */
     if (st == TRM_OK)
         st = add_text(g, &g->r->prompts[0], text, bytes, 0);

@@ -48,25 +48,112 @@ static void add_choice_extras(json_t *c, const trm_lm_request *r, const trm_lm_p
     }
 }
 
-const char *trmi_lm_finish(const trm_lm_request *r, trm_finish finish)
+const char *trmi_lm_finish(const trm_lm_request *r, trm_finish finish, int calls)
 {
+    if (calls > 0 && (finish == TRM_FINISH_END || finish == TRM_FINISH_STOP))
+        return "tool_calls";
     return r->only_prompt ? "length" : trm_finish_name(finish);
 }
 
+/* A chat's message while its text is looked through for calls. */
+struct message {
+    const char *id; /* of the answer */
+    int choice;
+    trmi_out content, arguments; /* arguments: of the last call */
+    json_t *calls;
+};
+
+static void set_arguments(struct message *m)
+{
+    json_t *last = json_array_get(m->calls, json_array_size(m->calls) - 1);
+
+    if (last != NULL)
+        json_object_set_new(
+            json_object_get(last, "function"), "arguments",
+            json_stringn(m->arguments.data != NULL ? m->arguments.data : "", m->arguments.bytes));
+    m->arguments.bytes = 0;
+}
+
+static void on_event(void *ctx, trm_tool_event event, int call, const char *text, size_t bytes)
+{
+    struct message *m = ctx;
+    char id[TRM_TOOL_ID_BYTES];
+
+    switch (event) {
+    case TRM_TOOL_TEXT:
+        trmi_out_add(&m->content, text, bytes);
+        break;
+    case TRM_TOOL_ARGUMENTS:
+        trmi_out_add(&m->arguments, text, bytes);
+        break;
+    case TRM_TOOL_CALL:
+        set_arguments(m);
+        trm_tool_id(m->id, m->choice, call, id);
+        json_array_append_new(m->calls,
+                              json_pack("{s:s, s:s, s:{s:s%, s:s}}", "id", id, "type", "function",
+                                        "function", "name", text, bytes, "arguments", ""));
+        break;
+    }
+}
+
+/* false: no memory. */
+static bool find_calls(const trm_lm_request *r, const trm_lm_answer *a, struct message *m)
+{
+    trm_tool_parser *p = NULL;
+    bool good;
+
+    m->calls = json_array();
+    good = trm_tool_parser_create(r->tools, on_event, m, &p) == TRM_OK &&
+           trm_tool_parser_push(p, a->text, a->bytes) == TRM_OK &&
+           trm_tool_parser_finish(p) == TRM_OK;
+    set_arguments(m);
+    trm_tool_parser_destroy(p);
+    return good && !m->content.failed && !m->arguments.failed;
+}
+
+/* *calls_out: how many. NULL: no memory. */
+static json_t *chat_message(const trm_lm_request *r, const trm_lm_answer *a, const char *id,
+                            int index, int *calls_out)
+{
+    struct message found = {.id = id, .choice = index};
+    json_t *m = json_object(), *content = NULL;
+
+    *calls_out = 0;
+    if (r->tools == NULL) {
+        content = json_stringn(a->text != NULL ? a->text : "", a->bytes);
+    } else if (find_calls(r, a, &found)) {
+        *calls_out = (int)json_array_size(found.calls);
+        content = *calls_out > 0 && found.content.bytes == 0
+                      ? json_null()
+                      : json_stringn(found.content.data != NULL ? found.content.data : "",
+                                     found.content.bytes);
+    }
+    json_object_set_new(m, "role", json_string("assistant"));
+    json_object_set_new(m, "content", content);
+    json_object_set_new(m, "refusal", json_null());
+    if (*calls_out > 0)
+        json_object_set(m, "tool_calls", found.calls);
+    json_decref(found.calls);
+    trmi_out_fini(&found.content);
+    trmi_out_fini(&found.arguments);
+    if (content == NULL) {
+        json_decref(m);
+        return NULL;
+    }
+    return m;
+}
+
 static json_t *choice(const trm_lm_request *r, const trm_language *l, int index,
-                      const trm_lm_prompt *p, const trm_lm_answer *a)
+                      const trm_lm_prompt *p, const trm_lm_answer *a, const char *id)
 {
     const trm_lm_answer *first = a - index % r->choices; /* a prompt is scored once */
-    json_t *c = json_object(), *m, *lp = json_null();
+    json_t *c = json_object(), *lp = json_null();
     size_t offset = 0;
+    int calls = 0;
 
     json_object_set_new(c, "index", json_integer(index));
     if (r->endpoint == TRM_LM_CHAT) {
-        m = json_object();
-        json_object_set_new(m, "role", json_string("assistant"));
-        json_object_set_new(m, "content", json_stringn(a->text != NULL ? a->text : "", a->bytes));
-        json_object_set_new(m, "refusal", json_null());
-        json_object_set_new(c, "message", m);
+        json_object_set_new(c, "message", chat_message(r, a, id, index, &calls));
         if (r->sampling.logprobs >= 0) {
             lp = json_object();
             json_object_set_new(lp, "content",
@@ -80,7 +167,7 @@ static json_t *choice(const trm_lm_request *r, const trm_language *l, int index,
                                       &offset);
     }
     json_object_set_new(c, "logprobs", lp);
-    json_object_set_new(c, "finish_reason", json_string(trmi_lm_finish(r, a->finish)));
+    json_object_set_new(c, "finish_reason", json_string(trmi_lm_finish(r, a->finish, calls)));
     add_choice_extras(c, r, p, a, first);
     return c;
 }
@@ -156,7 +243,7 @@ json_t *trm_lm_response(const trm_lm_request *r, const trm_language *l,
         bool first = i % r->choices == 0;
 
         json_array_append_new(list, embeds ? embedding(r, i, a)
-                                           : choice(r, l, i, &r->prompts[i / r->choices], a));
+                                           : choice(r, l, i, &r->prompts[i / r->choices], a, id));
         prompt += first ? a->prompt_tokens : 0;
         found += first ? a->cached_tokens : 0;
         fresh += r->only_prompt ? 0 : a->new_tokens;

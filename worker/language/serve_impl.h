@@ -1,4 +1,4 @@
-/* What serve_language.c and serve_text.c share. */
+/* What serve_language.c, serve_text.c and serve_describe.c share. */
 #ifndef TRM_WORKER_LANGUAGE_SERVE_IMPL_H
 #define TRM_WORKER_LANGUAGE_SERVE_IMPL_H
 
@@ -10,5 +10,8 @@ TRM_MUST_USE trm_status trmi_serve_tokenize(const trm_language *l, int context, 
                                             json_t **answer_out);
 TRM_MUST_USE trm_status trmi_serve_detokenize(const trm_language *l, const json_t *body,
                                               json_t **answer_out);
+
+void trmi_serve_stats(const trm_lm_model *model, trm_wire_model_stats *out);
+json_t *trmi_serve_metadata(const trm_lm_model *model);
 
 #endif

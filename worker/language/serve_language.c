@@ -289,6 +289,7 @@ static trm_lm_request_defaults defaults_of(const struct serve *s, const trm_wire
     d.seed = r->seed;
     d.now = r->created;
     d.name = s->name;
+    d.tool_format = s->options.tool_format != NULL ? s->options.tool_format : "auto";
     return d;
 }
 
@@ -442,46 +443,12 @@ static void fail(trm_serve_model *m, trm_status st)
 
 static void stats(const trm_serve_model *m, trm_wire_model_stats *out)
 {
-    const trm_lm_model *model = of_const(m)->options.model;
-    trm_generator_stats g;
-
-    trm_generator_get_stats(model->generator, &g);
-    *out = (trm_wire_model_stats){.running = (uint32_t)g.scheduler.running,
-                                  .waiting = (uint32_t)g.scheduler.waiting,
-                                  .kv_pages = (uint64_t)model->limits.pages,
-                                  .kv_pages_used = (uint64_t)g.scheduler.kv.used,
-                                  .prefix_queries = g.scheduler.kv.queried_tokens,
-                                  .prefix_hits = g.scheduler.kv.found_tokens,
-                                  .preemptions = g.scheduler.preemptions,
-                                  .steps = g.scheduler.steps,
-                                  .prompt_tokens = g.scheduler.prompt_tokens,
-                                  .new_tokens = g.scheduler.new_tokens,
-                                  .step_us = (uint64_t)g.step_us};
+    trmi_serve_stats(of_const(m)->options.model, out);
 }
 
 static json_t *metadata(const trm_serve_model *m)
 {
-    const trm_lm_model *model = of_const(m)->options.model;
-    const trm_language *l = model->language;
-    const trm_weights *w = l->weights;
-    json_int_t weights_bytes = 0;
-    char layout[80];
-
-    for (size_t i = 0; w != NULL && i < trm_weights_count(w); i++) {
-        size_t bytes = 0;
-
-        if (trm_tensor_bytes(&trm_weights_at(w, i)->desc, &bytes) == TRM_OK)
-            weights_bytes += (json_int_t)bytes;
-    }
-    return json_pack("{s:s, s:s, s:[], s:[], s:i, s:b, s:b, s:b, s:I, s:I, s:I, s:s, s:I, s:I}",
-                     "kind", l->encoder ? "embed" : "generate", "platform",
-                     l->gguf_file ? "gguf" : "safetensors", "inputs", "outputs", "max_batch",
-                     model->limits.batch, "labels", 0, "image", 0, "chat",
-                     l->chat != NULL && !l->encoder, "context", (json_int_t)model->limits.context,
-                     "vocabulary", (json_int_t)l->config.vocabulary, "parameters",
-                     (json_int_t)trm_graph_parameter_count(l->graph), "layout",
-                     trm_parallel_text(&model->layout.parallel, layout, sizeof(layout)),
-                     "weights_bytes", weights_bytes, "hidden", (json_int_t)l->config.hidden);
+    return trmi_serve_metadata(of_const(m)->options.model);
 }
 
 static uint32_t credits(const trm_serve_model *m)
@@ -515,8 +482,11 @@ static const trm_serve_model_ops ops = {.name = "language",
 trm_status trm_serve_language_create(const trm_serve_language_options *o,
                                      trm_serve_model **model_out)
 {
-    struct serve *s = trm_calloc(1, sizeof(*s));
+    struct serve *s;
+    trm_tool_format format;
 
+    TRM_CHECK(trm_tool_format_of(o->tool_format, o->model->language, &format));
+    s = trm_calloc(1, sizeof(*s));
     if (s == NULL || (s->name = trm_strdup(o->name)) == NULL) {
         trm_free(s);
         return trm_fail(TRM_ERR_NO_MEMORY, "a served model");

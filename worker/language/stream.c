@@ -23,9 +23,10 @@ struct event {
 };
 
 struct choice {
-    bool begun;      /* its first line is out */
-    size_t offset;   /* old form of logprobs: characters so far */
-    json_t *prompt;  /* echo: log-probabilities of the prompt's tokens */
+    bool begun;     /* its first line is out */
+    size_t offset;  /* old form of logprobs: characters so far */
+    json_t *prompt; /* echo: log-probabilities of the prompt's tokens */
+    trm_tool_parser *calls;
     trmi_out events; /* waiting ones, from `at` on */
     size_t at;
 };
@@ -33,7 +34,7 @@ struct choice {
 struct trm_lm_stream {
     const trm_lm_request *r;
     const trm_language *l;
-    trmi_out head, tail, line; /* line: of the event that is being made */
+    trmi_out head, tail, line, logprobs; /* line, logprobs: of the event that is being made */
     trmi_out out;
     uint32_t tokens;
     bool taken, failed; /* out was taken; a value of JSON found no memory */
@@ -41,7 +42,13 @@ struct trm_lm_stream {
     int turns[TURNS], turn_count, turn, next;
     int64_t prompt_tokens, new_tokens, cached_tokens;
     struct choice *choices;
+    char *id;
+    /* the event that is looked through for calls */
+    int at;
+    struct chunk *chunk; /* what its first line says besides */
 };
+
+static void on_call(void *ctx, trm_tool_event event, int call, const char *text, size_t bytes);
 
 /* ---- life ---- */
 
@@ -64,6 +71,7 @@ trm_status trm_lm_stream_create(const trm_lm_request *r, const trm_language *l, 
                                 int64_t created, trm_lm_stream **stream_out)
 {
     trm_lm_stream *s;
+    trm_status st = TRM_OK;
 
     if (r->endpoint == TRM_LM_EMBEDDINGS)
         return trm_fail(TRM_ERR_UNSUPPORTED, "'stream': embeddings are not streamed");
@@ -77,10 +85,13 @@ trm_status trm_lm_stream_create(const trm_lm_request *r, const trm_language *l, 
     s->l = l;
     s->count = r->prompt_count * r->choices;
     s->choices = trm_calloc((size_t)s->count, sizeof(*s->choices));
+    s->id = trm_strdup(id);
     write_frame(s, id, created);
+    for (int i = 0; s->choices != NULL && st == TRM_OK && r->tools != NULL && i < s->count; i++)
+        st = trm_tool_parser_create(r->tools, on_call, s, &s->choices[i].calls);
     while (s->next < s->count && s->turn_count < TURNS)
         s->turns[s->turn_count++] = s->next++;
-    if (s->choices == NULL || s->head.failed || s->tail.failed) {
+    if (s->choices == NULL || s->id == NULL || st != TRM_OK || s->head.failed || s->tail.failed) {
         trm_lm_stream_destroy(s);
         return trm_fail(TRM_ERR_NO_MEMORY, "a stream");
     }
@@ -94,12 +105,15 @@ void trm_lm_stream_destroy(trm_lm_stream *s)
         return;
     for (int i = 0; s->choices != NULL && i < s->count; i++) {
         json_decref(s->choices[i].prompt);
+        trm_tool_parser_destroy(s->choices[i].calls);
         trmi_out_fini(&s->choices[i].events);
     }
     trm_free(s->choices);
+    trm_free(s->id);
     trmi_out_fini(&s->head);
     trmi_out_fini(&s->tail);
     trmi_out_fini(&s->line);
+    trmi_out_fini(&s->logprobs);
     trmi_out_fini(&s->out);
     trm_free(s);
 }
@@ -110,9 +124,10 @@ void trm_lm_stream_destroy(trm_lm_stream *s)
 struct chunk {
     const char *text; /* NULL: chat: an empty delta */
     size_t bytes;
-    json_t *logprobs; /* NULL: none */
+    const trmi_out *logprobs; /* JSON; NULL: none */
     const trm_sampled *token;
     const char *finish, *stopped; /* NULL: not over */
+    bool said;                    /* a line with it is out */
 };
 
 static void write_delta(trm_lm_stream *s, const struct chunk *k)
@@ -171,14 +186,45 @@ static void write_end(trm_lm_stream *s, int choice, const struct chunk *k)
     s->choices[choice].begun = true;
 }
 
-/* Takes the reference to its logprobs. */
+static void write_logprobs(trm_lm_stream *s, const struct chunk *k)
+{
+    if (k->logprobs != NULL)
+        trmi_out_add(&s->line, k->logprobs->data, k->logprobs->bytes);
+    else
+        trmi_out_text(&s->line, "null");
+}
+
 static void write_chunk(trm_lm_stream *s, int choice, const struct chunk *k)
 {
     write_start(s, choice);
     write_delta(s, k);
-    trmi_out_json(&s->line, k->logprobs);
-    json_decref(k->logprobs);
+    write_logprobs(s, k);
     write_end(s, choice, k);
+}
+
+static void write_call(trm_lm_stream *s, int choice, trm_tool_event event, int call,
+                       const char *text, size_t bytes)
+{
+    struct chunk k = *s->chunk;
+    char id[TRM_TOOL_ID_BYTES];
+
+    write_start(s, choice);
+    trmi_out_text(&s->line, ",\"delta\":{\"tool_calls\":[{\"index\":");
+    trmi_out_int(&s->line, call);
+    if (event == TRM_TOOL_CALL) {
+        trm_tool_id(s->id, choice, call, id);
+        trmi_out_text(&s->line, ",\"id\":");
+        trmi_out_quoted(&s->line, id);
+        trmi_out_text(&s->line, ",\"type\":\"function\",\"function\":{\"name\":\"");
+        trmi_out_escaped(&s->line, text, bytes);
+        trmi_out_text(&s->line, "\",\"arguments\":\"\"}}]},\"logprobs\":");
+    } else {
+        trmi_out_text(&s->line, ",\"function\":{\"arguments\":\"");
+        trmi_out_escaped(&s->line, text, bytes);
+        trmi_out_text(&s->line, "\"}}]},\"logprobs\":");
+    }
+    write_logprobs(s, &k);
+    write_end(s, choice, &k);
 }
 
 static void write_role(trm_lm_stream *s, int choice)
@@ -280,22 +326,32 @@ static void give(trm_lm_stream *s, int choice, uint32_t tokens, bool last)
 
 /* ---- events ---- */
 
-/* {"content": [..], "refusal": null}, or the old form. */
-static json_t *logprobs_of(trm_lm_stream *s, struct choice *c, const trm_sampled *token)
+/* The old form: of what is echoed, or of a token. */
+static const trmi_out *old_logprobs(trm_lm_stream *s, struct choice *c, const trm_lm_prompt *echoed,
+                                    const trm_sampled *token)
 {
-    json_t *list = json_array(), *o = NULL;
+    json_t *list = json_array(), *o;
 
-    if (json_array_append_new(list, trmi_lm_token_logprob(s->l, token)) != 0) {
+    if (token != NULL && json_array_append_new(list, trmi_lm_token_logprob(s->l, token)) != 0)
         s->failed = true;
-    } else if (s->r->endpoint == TRM_LM_CHAT) {
-        o = json_object();
-        json_object_set(o, "content", list);
-        json_object_set_new(o, "refusal", json_null());
-    } else {
-        o = trmi_lm_old_logprobs(s->l, NULL, NULL, list, &c->offset);
-    }
+    o = trmi_lm_old_logprobs(s->l, echoed, c->prompt, list, &c->offset);
+    s->failed = s->failed || o == NULL;
+    s->logprobs.bytes = 0;
+    trmi_out_json(&s->logprobs, o);
+    json_decref(o);
     json_decref(list);
-    return o;
+    return &s->logprobs;
+}
+
+static const trmi_out *logprobs_of(trm_lm_stream *s, struct choice *c, const trm_sampled *token)
+{
+    if (s->r->endpoint != TRM_LM_CHAT)
+        return old_logprobs(s, c, NULL, token);
+    s->logprobs.bytes = 0;
+    trmi_out_text(&s->logprobs, "{\"content\":[");
+    trmi_lm_write_logprob(&s->logprobs, s->l, token);
+    trmi_out_text(&s->logprobs, "],\"refusal\":null}");
+    return &s->logprobs;
 }
 
 /* Before a choice's first chunk: its role, or the prompt. */
@@ -312,17 +368,52 @@ static void begin(trm_lm_stream *s, int choice)
     } else if (s->r->echo) {
         k.bytes = strlen(k.text);
         if (s->r->sampling.logprobs >= 0)
-            k.logprobs = trmi_lm_old_logprobs(s->l, p, c->prompt, NULL, &c->offset);
+            k.logprobs = old_logprobs(s, c, p, NULL);
         write_chunk(s, choice, &k);
         json_decref(c->prompt);
         c->prompt = NULL;
     }
 }
 
+/* From the parser of tool calls, inside an event. */
+static void on_call(void *ctx, trm_tool_event event, int call, const char *text, size_t bytes)
+{
+    trm_lm_stream *s = ctx;
+    struct chunk *k = s->chunk;
+
+    if (event == TRM_TOOL_TEXT) {
+        k->text = text;
+        k->bytes = bytes;
+        write_chunk(s, s->at, k);
+    } else {
+        write_call(s, s->at, event, call, text, bytes);
+    }
+    *k = (struct chunk){.logprobs = NULL, .said = true}; /* once an event */
+}
+
+/* The event's text through the parser; what it keeps back comes with a later event. */
+static void look_for_calls(trm_lm_stream *s, int choice, struct chunk *k, bool over)
+{
+    struct choice *c = &s->choices[choice];
+    struct chunk first = *k;
+    trm_status st;
+
+    first.text = NULL;
+    first.bytes = 0;
+    s->at = choice;
+    s->chunk = &first;
+    st =
+        over ? trm_tool_parser_finish(c->calls) : trm_tool_parser_push(c->calls, k->text, k->bytes);
+    s->failed = s->failed || st != TRM_OK;
+    s->chunk = NULL;
+    k->text = "";
+    k->bytes = 0;
+    k->said = first.said;
+}
+
 void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
 {
     struct choice *c = &s->choices[choice];
-    bool wanted = s->r->sampling.logprobs >= 0;
     struct chunk k = {.text = t->text, .bytes = t->bytes, .token = t->token};
 
     if (t->prompt) {
@@ -334,9 +425,11 @@ void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
     }
     begin(s, choice);
     if (!s->r->only_prompt) {
-        if (wanted && t->token != NULL)
+        if (s->r->sampling.logprobs >= 0 && t->token != NULL)
             k.logprobs = logprobs_of(s, c, t->token);
-        if (k.bytes > 0 || k.logprobs != NULL || (s->r->token_ids && t->token != NULL))
+        if (c->calls != NULL)
+            look_for_calls(s, choice, &k, false);
+        if (!k.said && (k.bytes > 0 || k.logprobs != NULL || (s->r->token_ids && t->token != NULL)))
             write_chunk(s, choice, &k);
     }
     give(s, choice, t->token != NULL && !s->r->only_prompt, false);
@@ -344,11 +437,17 @@ void trm_lm_stream_token(trm_lm_stream *s, int choice, const trm_generated *t)
 
 void trm_lm_stream_end(trm_lm_stream *s, int choice, const trm_generation_end *e)
 {
-    struct chunk k = {.finish = trmi_lm_finish(s->r, e->finish), .stopped = e->stopped};
+    struct choice *c = &s->choices[choice];
+    struct chunk k = {.text = ""}, rest = {.text = ""};
 
     if (e->status == TRM_OK) {
         begin(s, choice);
+        if (c->calls != NULL)
+            look_for_calls(s, choice, &rest, true);
         k.text = s->r->endpoint == TRM_LM_CHAT ? NULL : "";
+        k.finish =
+            trmi_lm_finish(s->r, e->finish, c->calls != NULL ? trm_tool_parser_calls(c->calls) : 0);
+        k.stopped = e->stopped;
         write_chunk(s, choice, &k);
     }
     if (e->choice == 0) {
@@ -362,7 +461,7 @@ void trm_lm_stream_end(trm_lm_stream *s, int choice, const trm_generation_end *e
 trm_status trm_lm_stream_take(trm_lm_stream *s, const char **lines_out, size_t *bytes_out,
                               uint32_t *tokens_out)
 {
-    if (s->failed || s->line.failed || s->out.failed)
+    if (s->failed || s->line.failed || s->logprobs.failed || s->out.failed)
         return trm_fail(TRM_ERR_NO_MEMORY, "a line of a stream");
     open_out(s);
     *lines_out = s->out.data;
