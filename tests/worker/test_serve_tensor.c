@@ -332,7 +332,7 @@ START_TEST(labels)
     static char bytes[65536];
     FILE *f = fopen(DIGITS "/images/000.png", "rb");
     size_t n;
-    struct ask a;
+    struct ask a, b;
 
     ck_assert_ptr_nonnull(f);
     n = fread(bytes, 1, sizeof(bytes), f);
@@ -345,10 +345,10 @@ START_TEST(labels)
     a.r.body = bytes;
     a.r.body_bytes = n;
     m->ops->submit(m, &a.r, trm_now_us());
-    ask(&a, 1, 0, 2);
-    a.r.body = "{\"classification\": {\"logits\": 3}}";
-    a.r.body_bytes = strlen(a.r.body);
-    m->ops->submit(m, &a.r, trm_now_us());
+    ask(&b, 1, 0, 2);
+    b.r.body = "{\"classification\": {\"logits\": 3}}";
+    b.r.body_bytes = strlen(b.r.body);
+    m->ops->submit(m, &b.r, trm_now_us());
     run_all(m);
     ck_assert_msg(s->answers[0].status == TRM_OK, "%s", s->text[0]);
     ck_assert_int_eq(s->answers[0].label_count, 10);
