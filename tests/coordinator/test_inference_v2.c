@@ -262,7 +262,7 @@ END_TEST
 /* ---- binary tensors ---- */
 START_TEST(binary)
 {
-    static const float data[2] = {1.5f, -2.0f};
+    static const unsigned char data[8] = {0, 0, 0xc0, 0x3f, 0, 0, 0, 0xc0}; /* 1.5, -2 */
     unsigned char behind[11];
     char want[512];
     trm_wire_tensor out[2] = {
@@ -499,7 +499,6 @@ START_TEST(requested)
     snprintf(text, sizeof(text), body, ",\"binary_data\":true");
     x = post("/v2/models/m/infer", text);
     kit_answer(&answer);
-    at = strstr(x->data, "]}");
     ck_assert_ptr_nonnull(strstr(x->data, "\"binary_data_size\":28}}]}"));
     at = x->data +
          strtoull(kit_find(x->out, x->out_count, "Inference-Header-Content-Length"), NULL, 10);
@@ -824,6 +823,12 @@ START_TEST(infer_text)
 }
 END_TEST
 
+/* Zeroes of either sign are told apart. */
+static bool same_bits(double a, double b)
+{
+    return a == b && !signbit(a) == !signbit(b);
+}
+
 /* Every float that is printed reads back. */
 START_TEST(floats)
 {
@@ -845,13 +850,13 @@ START_TEST(floats)
         trmi_text_f32(&t, f);
         trmi_text_add(&t, "", 1);
         back = strtof(t.data, NULL);
-        ck_assert_msg(isnan(f) ? isnan(back) : memcmp(&f, &back, 4) == 0, "%a is %s", f, t.data);
+        ck_assert_msg(isnan(f) ? isnan(back) : same_bits(f, back), "%a is %s", f, t.data);
         t.bytes = 0;
         memcpy(&d, &random, sizeof(d));
         trmi_text_f64(&t, d);
         trmi_text_add(&t, "", 1);
         dback = strtod(t.data, NULL);
-        ck_assert_msg(isnan(d) ? isnan(dback) : memcmp(&d, &dback, 8) == 0, "%a is %s", d, t.data);
+        ck_assert_msg(isnan(d) ? isnan(dback) : same_bits(d, dback), "%a is %s", d, t.data);
         trmi_text_fini(&t);
     }
 }
