@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DRAIN_MARGIN_MS 15000
-
 typedef enum phase {
     SERVING,
     DRAINING, /* the coordinator was told; or it has ended, and the replicas are to */
@@ -360,7 +358,7 @@ static trm_status set_up(supervisor *s, const trm_supervise_options *options)
     set_default(&s->o.window_ms, 60000);
     set_default(&s->o.kill_ms, 3000);
     set_default(&s->o.leave_ms, 10000);
-    s->o.drain_ms += trm_scaled_ms(DRAIN_MARGIN_MS);
+    set_default(&s->o.drain_ms, 60000);
     if (s->o.failures_max <= 0 || s->o.failures_max > TRMI_JOB_FAILURES_MAX)
         s->o.failures_max = 5;
     s->job_count = 1 + options->replicas;

@@ -58,8 +58,14 @@ foreach(case layouts drain reload groups bad)
     ENVIRONMENT TRM_CACHE=${CMAKE_BINARY_DIR}/cache)
 endforeach()
 
+# Replicas killed under clients; many times under the label slow.
+add_test(NAME mpi/serve-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/serve_kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 4)
+add_test(NAME mpi/serve-kill-often COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/serve_kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 41)
+set_tests_properties(mpi/serve-kill PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+set_tests_properties(mpi/serve-kill-often PROPERTIES LABELS "mpi;slow" TIMEOUT 900 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+
 # Two hosts, which are network namespaces of this machine: skipped where those are not allowed.
-foreach(case score bytes listen rollcall cut)
+foreach(case score bytes listen rollcall serve cut)
   add_test(NAME mpi/two-hosts-${case}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/two-hosts.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/two-hosts-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)

@@ -101,6 +101,38 @@ R
     grep -q '1 of 4 ranks missing after .* s: rank 2 (host h2)' "$dir/e.log" || fail "rank 2 is not named"
     none_left
     ;;
+serve) # a serving cluster across the hosts, replicas and shards; the links between them are encrypted
+    for layout in 'replicas: 2' 'parallel: "tensor=2"' 'parallel: "pipeline=2"'; do
+        printf 'cluster: { threads: 1, %s }\nmodels:\n  - { name: digits, path: "%s/model.onnx" }\n  - { name: sotu, path: "%s" }\n' \
+            "$layout" "$demo" "$source/configs/demo/tiny-sotu" >"$dir/c.yaml"
+        echo 'gateway: { listen: "10.77.0.1:8080" }' >>"$dir/c.yaml"
+        hosts 1 "$trireme" serve "$dir/c.yaml" 2>"$dir/serve.log" &
+        job=$!
+        n=0
+        until grep -q 'ready after' "$dir/serve.log"; do
+            n=$((n + 1))
+            { [ $n -lt 600 ] && kill -0 $job; } || fail "$layout: it did not become ready"
+            sleep 0.1
+        done
+        n=0
+        while [ $n -lt 6 ]; do
+            n=$((n + 1))
+            "$netlab" on h2 curl -s --max-time 60 http://10.77.0.1:8080/v1/completions \
+                -d '{"model": "sotu", "prompt": "We must", "max_tokens": 12, "seed": 3}' >"$dir/answer" || fail "$layout: curl"
+            sed 's/.*"text":"\([^"]*\)".*/\1/' "$dir/answer" >>"$dir/texts"
+            echo >>"$dir/texts"
+            "$netlab" on h1 curl -s --max-time 60 --data-binary "@$demo/images/000.png" \
+                http://10.77.0.1:8080/predictions/digits | sed 's/:.*//' >>"$dir/labels" || fail "$layout: predictions"
+            echo >>"$dir/labels"
+        done
+        pkill -USR1 -f "^mpirun .*$dir/c.yaml" # which hands it on to the ranks
+        wait $job || fail "$layout: exit code $?"
+        none_left
+    done
+    [ "$(grep -c . "$dir/texts")" = 18 ] && [ "$(sort -u "$dir/texts" | grep -c .)" = 1 ] || fail "texts differ: $(sort "$dir/texts" | uniq -c)"
+    [ "$(sort -u "$dir/labels" | grep -c .)" = 1 ] || fail "labels differ"
+    echo "three layouts across two hosts: $(sort -u "$dir/texts" | grep .)"
+    ;;
 cut) # the cable of h2 is cut in a run: the job ends, and so do the ranks over there
     i=0
     while [ $i -lt 100 ]; do

@@ -420,6 +420,19 @@ trm_status trmi_automaton_part(trmi_automaton *a, uint32_t first, uint32_t count
     return state_of(a, a->spare, count, false, state_out);
 }
 
+trm_status trmi_automaton_at(trmi_automaton *a, uint32_t state, uint32_t node, uint32_t *state_out)
+{
+    begin_closure(a);
+    TRM_CHECK(visit(a, state, node));
+    return close_up(a, state_out);
+}
+
+const trmi_config *trmi_automaton_items(const trmi_automaton *a, uint32_t node, uint32_t *count_out)
+{
+    *count_out = a->nodes[node].count;
+    return a->items + a->nodes[node].first;
+}
+
 uint32_t trmi_automaton_depth(const trmi_automaton *a, uint32_t node)
 {
     return a->nodes[node].depth;

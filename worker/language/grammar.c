@@ -224,6 +224,24 @@ static trm_status make_tables(const trmi_builder *b, const int32_t *to, trm_gram
     return TRM_OK;
 }
 
+static trm_status make_chains(const trmi_builder *b, const int32_t *to, trm_grammar *g)
+{
+    int rule = trmi_memo_get(b, "char");
+
+    g->char_start = rule < 0 ? UINT32_MAX : g->rules[rule].start;
+    g->chains = trm_malloc(b->chain_count + 1, sizeof(*g->chains));
+    if (g->chains == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a grammar of %u states", g->state_count);
+    for (size_t i = 0; i < b->chain_count; i++) {
+        const trmi_build_chain *c = &b->chains[i];
+
+        g->chains[i] = (trmi_chain){(uint32_t)to[c->after], c->least, c->most};
+        g->states[c->state].chain = (uint32_t)i + 1;
+    }
+    g->chain_count = (uint32_t)b->chain_count;
+    return TRM_OK;
+}
+
 static void make_classes(trm_grammar *g)
 {
     bool cut[257] = {false};
@@ -302,6 +320,8 @@ static trm_status finish(const trmi_builder *b, trm_grammar *g)
 
     TRM_CHECK(forward(b, &to));
     st = make_tables(b, to, g);
+    if (st == TRM_OK)
+        st = make_chains(b, to, g);
     trm_free(to);
     if (st != TRM_OK)
         return st;
@@ -315,6 +335,7 @@ static void fini_builder(trmi_builder *b)
 {
     trm_free(b->edges);
     trm_free(b->rules);
+    trm_free(b->chains);
     json_decref(b->memo);
     json_decref(b->kept);
     trm_arena_destroy(b->arena);
@@ -370,5 +391,6 @@ void trm_grammar_destroy(trm_grammar *g)
     trm_free(g->states);
     trm_free(g->edges);
     trm_free(g->rules);
+    trm_free(g->chains);
     trm_free(g);
 }

@@ -202,7 +202,7 @@ const json_t *trmi_schema_resolve(trmi_builder *b, const char *ref)
 {
     const json_t *at = b->root;
     const char *from = ref + 1;
-    char step[256];
+    char step[256] = "";
 
     if (ref[0] != '#' || (ref[1] != '\0' && ref[1] != '/')) {
         (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED,
