@@ -309,7 +309,7 @@ static trm_status find_needs(trm_grammar *g)
         return trm_fail(TRM_ERR_INVALID_ARG, "the schema allows no value at all");
     if (g->states[g->rules[0].start].need > TRMI_GRAMMAR_STACK_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "the schema's values nest too deep: above %d levels",
-                        TRMI_GRAMMAR_STACK_MAX / 2);
+                        TRMI_GRAMMAR_STACK_MAX);
     return TRM_OK;
 }
 
