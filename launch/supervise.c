@@ -166,6 +166,23 @@ static void failed(supervisor *s, trmi_job *j, int status)
         how(status, text, sizeof(text)), wait_ms == 0 ? "at once" : "after a pause");
 }
 
+/* Replicas that ended just before the coordinator did were its victims: its launcher only took
+ * longer to end. Their failures are not their own. */
+static void forgive_victims(supervisor *s)
+{
+    int64_t since = trm_now_us() - s->o.kill_ms * 1000;
+
+    for (int i = 1; i < s->job_count; i++) {
+        trmi_job *j = &s->jobs[i];
+
+        if (j->failed_count == 0 || j->failed_us[0] < since)
+            continue;
+        memmove(j->failed_us, j->failed_us + 1, sizeof(j->failed_us) - sizeof(j->failed_us[0]));
+        j->failed_count--;
+        j->failures -= j->failures > 0;
+    }
+}
+
 static void coordinator_ended(supervisor *s, trmi_job *j, int status, bool asked)
 {
     char text[64];
@@ -175,6 +192,7 @@ static void coordinator_ended(supervisor *s, trmi_job *j, int status, bool asked
     if (s->phase == SERVING && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         s->phase = DRAINING; /* somebody else told it to */
     } else if (s->phase == SERVING) {
+        forgive_victims(s);
         failed(s, j, status);
         if (s->phase != SERVING)
             return;

@@ -75,6 +75,7 @@ trm_status trmi_job_start(trmi_job *j, const trm_supervise_options *o)
     j->started_us = trm_now_us();
     j->restart_us = j->kill_us = 0;
     j->line_bytes = 0;
+    j->last_words[0] = '\0';
     return TRM_OK;
 }
 
@@ -97,7 +98,7 @@ static void remember(trmi_job *j, const char *line, size_t bytes)
     bool ours = bytes > 8 && memcmp(line, "trireme ", 8) == 0;
     size_t most = bytes < sizeof(j->last_words) - 1 ? bytes : sizeof(j->last_words) - 1;
 
-    if (bytes == 0 || (!ours && memcmp(j->last_words, "trireme ", 8) == 0))
+    if (bytes == 0 || line[0] == '-' || (!ours && memcmp(j->last_words, "trireme ", 8) == 0))
         return;
     memcpy(j->last_words, line, most);
     j->last_words[most] = '\0';

@@ -392,6 +392,25 @@ START_TEST(fails_before_ready)
 }
 END_TEST
 
+/* A coordinator that fails takes its replicas along, which end first: it is the one to blame. */
+START_TEST(victims)
+{
+    trm_supervise_options o = options();
+
+    script = "if [ $JOB = 0 ]; then touch $DIR/go; sleep 0.05; rm -f $DIR/go; sleep 0.3; "
+             "echo trireme serve: port taken; exit 1; fi; "
+             "while [ ! -e $DIR/go ]; do sleep 0.01; done; "
+             "while [ -e $DIR/go ]; do sleep 0.01; done; exit 1";
+    o.backoff_ms = 1;
+    o.failures_max = 3;
+    ck_assert_int_eq(end_of(begin(&o)), TRM_ERR_COMM);
+    ck_assert_msg(strstr(content("message"), "coordinator ended 3 times within 60 s before the "
+                                             "cluster was ready; its last words: trireme serve: "
+                                             "port taken") != NULL,
+                  "%s", content("message"));
+}
+END_TEST
+
 START_TEST(no_program)
 {
     trm_supervise_options o = options();
@@ -451,6 +470,7 @@ int main(void)
     tcase_add_test(t, stop_while_it_starts);
     tcase_add_test(t, stubborn);
     tcase_add_loop_test(t, fails_before_ready, 0, 4);
+    tcase_add_test(t, victims);
     tcase_add_test(t, no_program);
     tcase_add_test(t, killed);
     tcase_add_test(t, output);
