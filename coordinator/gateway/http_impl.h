@@ -226,16 +226,22 @@ void trmi_http_refuse(trm_http_exchange *x, int status, const char *fmt, ...) TR
 void trmi_http_leave_limits(trm_http_exchange *x);
 
 /* http_answer.c */
+void trmi_http_put(struct MHD_Response *r, const char *name, const char *value);
+/* Headers that every answer has; r may be NULL. */
+struct MHD_Response *trmi_http_dress(trm_http_exchange *x, struct MHD_Response *r,
+                                     const char *content_type);
+/* Tells the handler that its client is gone, if it wants to know and was not told. No lock held. */
+void trmi_http_tell_gone(trm_http_exchange *x);
+/* The handler lets go: limits, pending. */
+void trmi_http_handler_done(trm_http_exchange *x);
+
+/* http_error.c */
 /* Queues x->response (or what early_status says) on the connection; its thread. */
 enum MHD_Result trmi_http_queue(trm_http_exchange *x);
 /* An error written to the socket at once, while the body still comes: libmicrohttpd takes no answer
  * then. Its thread must cut the connection afterwards (own_thread); another's call shuts the socket
  * down itself. Nothing happens where the body has ended meanwhile. */
 void trmi_http_write_raw(trm_http_exchange *x, int status, const char *message, bool own_thread);
-/* Tells the handler that its client is gone, if it wants to know and was not told. No lock held. */
-void trmi_http_tell_gone(trm_http_exchange *x);
-/* The handler lets go: limits, pending. */
-void trmi_http_handler_done(trm_http_exchange *x);
 
 /* http_watch.c */
 trm_status trmi_http_watch_start(trm_http *h);
@@ -246,6 +252,8 @@ void trmi_http_watch_wake(trm_http *h);
 void trmi_http_linger_add(trm_http *h, int fd);
 
 /* http_listen.c */
+trm_status trmi_http_options_copy(trm_http *h, const trm_http_options *o);
+void trmi_http_options_free(trm_http *h);
 trm_status trmi_http_listen(trm_http *h);
 trm_status trmi_http_tls_load(trm_http *h);
 void trmi_http_peer_text(const struct sockaddr *address, char *out, size_t bytes);

@@ -449,7 +449,8 @@ START_TEST(malformed)
     kit_answer a;
 
     kit_ask(&c, bad_rows[_i].text);
-    shutdown(c.fd, SHUT_WR);
+    if (bad_rows[_i].status == 0) /* more might come: say that it does not */
+        shutdown(c.fd, SHUT_WR);
     if (kit_read(&c, &a)) {
         ck_assert_msg(a.status == bad_rows[_i].status ||
                           (bad_rows[_i].status == 0 && a.status >= 400),
