@@ -75,18 +75,14 @@ static void on_connection(void *ctx, struct MHD_Connection *mhd, void **socket_c
 }
 
 /* ---- requests ---- */
-static bool link_exchange(trm_http *h, trm_http_exchange *x)
+static bool link_exchange(trm_http *h, trmi_http_connection *c, trm_http_exchange *x)
 {
     bool ok;
 
     pthread_mutex_lock(&h->mu);
     ok = !h->stopping;
-    if (ok) {
-        x->next = h->exchanges;
-        if (x->next != NULL)
-            x->next->prev = x;
-        h->exchanges = x;
-    }
+    if (ok)
+        c->exchange = x;
     pthread_mutex_unlock(&h->mu);
     return ok;
 }
@@ -104,7 +100,7 @@ static enum MHD_Result first_call(trm_http *h, struct MHD_Connection *mhd, const
     x = trmi_http_exchange_create(h, mhd, c, url, method);
     if (x == NULL)
         return MHD_NO;
-    if (!link_exchange(h, x)) {
+    if (!link_exchange(h, c, x)) {
         trmi_http_leave_limits(x);
         trmi_http_exchange_unref(x);
         return MHD_NO;
@@ -201,13 +197,8 @@ static void on_completed(void *ctx, struct MHD_Connection *mhd, void **request_c
         return;
     *request_context = NULL;
     pthread_mutex_lock(&h->mu);
-    if (x->prev != NULL)
-        x->prev->next = x->next;
-    else
-        h->exchanges = x->next;
-    if (x->next != NULL)
-        x->next->prev = x->prev;
     pthread_mutex_lock(&x->mu);
+    x->connection->exchange = NULL;
     x->mhd = NULL;
     x->connection = NULL;
     held = x->phase == TRMI_HTTP_HANDED && !x->answered;
@@ -431,7 +422,11 @@ static void wait_for_answers(trm_http *h)
     while (some && trm_now_us() < deadline_us) {
         some = false;
         pthread_mutex_lock(&h->mu);
-        for (trm_http_exchange *x = h->exchanges; x != NULL && !some; x = x->next) {
+        for (trmi_http_connection *c = h->connections; c != NULL && !some; c = c->next) {
+            trm_http_exchange *x = c->exchange;
+
+            if (x == NULL)
+                continue;
             pthread_mutex_lock(&x->mu);
             some = x->phase == TRMI_HTTP_HANDED && x->answered;
             pthread_mutex_unlock(&x->mu);
@@ -449,9 +444,12 @@ static int cut_all(trm_http *h, trm_http_exchange **held, int most)
 
     pthread_mutex_lock(&h->mu);
     h->stopping = true;
-    for (trmi_http_connection *c = h->connections; c != NULL; c = c->next)
+    for (trmi_http_connection *c = h->connections; c != NULL; c = c->next) {
+        trm_http_exchange *x = c->exchange;
+
         (void)shutdown(c->fd, SHUT_RDWR);
-    for (trm_http_exchange *x = h->exchanges; x != NULL && n < most; x = x->next) {
+        if (x == NULL || n == most)
+            continue;
         pthread_mutex_lock(&x->mu);
         if (x->phase == TRMI_HTTP_HANDED && !x->answered) {
             x->gone = true;

@@ -105,7 +105,9 @@ typedef struct trmi_http_connection {
     int fd;      /* libmicrohttpd's */
     bool linger; /* bytes of a refused request may still come: see http_watch.c */
     char peer[TRMI_HTTP_PEER_MAX];
-    struct trmi_http_connection *prev, *next; /* guarded by h->mu */
+    bool hung;                   /* the watcher's: its client had left when it looked last */
+    trm_http_exchange *exchange; /* guarded by h->mu, as the others; NULL: between requests */
+    struct trmi_http_connection *prev, *next;
 } trmi_http_connection;
 
 typedef struct trmi_http_linger {
@@ -136,15 +138,15 @@ struct trm_http {
     int pending;                       /* guarded by mu: exchanges that handlers hold */
     int connection_count;              /* guarded by mu */
     trmi_http_connection *connections; /* guarded by mu */
-    trm_http_exchange *exchanges;      /* guarded by mu: those that a connection holds */
     trmi_http_linger lingering[TRMI_HTTP_LINGERING_MAX]; /* guarded by mu */
     int lingering_count;                                 /* guarded by mu */
     bool watcher_sleeps;                                 /* guarded by mu: nothing to watch */
     pthread_t watcher;
     bool watcher_started;   /* by the starting thread only */
     bool watcher_ends;      /* guarded by mu */
-    struct pollfd *watched; /* the watcher's */
-    trm_http_exchange **watched_exchanges, **late;
+    struct pollfd *watched; /* the watcher's, as the next three */
+    trmi_http_connection **watched_connections;
+    trm_http_exchange **left, **late;
     char mhd_text[160]; /* what libmicrohttpd said last; while it starts */
 };
 
@@ -211,8 +213,6 @@ struct trm_http_exchange {
     char *out; /* of a stream: [out_from, out_to) waits */
     size_t out_from, out_to, out_capacity;
     uint64_t bytes_out;
-
-    struct trm_http_exchange *prev, *next; /* guarded by h->mu */
 };
 
 /* http_request.c: from a request's head. NULL: no memory. Sets early_status where it is refused. */
