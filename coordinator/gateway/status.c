@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Sets a member and takes `value` over, NULL (no memory) included; false then. */
@@ -232,11 +233,29 @@ static json_t *merge_models(trm_gateway *g, json_t *counted)
     return merged;
 }
 
+/* By number, the latest life first: "0/1", "2/2", "2/1", "10/1". */
+static int compare_replicas(const void *a, const void *b)
+{
+    const trm_hub_replica_info *x = a, *y = b;
+    char *x_end, *y_end;
+    long x_number = strtol(x->identity, &x_end, 10), y_number = strtol(y->identity, &y_end, 10);
+
+    if (x_number != y_number)
+        return x_number < y_number ? -1 : 1;
+    x_number = *x_end == '/' ? strtol(x_end + 1, NULL, 10) : 0;
+    y_number = *y_end == '/' ? strtol(y_end + 1, NULL, 10) : 0;
+    if (x_number != y_number)
+        return x_number > y_number ? -1 : 1;
+    return strcmp(x->identity, y->identity);
+}
+
 static json_t *merge_replicas(const trm_hub_info *info, json_t *counted)
 {
     json_t *merged = json_array(), *index = index_of(counted, "identity", NULL);
     bool ok = merged != NULL && index != NULL;
 
+    if (info->replicas > 1)
+        qsort(info->replica, (size_t)info->replicas, sizeof(*info->replica), compare_replicas);
     for (int i = 0; i < info->replicas && ok; i++) {
         const trm_hub_replica_info *r = &info->replica[i];
         json_t *o = known(index, r->identity, 0);

@@ -296,6 +296,28 @@ START_TEST(status_merges)
 }
 END_TEST
 
+START_TEST(replicas_in_order)
+{
+    /* a name without a number counts as 0 */
+    static const char *const want[5] = {"0/1", "x", "2/3", "2/1", "10/1"};
+    static trm_hub_replica_info replicas[5] = {{.identity = "10/1", .state = "ready", .phase = ""},
+                                               {.identity = "2/1", .state = "dead", .phase = ""},
+                                               {.identity = "x", .state = "ready", .phase = ""},
+                                               {.identity = "2/3", .state = "ready", .phase = ""},
+                                               {.identity = "0/1", .state = "ready", .phase = ""}};
+    json_t *o, *list;
+
+    hub_info.replica = replicas;
+    hub_info.replicas = 5;
+    o = get("/status");
+    list = json_object_get(o, "replicas");
+    for (size_t i = 0; i < 5; i++)
+        ck_assert_str_eq(json_string_value(json_object_get(json_array_get(list, i), "identity")),
+                         want[i]);
+    json_decref(o);
+}
+END_TEST
+
 START_TEST(without_metrics)
 {
     json_t *o;
@@ -374,6 +396,7 @@ int main(void)
     tcase_add_test(tc, a_hub_that_fails);
     tcase_add_test(tc, keys);
     tcase_add_test(tc, status_merges);
+    tcase_add_test(tc, replicas_in_order);
     tcase_add_test(tc, without_metrics);
     tcase_add_test(tc, version_and_metrics);
     tcase_add_test(tc, the_page);

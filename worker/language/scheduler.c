@@ -374,8 +374,9 @@ static void add_part(struct filling *w, trm_sequence *q, int tokens)
                                                     .slot = q->slot,
                                                     .page_first = step->page_count,
                                                     .page_count = q->table.count};
-    memcpy(step->pages + step->page_count, q->table.pages,
-           (size_t)q->table.count * sizeof(*step->pages));
+    if (q->table.count > 0)
+        memcpy(step->pages + step->page_count, q->table.pages,
+               (size_t)q->table.count * sizeof(*step->pages));
     step->page_count += q->table.count;
     memcpy(step->tokens + row, q->tokens + q->computed, (size_t)tokens * sizeof(*step->tokens));
     if (step->has_types && q->types != NULL)
