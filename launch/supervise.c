@@ -66,17 +66,13 @@ static void end_all(supervisor *s)
         end_job(s, &s->jobs[i]);
 }
 
-__attribute__((format(printf, 3, 4))) static void conclude(supervisor *s, trm_status st,
-                                                           const char *fmt, ...)
+/* The outcome: `st` with this thread's message. The first one is the cause, and stays. */
+static void conclude(supervisor *s, trm_status st)
 {
-    va_list args;
-
     if (s->result != TRM_OK)
-        return; /* the first reason is the cause */
+        return;
     s->result = st;
-    va_start(args, fmt);
-    vsnprintf(s->message, sizeof(s->message), fmt, args);
-    va_end(args);
+    snprintf(s->message, sizeof(s->message), "%s", trm_message());
 }
 
 static void say(const supervisor *s, const char *fmt, ...) TRM_PRINTF(2, 3);
@@ -99,7 +95,7 @@ static void start(supervisor *s, trmi_job *j)
 
     if (st == TRM_OK)
         return;
-    conclude(s, st, "%s", trm_message());
+    conclude(s, st);
     end_all(s);
 }
 
@@ -121,12 +117,11 @@ static void give_up(supervisor *s, const trmi_job *j, int status, int times)
     if (times > 1)
         snprintf(text, sizeof(text), "ended %d times within %" PRId64 " s", times,
                  s->o.window_ms / 1000);
-    conclude(s,
-             code == 2     ? TRM_ERR_INVALID_ARG
-             : code == 127 ? TRM_ERR_NOT_FOUND
-                           : TRM_ERR_COMM,
-             "%s %s before the cluster was ready%s%s", j->label, text,
-             j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words);
+    conclude(s, trm_fail(code == 2     ? TRM_ERR_INVALID_ARG
+                         : code == 127 ? TRM_ERR_NOT_FOUND
+                                       : TRM_ERR_COMM,
+                         "%s %s before the cluster was ready%s%s", j->label, text,
+                         j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words));
     end_all(s);
 }
 
@@ -190,9 +185,9 @@ static void coordinator_ended(supervisor *s, trmi_job *j, int status, bool asked
         }
         return;
     } else if (s->phase == DRAINING && !asked && status != 0) {
-        conclude(s, TRM_ERR_COMM, "the coordinator %s while it drained%s%s",
-                 how(status, text, sizeof(text)),
-                 j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words);
+        conclude(s, trm_fail(TRM_ERR_COMM, "the coordinator %s while it drained%s%s",
+                             how(status, text, sizeof(text)),
+                             j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words));
     }
     for (int i = 1; i < s->job_count; i++)
         s->jobs[i].restart_us = 0;
@@ -289,8 +284,9 @@ static void look_at_clock(supervisor *s)
     }
     if (s->phase == DRAINING && now >= s->deadline_us) {
         if (s->jobs[0].pid != 0)
-            conclude(s, TRM_ERR_TIMEOUT, "the coordinator did not drain within %" PRId64 " s",
-                     s->o.drain_ms / 1000);
+            conclude(s,
+                     trm_fail(TRM_ERR_TIMEOUT, "the coordinator did not drain within %" PRId64 " s",
+                              s->o.drain_ms / 1000));
         end_all(s);
     }
 }
@@ -330,7 +326,7 @@ static void loop(supervisor *s)
         for (int i = 0; i < s->job_count; i++)
             s->polled[1 + i] = (struct pollfd){.fd = s->jobs[i].out, .events = POLLIN};
         if (poll(s->polled, (nfds_t)s->job_count + 1, sleep_ms(s)) < 0 && errno != EINTR) {
-            conclude(s, TRM_ERR_IO, "poll: %s", strerror(errno));
+            conclude(s, trm_fail(TRM_ERR_IO, "poll: %s", strerror(errno)));
             end_all(s);
         }
         for (int i = 0; i < s->job_count; i++) {

@@ -90,11 +90,11 @@ static inline void kit_run(kit_request *q)
         kit_hub_part(q, "{\"n\":3}\n");
         kit_hub_answer(q, TRM_OK, "", "", 0);
     } else {
-        char *body = trm_malloc(q->body_bytes + 32, 1);
+        char *body = malloc(q->body_bytes + 32);
         int n = snprintf(body, q->body_bytes + 32, "{\"ok\":%.*s}", (int)q->body_bytes, q->body);
 
         kit_hub_answer(q, TRM_OK, "", body, (size_t)n);
-        trm_free(body);
+        free(body);
     }
 }
 
@@ -102,8 +102,8 @@ static inline void kit_request_free(kit_request *q)
 {
     if (q == NULL)
         return;
-    trm_free(q->body);
-    trm_free(q);
+    free(q->body);
+    free(q);
 }
 
 static inline void *kit_hub_main(void *ctx)
@@ -157,7 +157,7 @@ trm_status trm_hub_submit(trm_hub *hub, const trm_hub_request *request, uint64_t
         return trm_fail(TRM_ERR_TIMEOUT, "4096 requests wait");
     if (strcmp(w->model, "unknown") == 0)
         return trm_fail(TRM_ERR_NOT_FOUND, "no model 'unknown'");
-    q = trm_calloc(1, sizeof(*q));
+    q = calloc(1, sizeof(*q));
     snprintf(q->model, sizeof(q->model), "%s", w->model);
     snprintf(q->owner, sizeof(q->owner), "%s", request->owner);
     snprintf(q->tag, sizeof(q->tag), "%s", w->tag != NULL ? w->tag : "");
@@ -166,7 +166,7 @@ trm_status trm_hub_submit(trm_hub *hub, const trm_hub_request *request, uint64_t
     q->priority = w->priority;
     q->deadline_ms = w->deadline_ms;
     q->stream = w->stream;
-    q->body = trm_calloc(w->body_bytes + 1, 1);
+    q->body = calloc(w->body_bytes + 1, 1);
     memcpy(q->body, w->body, w->body_bytes);
     q->body_bytes = w->body_bytes;
     q->ctx = request->ctx;
@@ -208,6 +208,8 @@ trm_status trm_hub_models(trm_hub *hub, trm_hub_model_info **infos_out, int *cou
 {
     trm_hub_model_info *infos = trm_calloc((size_t)hub->model_count, sizeof(*infos));
 
+    if (infos == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "models");
     for (int i = 0; i < hub->model_count; i++) {
         infos[i] = hub->models[i];
         infos[i].metadata = trm_strdup(hub->models[i].metadata);

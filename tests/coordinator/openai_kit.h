@@ -78,7 +78,7 @@ void trm_http_set_header(trm_http_exchange *x, const char *name, const char *val
 }
 static inline void kit_put(trm_http_exchange *x, const void *data, size_t bytes)
 {
-    x->out = trm_realloc(x->out, x->out_bytes + bytes + 1, 1);
+    x->out = realloc(x->out, x->out_bytes + bytes + 1);
     if (bytes > 0)
         memcpy(x->out + x->out_bytes, data, bytes);
     x->out_bytes += bytes;
@@ -165,6 +165,7 @@ int trm_http_status_of(trm_status st)
         return 400;
     case TRM_ERR_NOT_FOUND:
         return 404;
+    case TRM_ERR_NO_MEMORY:
     case TRM_ERR_COMM:
         return 503;
     case TRM_ERR_TIMEOUT:
@@ -225,7 +226,7 @@ static inline void kit_exchange_wait(trm_http_exchange *x)
 }
 static inline void kit_exchange_fini(trm_http_exchange *x)
 {
-    trm_free(x->out);
+    free(x->out);
     pthread_mutex_destroy(&x->mu);
     pthread_cond_destroy(&x->more);
 }

@@ -1,5 +1,6 @@
-/* The supervisor with jobs that are shell scripts. Each life of a job adds a line "JOB EPOCH" to a
- * file, so that a test sees what was started, and does what the test's script says. */
+/* The supervisor with jobs that are shell scripts. Each life of a job adds a line "job J epoch
+ * E pid P;" to a file, so that a test sees what was started, and does what the test's script says.
+ */
 #define _GNU_SOURCE
 #include "launch/supervise.h"
 
@@ -79,7 +80,7 @@ static trm_status command(void *ctx, int job, int64_t epoch, char ***argv_out)
 
     (void)ctx;
     snprintf(text, sizeof(text),
-             "JOB=%d; EPOCH=%lld; DIR=%s; echo \"$JOB $EPOCH\" >>$DIR/lives; echo $$ >>$DIR/pids; "
+             "JOB=%d; EPOCH=%lld; DIR=%s; echo \"job $JOB epoch $EPOCH pid $$;\" >>$DIR/lives; "
              "%s",
              job, (long long)epoch, dir, script);
     argv[0] = trm_strdup("/bin/sh");
@@ -103,10 +104,13 @@ static trm_status no_command(void *ctx, int job, int64_t epoch, char ***argv_out
 
 static trm_supervise_options options(void)
 {
+    static char met[160];
+
+    snprintf(met, sizeof(met), "%s", in_dir("met"));
     return (trm_supervise_options){.replicas = replicas,
                                    .command = command,
                                    .ready_text = "now ready",
-                                   .rendezvous = strdup(in_dir("met")),
+                                   .rendezvous = met,
                                    .drain_ms = 20000,
                                    .backoff_ms = 20,
                                    .backoff_max_ms = 100,
@@ -155,39 +159,29 @@ static trm_status end_of(pid_t pid)
 /* No process of any life is left. */
 static void no_orphan(void)
 {
-    char *pids = strdup(content("pids")), *rest = NULL;
+    char *lives = strdup(content("lives"));
 
-    for (char *p = strtok_r(pids, "\n", &rest); p != NULL; p = strtok_r(NULL, "\n", &rest)) {
+    for (const char *at = lives; (at = strstr(at, " pid ")) != NULL; at++) {
         int64_t until = trm_deadline_us(10000);
-        pid_t pid = (pid_t)strtol(p, NULL, 10);
+        pid_t pid = (pid_t)strtol(at + 5, NULL, 10);
 
         while (kill(pid, 0) == 0) {
             ck_assert_msg(trm_now_us() < until, "process %d is left", (int)pid);
             nap();
         }
     }
-    free(pids);
+    free(lives);
 }
 
-/* The pid of the last life that began. */
 static pid_t pid_of(int job, int epoch)
 {
-    char *lives = strdup(content("lives")), *pids = strdup(content("pids"));
-    char *a = NULL, *b = NULL, want[32];
-    char *life = strtok_r(lives, "\n", &a), *pid = strtok_r(pids, "\n", &b);
-    pid_t found = 0;
+    const char *at;
+    char want[48];
 
-    snprintf(want, sizeof(want), "%d %d", job, epoch);
-    while (life != NULL && pid != NULL) {
-        if (strcmp(life, want) == 0)
-            found = (pid_t)strtol(pid, NULL, 10);
-        life = strtok_r(NULL, "\n", &a);
-        pid = strtok_r(NULL, "\n", &b);
-    }
-    free(lives);
-    free(pids);
-    ck_assert_int_gt(found, 1);
-    return found;
+    snprintf(want, sizeof(want), "job %d epoch %d pid ", job, epoch);
+    wait_for("lives", want, 1);
+    at = strstr(content("lives"), want);
+    return (pid_t)strtol(at + strlen(want), NULL, 10);
 }
 
 static void setup(void)
@@ -199,7 +193,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    static const char *const names[] = {"lives", "pids", "out", "message", "met", "told", "go"};
+    static const char *const names[] = {"lives", "out", "message", "met", "told", "go"};
 
     no_orphan();
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -261,16 +255,13 @@ START_TEST(replica_restarts)
     pid_t pid = begin_good();
 
     for (int epoch = 1; epoch <= 8; epoch++) { /* more than would end it before it was ready */
-        char next[32];
-
+        wait_for("out", "replica 1| serving\n", epoch);
         kill(pid_of(2, epoch), SIGKILL);
-        snprintf(next, sizeof(next), "2 %d\n", epoch + 1);
-        wait_for("lives", next, 1);
     }
-    ck_assert_int_eq(occurrences(content("lives"), "1 "), 1); /* the other one lives on */
+    wait_for("out", "replica 1| serving\n", 9);
+    ck_assert_int_eq(occurrences(content("lives"), "job 1 "), 1); /* the other one lives on */
     ck_assert_int_eq(occurrences(content("out"), "at once"), 1);
     ck_assert_int_eq(occurrences(content("out"), "after a pause"), 7);
-    wait_for("out", "replica 1| serving\n", 9);
     kill(pid, SIGTERM);
     ck_assert_int_eq(end_of(pid), TRM_OK);
 }
@@ -281,9 +272,9 @@ START_TEST(coordinator_restarts)
     pid_t pid = begin_good();
 
     kill(pid_of(0, 1), SIGKILL);
-    wait_for("lives", "0 2\n", 1);
-    wait_for("lives", "1 2\n", 1);
-    wait_for("lives", "2 2\n", 1);
+    wait_for("lives", "job 0 epoch 2 ", 1);
+    wait_for("lives", "job 1 epoch 2 ", 1);
+    wait_for("lives", "job 2 epoch 2 ", 1);
     wait_for("out", "coordinator| now ready\n", 2);
     wait_for("out", "replica 1| serving\n", 2);
     kill(pid, SIGTERM);
@@ -397,7 +388,7 @@ START_TEST(fails_before_ready)
     ck_assert_msg(end_of(begin(&o)) == row->status, "%s: %s", row->name, content("message"));
     ck_assert_msg(strstr(content("message"), row->says) != NULL, "%s: %s", row->name,
                   content("message"));
-    ck_assert_int_eq(occurrences(content("lives"), "2 "), row->lives);
+    ck_assert_int_eq(occurrences(content("lives"), "job 2 "), row->lives);
 }
 END_TEST
 

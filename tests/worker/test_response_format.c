@@ -7,7 +7,7 @@ static served v;
 
 static void open_chat(void)
 {
-    serve_open(&v, DEMO, "own-chatml", 8);
+    serve_open(&v, DEMO, CHATML, 8);
 }
 
 static void close_it(void)
@@ -139,7 +139,7 @@ static const struct {
      "json_schema"},
     {"place",
      "{" HELLO ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{"
-               "\"properties\":{\"a\":{\"type\":1}}}}}}",
+     "\"properties\":{\"a\":{\"type\":1}}}}}}",
      TRM_ERR_INVALID_ARG, "'response_format': schema '#/properties/a'"},
     {"keyword", "{" HELLO ",\"guided_json\":{\"not\":{}}}", TRM_ERR_UNSUPPORTED,
      "'guided_json': schema '#': 'not'"},

@@ -67,6 +67,9 @@ static trm_status walk(trmi_automaton *a, uint32_t from, uint32_t end, uint32_t 
 
         TRM_CHECK(trmi_automaton_next(a, a->stack[n->depth - 1], n->byte, &next));
         raise_to(&f->reach, a->states[a->stack[n->depth - 1]].reach);
+        if (--a->budget < 0)
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "the constraint becomes too complex: too much work for one token");
         if (next == TRMI_DEAD) {
             i = n->end;
             continue;

@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-#define CHOICES_MAX 65536
-#define WORK_MAX ((int64_t)300000000)
+#define WORK_MAX ((int64_t)100000000)
 
 /* ---- what a request says ---- */
 
@@ -38,9 +37,9 @@ static int put_choice(trmi_builder *b, int from, const json_t *choice)
     size_t i;
 
     if (!json_is_array(choice) || json_array_size(choice) == 0 ||
-        json_array_size(choice) > CHOICES_MAX) {
+        json_array_size(choice) > TRMI_GRAMMAR_AT_ONCE_MAX) {
         (void)trmi_build_fail(b, TRM_ERR_INVALID_ARG, "'choice': want a list of 1 to %d texts",
-                              CHOICES_MAX);
+                              TRMI_GRAMMAR_AT_ONCE_MAX);
         return 0;
     }
     json_array_foreach(choice, i, v)
@@ -274,7 +273,8 @@ static uint16_t need_of(const trm_grammar *g, const trmi_state *s)
         if (k >= s->jumps && k < s->jumps + s->calls) {
             uint32_t inside = g->states[g->rules[e->rule].start].need;
 
-            inside += inside < UINT16_MAX;
+            /* where nothing follows the stack does not grow */
+            inside += inside < UINT16_MAX && !trmi_state_is_end(&g->states[e->to]);
             need = inside > need ? inside : need;
         }
         least = need < least ? need : least;
@@ -282,25 +282,27 @@ static uint16_t need_of(const trm_grammar *g, const trmi_state *s)
     return (uint16_t)least;
 }
 
-/* The least fixed point, from below the end: rules that are called come later than their callers
- * mostly, so that few rounds do. */
+/* The least fixed point. Rules that are called come later than their callers mostly, so that few
+ * rounds do; these run both ways. */
 static trm_status find_needs(trm_grammar *g)
 {
     int64_t work = 0;
-    bool changed = true;
+    bool changed = true, down = true;
 
     for (uint32_t i = 0; i < g->state_count; i++)
         g->states[i].need = UINT16_MAX;
     while (changed) {
         changed = false;
-        for (uint32_t i = g->state_count; i-- > 0;) {
-            uint16_t need = need_of(g, &g->states[i]);
+        for (uint32_t n = 0; n < g->state_count; n++) {
+            trmi_state *s = &g->states[down ? g->state_count - 1 - n : n];
+            uint16_t need = need_of(g, s);
 
-            if (need < g->states[i].need) {
-                g->states[i].need = need;
+            if (need < s->need) {
+                s->need = need;
                 changed = true;
             }
         }
+        down = !down;
         work += g->edge_count + g->state_count;
         if (work > WORK_MAX)
             return trm_fail(TRM_ERR_UNSUPPORTED, "the grammar is too intricate");
@@ -309,7 +311,7 @@ static trm_status find_needs(trm_grammar *g)
         return trm_fail(TRM_ERR_INVALID_ARG, "the schema allows no value at all");
     if (g->states[g->rules[0].start].need > TRMI_GRAMMAR_STACK_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "the schema's values nest too deep: above %d levels",
-                        TRMI_GRAMMAR_STACK_MAX / 2);
+                        TRMI_GRAMMAR_STACK_MAX);
     return TRM_OK;
 }
 

@@ -28,6 +28,10 @@ extern "C" {
 #define TRMI_GRAMMAR_STATES_MAX 300000
 #define TRMI_GRAMMAR_EDGES_MAX 1500000
 #define TRMI_GRAMMAR_RULES_MAX 50000
+#define TRMI_GRAMMAR_WORK_MAX 40000 /* merges, and text of merged schemas in 64 bytes */
+#define TRMI_GRAMMAR_AT_ONCE_MAX                                                                   \
+    4096                            /* properties of an object, values of an enum: ways at once    \
+                                     */
 #define TRMI_GRAMMAR_NEST_MAX 64    /* of keywords within keywords: allOf, regular expressions */
 #define TRMI_GRAMMAR_STACK_MAX 192  /* calls that a text may be inside of */
 #define TRMI_GRAMMAR_DIGITS 18      /* of an integer, and behind a point */
@@ -46,6 +50,10 @@ typedef struct trmi_state {
     uint16_t need;  /* calls that must be opened to come to the rule's end; UINT16_MAX: never */
     bool last;      /* the end of its rule */
 } trmi_state;
+static inline bool trmi_state_is_end(const trmi_state *s) /* and nothing else */
+{
+    return s->last && s->jumps + s->calls + s->bytes == 0;
+}
 typedef struct trmi_rule {
     uint32_t start, end;
 } trmi_rule;
