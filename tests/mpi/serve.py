@@ -280,6 +280,7 @@ class Traffic:
 
         self.threads = [threading.Thread(target=one, args=(i,)) for i in range(6)] + [threading.Thread(target=leaver)] * leave
         for t in self.threads:
+            t.daemon = True
             t.start()
 
     def end(self, c, what):
@@ -297,7 +298,10 @@ def turns():
     time.sleep(2)
     for i in range(5):
         for m in ("digits", "sotu"):
-            status, a = c.ask("POST", f"/v2/repository/models/{m}/load", {})
+            try:
+                status, a = c.ask("POST", f"/v2/repository/models/{m}/load", {})
+            except OSError as e:
+                status, a = 0, repr(e)
             if status != 200:
                 traffic.stop.set()
                 fail(c, f"load {m}: {status} {a}")
