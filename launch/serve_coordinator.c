@@ -281,7 +281,7 @@ static trm_status serve(trm_serve_coordinator *c)
         if (!c->o.in_job)
             continue; /* replicas come back */
         TRM_CHECK(trm_hub_get_info(c->hub, &info));
-        none = info.dead_replicas >= info.expected_replicas;
+        none = info.dead_replicas == info.replicas; /* those lost long ago are not listed */
         trm_hub_info_fini(&info);
         if (none)
             return trm_fail(TRM_ERR_COMM, "no replica is left");

@@ -178,6 +178,36 @@ START_TEST(cut_short)
 }
 END_TEST
 
+/* Whichever allocation fails, on the way in or where tokens are drawn: one answer, and the next is
+ * well. */
+START_TEST(no_memory_is_answered)
+{
+    for (int64_t n = 0; n < 1200; n += 1 + n / 12) {
+        char body[600];
+        const answer *g;
+
+        /* another schema each time: nothing of it is kept from before */
+        snprintf(
+            body, sizeof(body),
+            "{\"prompt\":\"My\",\"max_tokens\":90,\"seed\":1,\"guided_json\":{\"type\":\"object\","
+            "\"properties\":{\"a%d\":{\"type\":\"integer\"}},\"required\":[\"a%d\"]}}",
+            (int)n, (int)n);
+        trm_alloc_fail_after(n);
+        serve_submit(&v, 1, TRM_REQUEST_COMPLETIONS, body, false);
+        serve_run(&v);
+        trm_alloc_fail_after(-1);
+        g = &v.got[1];
+        ck_assert_int_eq(g->answers, 1);
+        ck_assert_msg(g->a.status == TRM_OK || g->a.status == TRM_ERR_NO_MEMORY ||
+                          g->a.status == TRM_ERR_INTERNAL,
+                      "%d: %s: %s", (int)n, trm_status_name(g->a.status), g->message);
+        serve_forget(&v);
+        ck_assert_int_eq(serve_one(&v, 1, TRM_REQUEST_COMPLETIONS, body, false)->a.status, TRM_OK);
+        serve_forget(&v);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("response_format");
@@ -190,6 +220,7 @@ int main(void)
     tcase_add_loop_test(c, answers_are_what_they_must_be, 0, (int)(sizeof(good) / sizeof(good[0])));
     tcase_add_loop_test(c, bad_formats_are_refused, 0, (int)(sizeof(bad) / sizeof(bad[0])));
     tcase_add_test(c, cut_short);
+    tcase_add_test(c, no_memory_is_answered);
     suite_add_tcase(s, c);
     r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
