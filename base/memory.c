@@ -3,6 +3,7 @@
 #include "base/memory.h"
 
 #include <limits.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +105,11 @@ uint64_t trm_alloc_calls(void)
 int64_t trm_alloc_live(void)
 {
     return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+void trm_alloc_release(void)
+{
+    (void)malloc_trim(0);
 }
 
 void trm_alloc_fail_after(int64_t n)

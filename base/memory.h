@@ -29,6 +29,9 @@ void trm_aligned_free(void *block);
 
 uint64_t trm_alloc_calls(void); /* calls so far, all threads: sample around a step */
 int64_t trm_alloc_live(void);   /* blocks not yet freed */
+/* Gives free memory back to the system: after something large has gone, of which malloc would keep
+ * what lies between blocks that stay. Takes milliseconds a GiB. */
+void trm_alloc_release(void);
 void trm_alloc_fail_after(
     int64_t calls); /* tests: the call after `calls` more fails once; negative: off */
 

@@ -283,6 +283,7 @@ void trmi_slot_close(trmi_serve *s, trmi_slot *slot)
     trm_config_destroy(slot->config);
     trm_free(slot->name);
     trm_free(slot);
+    trm_alloc_release();
     (void)trm_fail(TRM_ERR_INTERNAL, "%s", text); /* closing may follow a failure: keep its words */
 }
 

@@ -374,7 +374,7 @@ static void add_part(struct filling *w, trm_sequence *q, int tokens)
                                                     .slot = q->slot,
                                                     .page_first = step->page_count,
                                                     .page_count = q->table.count};
-    if (q->table.count > 0)
+    if (q->table.count > 0) /* encoders have none */
         memcpy(step->pages + step->page_count, q->table.pages,
                (size_t)q->table.count * sizeof(*step->pages));
     step->page_count += q->table.count;
