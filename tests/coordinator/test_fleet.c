@@ -303,6 +303,15 @@ START_TEST(models)
     ck_assert(!trm_fleet_hope(fleet, v2));
     ck_assert_int_eq(tell(r, b->slot, TRM_MODEL_READY, 1), TRM_ERR_COMM);
 
+    next = copy(v2, TRM_FLEET_PENDING); /* fails while UNLOAD is on its way */
+    give(r, next, 0);
+    trm_fleet_retire(next);
+    ck_assert(trm_fleet_displace(r, next, 0));
+    ck_assert_int_eq(tell(r, next->slot, TRM_MODEL_FAILED, 0), TRM_OK);
+    ck_assert_int_eq(tell(r, next->slot, TRM_MODEL_UNLOADED, 0), TRM_OK);
+    ck_assert_int_eq(next->places, 0);
+    trm_fleet_drop(fleet, next);
+
     next = copy(v1, TRM_FLEET_PENDING);
     ck_assert_uint_gt(next->slot, b->slot);
     give(r, next, 1);

@@ -164,6 +164,30 @@ START_TEST(given_up)
 }
 END_TEST
 
+/* It hears the hub until the end, lest it ends the job that it is a rank of. */
+START_TEST(given_up_in_a_job)
+{
+    char reason[256] = "";
+    struct rig g;
+    int beats;
+
+    rig_init(&g, 1);
+    g.o.in_job = true;
+    g.o.silence_ms = 1000;
+    rig_start(&g);
+    atomic_store(&g.r[0]->mute, true);
+    UNTIL(dead_replicas(&g, reason, sizeof(reason)) == 1);
+    atomic_store(&g.r[0]->mute, false);
+    UNTIL(atomic_load(&g.r[0]->drains) == 1);
+    beats = atomic_load(&g.r[0]->beats);
+    UNTIL(atomic_load(&g.r[0]->beats) > beats + 1);
+    ck_assert(!atomic_load(&g.r[0]->stopped));
+    ck_assert(trm_hub_stop(g.hub));
+    UNTIL(atomic_load(&g.r[0]->stopped));
+    rig_end(&g);
+}
+END_TEST
+
 static trm_model_state state_of(struct rig *g, int64_t version)
 {
     trm_hub_model_info info;
@@ -381,6 +405,7 @@ int main(void)
     tcase_add_loop_test(l, death_of_all, 0, 3);
     tcase_add_test(l, attempts);
     tcase_add_loop_test(l, given_up, 0, 5);
+    tcase_add_test(l, given_up_in_a_job);
     tcase_add_test(m, reload_under_load);
     tcase_add_test(m, unload);
     tcase_add_test(m, failed_load);

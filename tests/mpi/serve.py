@@ -214,6 +214,12 @@ def reload():
         if errors or min(count) == 0:
             fail(c, f"{layout}: traffic while models were loaded anew: {count}, {errors[:2]}")
         print(f"{layout or 'one rank'}: 20 loads under traffic, {sum(count)} requests, none lost")
+        for i in range(10):
+            status, a = c.ask("POST", "/v2/repository/models/sotu/load", {"parameters": {"config": '{"dtype": "fp16"}'}})
+            if status != 400 or "fp16" not in a["error"]:
+                fail(c, f"{layout}: a load that must fail: {status} {a}")
+        if c.ask("GET", "/status")[1]["replicas_lost"] != 0:
+            fail(c, f"{layout}: a load that failed has cost a replica")
         cycles = 100 if ranks == 1 else 10
         pids, memory = c.ranks(), []
         for i in range(cycles + 10):
