@@ -382,10 +382,8 @@ trm_status trmi_fleet_model(trm_fleet *f, trm_fleet_replica *r, const trm_wire_m
         return p->state == TRM_MODEL_DRAINING ? TRM_OK /* it crossed UNLOAD */
                                               : trm_fail(TRM_ERR_COMM, "READY after FAILED");
     case TRM_MODEL_FAILED:
-        if (p->state == TRM_MODEL_DRAINING) {
-            remove_place(r, p);
-            return TRM_OK;
-        }
+        if (p->state == TRM_MODEL_DRAINING)
+            return TRM_OK; /* it crossed UNLOAD, whose answer is UNLOADED all the same */
         if (p->in_flight > 0)
             return trm_fail(TRM_ERR_COMM, "model '%s' failed with %u requests: %.200s",
                             c->model->name, (unsigned)p->in_flight, m->message);

@@ -118,6 +118,14 @@ void trm_fleet_forgive(trm_fleet *f, int64_t us)
     }
 }
 
+static bool loads(const trm_fleet_replica *r)
+{
+    for (int i = 0; i < r->place_count; i++)
+        if (r->places[i].state == TRM_MODEL_LOADING)
+            return true;
+    return false;
+}
+
 bool trmi_fleet_busy(const trm_fleet_replica *r)
 {
     if (r->in_flight > 0)
@@ -133,7 +141,9 @@ trm_fleet_replica *trm_fleet_overdue(const trm_fleet *f, const trm_fleet_limits 
 {
     for (int i = 0; i < f->replica_count; i++) {
         trm_fleet_replica *r = f->replicas[i];
-        bool slow = r->phase == TRM_PHASE_LOADING || r->phase == TRM_PHASE_FIRST_STEP;
+        /* a model is opened beside the executor, whose phase is idle then */
+        bool slow = r->phase == TRM_PHASE_LOADING || r->phase == TRM_PHASE_FIRST_STEP ||
+                    (r->in_flight == 0 && loads(r));
         int64_t stuck_us = limits->stuck_us * (slow ? LOADING_FACTOR : 1);
 
         if (r->state == TRM_FLEET_DEAD)

@@ -196,7 +196,9 @@ static trm_status bind_links(trm_hub *h)
     snprintf(h->endpoint, sizeof(h->endpoint), "%s", trm_link_endpoint(h->link));
     if (h->options.public_endpoint == NULL)
         return TRM_OK;
-    TRM_CHECK(trm_link_bind(h->options.context, h->options.public_endpoint, &h->public_link));
+    TRM_CHECK(trm_link_bind(h->options.public_context != NULL ? h->options.public_context
+                                                              : h->options.context,
+                            h->options.public_endpoint, &h->public_link));
     trm_link_take_anonymous(h->public_link);
     snprintf(h->public_endpoint, sizeof(h->public_endpoint), "%s",
              trm_link_endpoint(h->public_link));

@@ -40,9 +40,11 @@ typedef struct trm_hub_options {
     trm_link_context *context;
     const char *endpoint;        /* for replicas, as trm_link_bind */
     const char *public_endpoint; /* for clients; NULL: none */
-    int replicas;                /* that are expected */
-    int queue_max;               /* requests that wait at most; 0: 4,096 */
-    int64_t deadline_ms;         /* of requests that name none, and the longest; 0: 600,000 */
+    /* of the clients' links, which do not have the replicas' keys; NULL: context */
+    trm_link_context *public_context;
+    int replicas;        /* that are expected */
+    int queue_max;       /* requests that wait at most; 0: 4,096 */
+    int64_t deadline_ms; /* of requests that name none, and the longest; 0: 600,000 */
     int64_t join_ms, silence_ms, stuck_ms; /* 0: 30,000, 1,500, 120,000; scaled. Stuck: a replica
                                               with work whose progress counter does not move; ten
                                               times as long while it loads or takes a first step */

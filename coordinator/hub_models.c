@@ -123,6 +123,8 @@ static void unload_everywhere(trm_hub *h, trm_fleet_copy *c, int64_t now)
             (void)trm_fleet_displace(r, c, now);
         else if (st == TRM_ERR_COMM)
             trmi_hub_give_up(h, r, "its connection was closed", true);
+        else
+            continue; /* its queue is full: the next beat tries again */
         h->changed = true;
     }
 }

@@ -227,9 +227,13 @@ void trmi_hub_beat(trm_hub *h)
 
     for (int i = 0; i < h->fleet.replica_count; i++) {
         trm_fleet_replica *r = h->fleet.replicas[i];
+        bool dead = r->state == TRM_FLEET_DEAD;
 
+        /* one that was given up and lives must not end before its job does: that would end it */
+        if (dead && !h->options.in_job)
+            continue;
         /* not only the replica's lease: a send to a closed connection fails at once */
-        if (r->state != TRM_FLEET_DEAD && trmi_hub_send(h, r->peer, &m) == TRM_ERR_COMM)
+        if (trmi_hub_send(h, r->peer, &m) == TRM_ERR_COMM && !dead)
             trmi_hub_give_up(h, r, "its connection was closed", true);
     }
 }

@@ -16,7 +16,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WORDS_MAX = 48 };
+enum {
+    WORDS_MAX = 48,
+    DRAIN_MARGIN_MS = 15000 /* for what comes before and after the coordinator's own deadline */
+};
 
 typedef struct launch {
     trm_common_options common;
@@ -257,7 +260,8 @@ static trm_status supervise(launch *l)
                                .ctx = l,
                                .ready_text = TRM_SERVE_READY,
                                .out = STDERR_FILENO,
-                               .drain_ms = (int64_t)(l->plan.c->limits->drain_s * 1e3)};
+                               .drain_ms =
+                                   (int64_t)(l->plan.c->limits->drain_s * 1e3) + DRAIN_MARGIN_MS};
     trm_status st = make_folder(l);
 
     if (st != TRM_OK)

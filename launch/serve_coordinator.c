@@ -19,6 +19,7 @@
 struct trm_serve_coordinator {
     trm_serve_coordinator_options o;
     trm_metrics *metrics;
+    trm_link_context *clients; /* of the public endpoint */
     trm_hub *hub;
     trm_gateway *gateway;
     char *keys, *cert, *key, *log, *files; /* paths of the configuration */
@@ -128,6 +129,9 @@ static trm_status make_hub(trm_serve_coordinator *c)
     trm_status st = describe_models(p, &models);
 
     o.models = models;
+    if (st == TRM_OK && config->zmq->clients != NULL)
+        st = trm_link_context_create(&c->clients);
+    o.public_context = c->clients;
     if (st == TRM_OK)
         st = trm_hub_create(&o, &c->hub);
     free_models(models, config->models.count);
@@ -277,7 +281,7 @@ static trm_status serve(trm_serve_coordinator *c)
         if (!c->o.in_job)
             continue; /* replicas come back */
         TRM_CHECK(trm_hub_get_info(c->hub, &info));
-        none = info.dead_replicas >= info.expected_replicas;
+        none = info.dead_replicas == info.replicas; /* those lost long ago are not listed */
         trm_hub_info_fini(&info);
         if (none)
             return trm_fail(TRM_ERR_COMM, "no replica is left");
@@ -375,6 +379,7 @@ void trm_serve_coordinator_destroy(trm_serve_coordinator *c)
     (void)!trm_serve_coordinator_join(c);
     trm_gateway_stop(c->gateway);
     trm_hub_destroy(c->hub);
+    trm_link_context_destroy(c->clients);
     trm_metrics_destroy(c->metrics);
     trm_free(c->keys);
     trm_free(c->cert);

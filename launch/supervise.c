@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DRAIN_MARGIN_MS 15000
-
 typedef enum phase {
     SERVING,
     DRAINING, /* the coordinator was told; or it has ended, and the replicas are to */
@@ -68,17 +66,13 @@ static void end_all(supervisor *s)
         end_job(s, &s->jobs[i]);
 }
 
-__attribute__((format(printf, 3, 4))) static void conclude(supervisor *s, trm_status st,
-                                                           const char *fmt, ...)
+/* The outcome: `st` with this thread's message. The first one is the cause, and stays. */
+static void conclude(supervisor *s, trm_status st)
 {
-    va_list args;
-
     if (s->result != TRM_OK)
-        return; /* the first reason is the cause */
+        return;
     s->result = st;
-    va_start(args, fmt);
-    vsnprintf(s->message, sizeof(s->message), fmt, args);
-    va_end(args);
+    snprintf(s->message, sizeof(s->message), "%s", trm_message());
 }
 
 static void say(const supervisor *s, const char *fmt, ...) TRM_PRINTF(2, 3);
@@ -101,7 +95,7 @@ static void start(supervisor *s, trmi_job *j)
 
     if (st == TRM_OK)
         return;
-    conclude(s, st, "%s", trm_message());
+    conclude(s, st);
     end_all(s);
 }
 
@@ -123,12 +117,11 @@ static void give_up(supervisor *s, const trmi_job *j, int status, int times)
     if (times > 1)
         snprintf(text, sizeof(text), "ended %d times within %" PRId64 " s", times,
                  s->o.window_ms / 1000);
-    conclude(s,
-             code == 2     ? TRM_ERR_INVALID_ARG
-             : code == 127 ? TRM_ERR_NOT_FOUND
-                           : TRM_ERR_COMM,
-             "%s %s before the cluster was ready%s%s", j->label, text,
-             j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words);
+    conclude(s, trm_fail(code == 2     ? TRM_ERR_INVALID_ARG
+                         : code == 127 ? TRM_ERR_NOT_FOUND
+                                       : TRM_ERR_COMM,
+                         "%s %s before the cluster was ready%s%s", j->label, text,
+                         j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words));
     end_all(s);
 }
 
@@ -173,6 +166,23 @@ static void failed(supervisor *s, trmi_job *j, int status)
         how(status, text, sizeof(text)), wait_ms == 0 ? "at once" : "after a pause");
 }
 
+/* Replicas that ended just before the coordinator did were its victims: its launcher only took
+ * longer to end. Their failures are not their own. */
+static void forgive_victims(supervisor *s)
+{
+    int64_t since = trm_now_us() - s->o.kill_ms * 1000;
+
+    for (int i = 1; i < s->job_count; i++) {
+        trmi_job *j = &s->jobs[i];
+
+        if (j->failed_count == 0 || j->failed_us[0] < since)
+            continue;
+        memmove(j->failed_us, j->failed_us + 1, sizeof(j->failed_us) - sizeof(j->failed_us[0]));
+        j->failed_count--;
+        j->failures -= j->failures > 0;
+    }
+}
+
 static void coordinator_ended(supervisor *s, trmi_job *j, int status, bool asked)
 {
     char text[64];
@@ -182,6 +192,7 @@ static void coordinator_ended(supervisor *s, trmi_job *j, int status, bool asked
     if (s->phase == SERVING && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         s->phase = DRAINING; /* somebody else told it to */
     } else if (s->phase == SERVING) {
+        forgive_victims(s);
         failed(s, j, status);
         if (s->phase != SERVING)
             return;
@@ -192,9 +203,9 @@ static void coordinator_ended(supervisor *s, trmi_job *j, int status, bool asked
         }
         return;
     } else if (s->phase == DRAINING && !asked && status != 0) {
-        conclude(s, TRM_ERR_COMM, "the coordinator %s while it drained%s%s",
-                 how(status, text, sizeof(text)),
-                 j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words);
+        conclude(s, trm_fail(TRM_ERR_COMM, "the coordinator %s while it drained%s%s",
+                             how(status, text, sizeof(text)),
+                             j->last_words[0] != '\0' ? "; its last words: " : "", j->last_words));
     }
     for (int i = 1; i < s->job_count; i++)
         s->jobs[i].restart_us = 0;
@@ -291,8 +302,9 @@ static void look_at_clock(supervisor *s)
     }
     if (s->phase == DRAINING && now >= s->deadline_us) {
         if (s->jobs[0].pid != 0)
-            conclude(s, TRM_ERR_TIMEOUT, "the coordinator did not drain within %" PRId64 " s",
-                     s->o.drain_ms / 1000);
+            conclude(s,
+                     trm_fail(TRM_ERR_TIMEOUT, "the coordinator did not drain within %" PRId64 " s",
+                              s->o.drain_ms / 1000));
         end_all(s);
     }
 }
@@ -332,7 +344,7 @@ static void loop(supervisor *s)
         for (int i = 0; i < s->job_count; i++)
             s->polled[1 + i] = (struct pollfd){.fd = s->jobs[i].out, .events = POLLIN};
         if (poll(s->polled, (nfds_t)s->job_count + 1, sleep_ms(s)) < 0 && errno != EINTR) {
-            conclude(s, TRM_ERR_IO, "poll: %s", strerror(errno));
+            conclude(s, trm_fail(TRM_ERR_IO, "poll: %s", strerror(errno)));
             end_all(s);
         }
         for (int i = 0; i < s->job_count; i++) {
@@ -360,7 +372,7 @@ static trm_status set_up(supervisor *s, const trm_supervise_options *options)
     set_default(&s->o.window_ms, 60000);
     set_default(&s->o.kill_ms, 3000);
     set_default(&s->o.leave_ms, 10000);
-    s->o.drain_ms += trm_scaled_ms(DRAIN_MARGIN_MS);
+    set_default(&s->o.drain_ms, 60000);
     if (s->o.failures_max <= 0 || s->o.failures_max > TRMI_JOB_FAILURES_MAX)
         s->o.failures_max = 5;
     s->job_count = 1 + options->replicas;

@@ -38,11 +38,11 @@ typedef struct trm_supervise_options {
                                when it is lost, so that nobody meets a dead one */
     const char *ready_text; /* in a line that the coordinator prints once the cluster serves */
     int out;                /* descriptor for the jobs' lines, "replica 1| ..." */
-    int64_t drain_ms;       /* what the coordinator may take to drain */
-    /* 0: 1,000, 30,000, 60,000, 3,000, 10,000; scaled. Back-off: first and longest; window: of
+    /* 0: 60,000, 1,000, 30,000, 60,000, 3,000, 10,000; scaled. Drain: what the coordinator may take
+     * from the signal to its end. Back-off: first and longest; window: of
      * failures, and a life that counts as good; kill: from SIGTERM to SIGKILL; leave: what replicas
      * may take to end after their coordinator. */
-    int64_t backoff_ms, backoff_max_ms, window_ms, kill_ms, leave_ms;
+    int64_t drain_ms, backoff_ms, backoff_max_ms, window_ms, kill_ms, leave_ms;
     int failures_max; /* 0: 5 */
 } trm_supervise_options;
 

@@ -22,6 +22,7 @@ void trm_supervise_free_argv(char **argv)
 /* In the child: only what is safe after fork. */
 static void become(char **argv, int out, pid_t parent, const cpu_set_t *cpus)
 {
+    static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGPIPE};
     sigset_t none;
     int null;
 
@@ -30,7 +31,8 @@ static void become(char **argv, int out, pid_t parent, const cpu_set_t *cpus)
     if (getppid() != parent) /* it died before the line above */
         _exit(1);
     sigemptyset(&none);
-    (void)signal(SIGPIPE, SIG_DFL);
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+        (void)signal(ours[i], SIG_DFL); /* no handler of our program runs before the exec */
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     null = open("/dev/null", O_RDONLY);
     if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
@@ -73,6 +75,7 @@ trm_status trmi_job_start(trmi_job *j, const trm_supervise_options *o)
     j->started_us = trm_now_us();
     j->restart_us = j->kill_us = 0;
     j->line_bytes = 0;
+    j->last_words[0] = '\0';
     return TRM_OK;
 }
 
@@ -95,7 +98,7 @@ static void remember(trmi_job *j, const char *line, size_t bytes)
     bool ours = bytes > 8 && memcmp(line, "trireme ", 8) == 0;
     size_t most = bytes < sizeof(j->last_words) - 1 ? bytes : sizeof(j->last_words) - 1;
 
-    if (bytes == 0 || (!ours && memcmp(j->last_words, "trireme ", 8) == 0))
+    if (bytes == 0 || line[0] == '-' || (!ours && memcmp(j->last_words, "trireme ", 8) == 0))
         return;
     memcpy(j->last_words, line, most);
     j->last_words[most] = '\0';

@@ -19,3 +19,7 @@ foreach(client openai triton curl)
   set_tests_properties(clients/${client} PROPERTIES LABELS clients TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
     ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;TRM_CACHE=${CMAKE_BINARY_DIR}/cache")
 endforeach()
+
+# What the gateway adds to a small request: build/<preset>/tests/bench_gateway_latency (docs/measurements)
+add_executable(bench_gateway_latency EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/bench/gateway_latency.c)
+target_link_libraries(bench_gateway_latency PRIVATE trm_warnings trm_base)

@@ -17,7 +17,7 @@ list(APPEND fuzz_room_sources ${CMAKE_SOURCE_DIR}/worker/language/tool_parse.c $
 list(FILTER fuzz_room_sources EXCLUDE REGEX "_(avx2|avx512)\\.c$")
 # of the worker's room what knows neither ranks nor kernels: constrained decoding
 file(GLOB fuzz_grammar_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/worker/language/grammar_*.c)
-foreach(name grammar automaton token_trie constraint)
+foreach(name grammar automaton token_trie token_strings constraint)
   list(APPEND fuzz_grammar_sources ${CMAKE_SOURCE_DIR}/worker/language/${name}.c)
 endforeach()
 list(APPEND fuzz_room_sources ${fuzz_grammar_sources})

@@ -51,7 +51,7 @@ add_test(NAME mpi/language-kill
 set_tests_properties(mpi/language-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
 # Serving clusters.
-foreach(case layouts drain reload groups bad)
+foreach(case layouts drain reload groups turns follower bad)
   add_test(NAME mpi/serve-${case}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/serve.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(mpi/serve-${case} PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON

@@ -1,6 +1,7 @@
 # What sanitizer builds need. Label threads: tests whose own code runs in several threads (not OpenMP's), for preset tsan.
 set(thread_tests base/test_wait base/test_link coordinator/test_router coordinator/test_window coordinator/test_http
-  coordinator/test_http_stream coordinator/test_metrics parallel/test_comm)
+  coordinator/test_http_server coordinator/test_http_stream coordinator/test_hub coordinator/test_hub_changes coordinator/test_hub_public
+  coordinator/test_metrics parallel/test_comm)
 foreach(test ${thread_tests})
   set_property(TEST ${test} APPEND PROPERTY LABELS threads)
 endforeach()

@@ -398,6 +398,7 @@ static trmi_slot *next_turn(trmi_serve *s, int64_t *due_out)
 static trm_status run_turn(trmi_serve *s, trmi_slot *slot)
 {
     trm_serve_model *m = slot->served;
+    uint32_t id = slot->id;
 
     s->turn = slot;
     trmi_serve_link_phase(s->link, TRM_PHASE_STEADY);
@@ -409,8 +410,8 @@ static trm_status run_turn(trmi_serve *s, trmi_slot *slot)
         trmi_serve_link_progress(s->link);
         s->busy_us += (uint64_t)(trm_now_us() - begun);
         TRM_CHECK(take_all(s));
-        if (trmi_slot_find(s, slot->id) != slot || m->ops->due_us(m) > trm_now_us())
-            return TRM_OK;
+        if (trmi_slot_find(s, id) == NULL || m->ops->due_us(m) > trm_now_us())
+            return TRM_OK; /* an UNLOAD has freed the slot, or it has nothing to do now */
     }
     return TRM_OK;
 }

@@ -356,10 +356,15 @@ trm_status trmi_serve_link_post(trmi_serve_link *l, const trm_wire_message *m)
 
     if (out == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "an answer");
-    if (!shares || l->exchange == NULL)
+    if (shares) { /* who sees the coordinator's segment is on its host: it sees ours, too */
+        pthread_mutex_lock(&l->mu);
+        shares = l->exchange != NULL && l->view != NULL;
+        pthread_mutex_unlock(&l->mu);
+    }
+    if (!shares)
         st = trm_wire_encode(m, &out->buffer);
     pthread_mutex_lock(&l->mu);
-    if (shares && l->exchange != NULL)
+    if (shares)
         st = encode_shared(l, m, &out->buffer);
     if (st == TRM_OK) {
         *l->out_end = out;

@@ -181,7 +181,8 @@ static void batch_failed(struct trmi_serve_tensor *s, struct trmi_serve_batch *b
     char text[512];
 
     snprintf(text, sizeof(text), "%s", trm_message());
-    if (b->count == 1) {
+    /* where the replica is lost others can answer: the loop says so, then fail gets these */
+    if (b->count == 1 && st != TRM_ERR_COMM) {
         fail_item(s, it, st, text);
         return;
     }

@@ -76,6 +76,15 @@ static json_t *values_json(const trm_graph *g, const int *values, int count)
     return list;
 }
 
+static json_t *preferred_json(const struct trmi_serve_tensor *s)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; i < s->batcher.preferred_count; i++)
+        json_array_append_new(list, json_integer(s->batcher.preferred[i]));
+    return list;
+}
+
 json_t *trmi_serve_tensor_metadata(const trm_serve_model *m)
 {
     const struct trmi_serve_tensor *s = (const struct trmi_serve_tensor *)m;
@@ -84,12 +93,14 @@ json_t *trmi_serve_tensor_metadata(const trm_serve_model *m)
     char layout[64];
 
     snprintf(layout, sizeof(layout), "tensor=%d,pipeline=%d", p->tensor, p->pipeline);
-    return json_pack("{s:s, s:s, s:o, s:o, s:i, s:b, s:b, s:I, s:s}", "kind", "tensor", "platform",
-                     "onnx", "inputs", values_json(g, g->inputs, g->input_count), "outputs",
-                     values_json(g, g->outputs, g->output_count), "max_batch",
-                     s->stacks ? s->batcher.max_batch : 0, "labels",
-                     s->model->package->labels != NULL, "image", s->image, "parameters",
-                     (json_int_t)trm_graph_parameter_count(g), "layout", layout);
+    return json_pack(
+        "{s:s, s:s, s:o, s:o, s:i, s:b, s:b, s:I, s:s, s:I, s:o, s:s}", "kind", "tensor",
+        "platform", "onnx", "inputs", values_json(g, g->inputs, g->input_count), "outputs",
+        values_json(g, g->outputs, g->output_count), "max_batch",
+        s->stacks ? s->batcher.max_batch : 0, "labels", s->model->package->labels != NULL, "image",
+        s->image, "parameters", (json_int_t)trm_graph_parameter_count(g), "layout", layout,
+        "max_delay_us", (json_int_t)s->batcher.max_delay_us, "preferred_batch_sizes",
+        preferred_json(s), "device", s->model->device->ops->name);
 }
 
 /* ---- requests ---- */

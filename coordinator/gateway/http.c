@@ -11,7 +11,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,8 +21,7 @@ enum {
     /* Of each connection: the head of a request must fit, and larger pieces of a body come at once;
      * but libmicrohttpd clears all of it after each request. */
     CONNECTION_BYTES = 65536,
-    CONNECTION_STEP = 16384,
-    SPARE_FILES = 64 /* descriptors that others of the process need */
+    CONNECTION_STEP = 16384
 };
 
 /* ---- connections ---- */
@@ -75,18 +73,14 @@ static void on_connection(void *ctx, struct MHD_Connection *mhd, void **socket_c
 }
 
 /* ---- requests ---- */
-static bool link_exchange(trm_http *h, trm_http_exchange *x)
+static bool link_exchange(trm_http *h, trmi_http_connection *c, trm_http_exchange *x)
 {
     bool ok;
 
     pthread_mutex_lock(&h->mu);
     ok = !h->stopping;
-    if (ok) {
-        x->next = h->exchanges;
-        if (x->next != NULL)
-            x->next->prev = x;
-        h->exchanges = x;
-    }
+    if (ok)
+        c->exchange = x;
     pthread_mutex_unlock(&h->mu);
     return ok;
 }
@@ -104,7 +98,7 @@ static enum MHD_Result first_call(trm_http *h, struct MHD_Connection *mhd, const
     x = trmi_http_exchange_create(h, mhd, c, url, method);
     if (x == NULL)
         return MHD_NO;
-    if (!link_exchange(h, x)) {
+    if (!link_exchange(h, c, x)) {
         trmi_http_leave_limits(x);
         trmi_http_exchange_unref(x);
         return MHD_NO;
@@ -201,13 +195,8 @@ static void on_completed(void *ctx, struct MHD_Connection *mhd, void **request_c
         return;
     *request_context = NULL;
     pthread_mutex_lock(&h->mu);
-    if (x->prev != NULL)
-        x->prev->next = x->next;
-    else
-        h->exchanges = x->next;
-    if (x->next != NULL)
-        x->next->prev = x->prev;
     pthread_mutex_lock(&x->mu);
+    x->connection->exchange = NULL;
     x->mhd = NULL;
     x->connection = NULL;
     held = x->phase == TRMI_HTTP_HANDED && !x->answered;
@@ -284,44 +273,6 @@ static trm_status daemon_start(trm_http *h)
     return TRM_OK;
 }
 
-static trm_status copy_options(trm_http *h, const trm_http_options *o)
-{
-    const char **texts[] = {&h->o.listen,   &h->o.keys_path,  &h->o.cert_path,
-                            &h->o.key_path, &h->o.access_log, &h->o.cors_origin};
-    struct rlimit files;
-    bool ok = true;
-
-    h->o = *o;
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        const char *theirs = *texts[i];
-
-        *texts[i] = ok && theirs != NULL ? trm_strdup(theirs) : NULL;
-        ok = ok && (theirs == NULL || *texts[i] != NULL);
-    }
-    if (!ok)
-        return trm_fail(TRM_ERR_NO_MEMORY, "http: options");
-    if (o->listen == NULL || o->routes == NULL || o->route_count < 1)
-        return trm_fail(TRM_ERR_INVALID_ARG, "http: no address or no routes");
-    if (o->requests_per_key < 0 || o->connections < 0 || o->idle_ms < 0 || o->write_buffer < 0)
-        return trm_fail(TRM_ERR_INVALID_ARG, "http: a negative limit");
-    h->o.body_max = o->body_max > 0 ? o->body_max : (size_t)32 << 20;
-    h->o.upload_max = o->upload_max > 0 ? o->upload_max : (size_t)1 << 30;
-    h->o.requests_per_key = o->requests_per_key > 0 ? o->requests_per_key : 64;
-    h->o.connections = o->connections > 0 ? o->connections : 1024;
-    h->o.idle_ms = o->idle_ms > 0 ? o->idle_ms : 60000;
-    h->o.write_buffer = o->write_buffer > 0 ? o->write_buffer : (int64_t)8 << 20;
-    if (h->o.connections > 1 << 20 || h->o.idle_ms > (int64_t)1 << 31)
-        return trm_fail(TRM_ERR_INVALID_ARG, "http: over 2^20 connections or 2^31 ms idle");
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-        (rlim_t)h->o.connections + SPARE_FILES > files.rlim_cur) {
-        h->o.connections =
-            files.rlim_cur > 2 * SPARE_FILES ? (int)files.rlim_cur - SPARE_FILES : SPARE_FILES;
-        TRM_LOG(TRM_LOG_INFO, "http", "%d connections at most: the limit of open files is %llu",
-                h->o.connections, (unsigned long long)files.rlim_cur);
-    }
-    return TRM_OK;
-}
-
 static void destroy(trm_http *h)
 {
     trmi_http_watch_stop(h);
@@ -335,12 +286,7 @@ static void destroy(trm_http *h)
     trmi_http_table_fini(&h->table);
     trm_free(h->cert);
     trm_free(h->key);
-    trm_free((void *)(uintptr_t)h->o.listen);
-    trm_free((void *)(uintptr_t)h->o.keys_path);
-    trm_free((void *)(uintptr_t)h->o.cert_path);
-    trm_free((void *)(uintptr_t)h->o.key_path);
-    trm_free((void *)(uintptr_t)h->o.access_log);
-    trm_free((void *)(uintptr_t)h->o.cors_origin);
+    trmi_http_options_free(h);
     pthread_mutex_destroy(&h->keys_mu);
     pthread_cond_destroy(&h->changed);
     pthread_mutex_destroy(&h->mu);
@@ -366,7 +312,7 @@ trm_status trm_http_start(const trm_http_options *options, trm_http **http_out)
     pthread_condattr_destroy(&attr);
     if (getrandom(&h->id_seed, sizeof(h->id_seed), 0) != (ssize_t)sizeof(h->id_seed))
         h->id_seed = (uint64_t)trm_now_us();
-    TRM_TRY(st, copy_options(h, options), fail);
+    TRM_TRY(st, trmi_http_options_copy(h, options), fail);
     TRM_TRY(st, trmi_http_log_open(&h->log, h->o.access_log), fail);
     TRM_TRY(st, trmi_http_table_init(&h->table, options->routes, options->route_count), fail);
     TRM_TRY(st, trmi_http_limits_create(h->o.requests_per_key, &h->limits), fail);
@@ -431,7 +377,11 @@ static void wait_for_answers(trm_http *h)
     while (some && trm_now_us() < deadline_us) {
         some = false;
         pthread_mutex_lock(&h->mu);
-        for (trm_http_exchange *x = h->exchanges; x != NULL && !some; x = x->next) {
+        for (trmi_http_connection *c = h->connections; c != NULL && !some; c = c->next) {
+            trm_http_exchange *x = c->exchange;
+
+            if (x == NULL)
+                continue;
             pthread_mutex_lock(&x->mu);
             some = x->phase == TRMI_HTTP_HANDED && x->answered;
             pthread_mutex_unlock(&x->mu);
@@ -449,9 +399,12 @@ static int cut_all(trm_http *h, trm_http_exchange **held, int most)
 
     pthread_mutex_lock(&h->mu);
     h->stopping = true;
-    for (trmi_http_connection *c = h->connections; c != NULL; c = c->next)
+    for (trmi_http_connection *c = h->connections; c != NULL; c = c->next) {
+        trm_http_exchange *x = c->exchange;
+
         (void)shutdown(c->fd, SHUT_RDWR);
-    for (trm_http_exchange *x = h->exchanges; x != NULL && n < most; x = x->next) {
+        if (x == NULL || n == most)
+            continue;
         pthread_mutex_lock(&x->mu);
         if (x->phase == TRMI_HTTP_HANDED && !x->answered) {
             x->gone = true;

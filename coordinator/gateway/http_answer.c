@@ -1,4 +1,4 @@
-/* Answers: whole ones, files, streams; and errors that the server gives itself.
+/* Answers of handlers: whole ones, files, streams.
  *
  * A handler's thread makes the response and resumes the connection; libmicrohttpd's thread then
  * queues it. A stream's bytes wait in x->out until libmicrohttpd's reader takes them; when there
@@ -7,8 +7,6 @@
 #include "coordinator/gateway/http_impl.h"
 
 #include "base/log.h"
-
-#include <gnutls/gnutls.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -79,33 +77,33 @@ void trmi_http_handler_done(trm_http_exchange *x)
 }
 
 /* ---- making responses ---- */
-static void put(struct MHD_Response *r, const char *name, const char *value)
+void trmi_http_put(struct MHD_Response *r, const char *name, const char *value)
 {
     if (r != NULL && MHD_add_response_header(r, name, value) != MHD_YES)
         TRM_LOG(TRM_LOG_DEBUG, "http", "header %s is left out: it has a bad value", name);
 }
 
 /* Headers that every answer has. */
-static struct MHD_Response *dress(trm_http_exchange *x, struct MHD_Response *r,
-                                  const char *content_type)
+struct MHD_Response *trmi_http_dress(trm_http_exchange *x, struct MHD_Response *r,
+                                     const char *content_type)
 {
     const char *origin = x->h->o.cors_origin;
 
     if (r == NULL)
         return NULL;
     if (content_type != NULL)
-        put(r, "Content-Type", content_type);
-    put(r, "X-Request-Id", x->id);
+        trmi_http_put(r, "Content-Type", content_type);
+    trmi_http_put(r, "X-Request-Id", x->id);
     if (origin != NULL) {
-        put(r, "Access-Control-Allow-Origin", origin);
-        put(r, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+        trmi_http_put(r, "Access-Control-Allow-Origin", origin);
+        trmi_http_put(r, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
         if (strcmp(origin, "*") != 0)
-            put(r, "Vary", "Origin");
+            trmi_http_put(r, "Vary", "Origin");
     }
     for (const trmi_http_header *e = x->extra; e != NULL; e = e->next)
-        put(r, e->name, e->value);
+        trmi_http_put(r, e->name, e->value);
     if (__atomic_load_n(&x->h->draining, __ATOMIC_RELAXED))
-        put(r, "Connection", "close");
+        trmi_http_put(r, "Connection", "close");
     return r;
 }
 
@@ -175,7 +173,7 @@ void trm_http_answer_take(trm_http_exchange *x, int status, const char *content_
     x->bytes_out = x->head ? 0 : bytes;
     if (r == NULL)
         trm_free(data);
-    finish(x, status, dress(x, r, content_type));
+    finish(x, status, trmi_http_dress(x, r, content_type));
 }
 
 void trm_http_answer_file(trm_http_exchange *x, int status, const char *content_type, int fd,
@@ -186,7 +184,7 @@ void trm_http_answer_file(trm_http_exchange *x, int status, const char *content_
     x->bytes_out = x->head ? 0 : bytes;
     if (r == NULL)
         (void)close(fd);
-    finish(x, status, dress(x, r, content_type));
+    finish(x, status, trmi_http_dress(x, r, content_type));
 }
 
 typedef struct growing {
@@ -296,7 +294,7 @@ void trm_http_stream_begin(trm_http_exchange *x, int status, const char *content
                                                     NULL);
     struct MHD_Connection *resume = NULL;
 
-    r = dress(x, r, content_type);
+    r = trmi_http_dress(x, r, content_type);
     pthread_mutex_lock(&x->mu);
     x->streaming = true;
     x->status = status;
@@ -389,119 +387,4 @@ void trm_http_stream_end(trm_http_exchange *x)
     if (resume != NULL)
         MHD_resume_connection(resume);
     trmi_http_handler_done(x);
-}
-
-/* ---- the server's own answers ---- */
-static char *error_text(const trm_http_exchange *x, int status, const char *message)
-{
-    char *text = NULL;
-    json_t *o;
-    growing g = {0};
-
-    if (x->h->o.error_body != NULL)
-        text = x->h->o.error_body(x->h->o.ctx, x->path, status, message);
-    if (text != NULL)
-        return text;
-    o = json_pack("{s:s}", "error", message);
-    if (o == NULL || json_dump_callback(o, grow_by, &g, JSON_COMPACT) != 0 ||
-        grow_by("", 1, &g) != 0) {
-        trm_free(g.data);
-        g.data = trm_strdup("{\"error\":\"\"}");
-    }
-    json_decref(o);
-    return g.data;
-}
-
-static struct MHD_Response *early_response(trm_http_exchange *x)
-{
-    bool options = x->early_status == 204;
-    char *text = options ? trm_strdup("") : error_text(x, x->early_status, x->early_text);
-    struct MHD_Response *r;
-
-    if (text == NULL)
-        return NULL;
-    r = MHD_create_response_from_buffer_with_free_callback(strlen(text), text, trm_free);
-    if (r == NULL) {
-        trm_free(text);
-        return NULL;
-    }
-    dress(x, r, options ? NULL : "application/json");
-    if (x->allow[0] != '\0')
-        put(r, "Allow", x->allow);
-    if (x->early_status == 401)
-        put(r, "WWW-Authenticate", "Bearer realm=\"trireme\"");
-    if (x->early_status == 429 || x->early_status == 503)
-        put(r, "Retry-After", "1");
-    if (options && x->h->o.cors_origin != NULL) {
-        const char *wanted = trm_http_header(x, "Access-Control-Request-Headers");
-
-        put(r, "Access-Control-Allow-Methods", x->allow);
-        put(r, "Access-Control-Allow-Headers",
-            wanted != NULL ? wanted : "Authorization, Content-Type, X-Api-Key");
-        put(r, "Access-Control-Max-Age", "86400");
-    }
-    return r;
-}
-
-enum MHD_Result trmi_http_queue(trm_http_exchange *x)
-{
-    struct MHD_Response *r;
-    struct MHD_Connection *mhd;
-    enum MHD_Result queued;
-    int status;
-    bool gone;
-
-    pthread_mutex_lock(&x->mu);
-    r = x->response;
-    x->response = NULL;
-    mhd = x->mhd;
-    gone = x->gone;
-    status = x->status;
-    pthread_mutex_unlock(&x->mu);
-    if (r == NULL && x->early_status != 0) {
-        status = x->early_status;
-        r = early_response(x);
-        pthread_mutex_lock(&x->mu);
-        x->status = status;
-        x->phase = TRMI_HTTP_HANDED; /* by nobody: no handler, and nothing more is read */
-        x->answered = true;
-        pthread_mutex_unlock(&x->mu);
-    }
-    if (r == NULL)
-        return MHD_NO;
-    queued = gone ? MHD_NO : MHD_queue_response(mhd, (unsigned)status, r);
-    MHD_destroy_response(r);
-    return queued;
-}
-
-void trmi_http_write_raw(trm_http_exchange *x, int status, const char *message, bool own_thread)
-{
-    char *body = error_text(x, status, message), text[2048];
-    int n;
-
-    if (body == NULL)
-        return;
-    n = snprintf(text, sizeof(text),
-                 "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Request-Id: %s\r\n"
-                 "Connection: close\r\nContent-Length: %zu\r\n\r\n%s",
-                 status, MHD_get_reason_phrase_for((unsigned)status), x->id, strlen(body), body);
-    pthread_mutex_lock(&x->mu);
-    if (n > 0 && (size_t)n < sizeof(text) && x->mhd != NULL && x->phase == TRMI_HTTP_READING &&
-        !x->gone) {
-        const union MHD_ConnectionInfo *tls =
-            MHD_get_connection_info(x->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-
-        x->gone = true;
-        x->status = status;
-        x->bytes_out = strlen(body);
-        if (tls == NULL || tls->tls_session == NULL)
-            (void)!send(x->connection->fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-        else if (own_thread) /* a session is one thread's */
-            (void)!gnutls_record_send((gnutls_session_t)tls->tls_session, text, (size_t)n);
-        x->connection->linger = own_thread;
-        if (!own_thread)
-            (void)shutdown(x->connection->fd, SHUT_RDWR);
-    }
-    pthread_mutex_unlock(&x->mu);
-    trm_free(body);
 }

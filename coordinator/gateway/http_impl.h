@@ -105,7 +105,9 @@ typedef struct trmi_http_connection {
     int fd;      /* libmicrohttpd's */
     bool linger; /* bytes of a refused request may still come: see http_watch.c */
     char peer[TRMI_HTTP_PEER_MAX];
-    struct trmi_http_connection *prev, *next; /* guarded by h->mu */
+    bool hung;                   /* the watcher's: its client had left when it looked last */
+    trm_http_exchange *exchange; /* guarded by h->mu, as the others; NULL: between requests */
+    struct trmi_http_connection *prev, *next;
 } trmi_http_connection;
 
 typedef struct trmi_http_linger {
@@ -136,15 +138,15 @@ struct trm_http {
     int pending;                       /* guarded by mu: exchanges that handlers hold */
     int connection_count;              /* guarded by mu */
     trmi_http_connection *connections; /* guarded by mu */
-    trm_http_exchange *exchanges;      /* guarded by mu: those that a connection holds */
     trmi_http_linger lingering[TRMI_HTTP_LINGERING_MAX]; /* guarded by mu */
     int lingering_count;                                 /* guarded by mu */
     bool watcher_sleeps;                                 /* guarded by mu: nothing to watch */
     pthread_t watcher;
     bool watcher_started;   /* by the starting thread only */
     bool watcher_ends;      /* guarded by mu */
-    struct pollfd *watched; /* the watcher's */
-    trm_http_exchange **watched_exchanges, **late;
+    struct pollfd *watched; /* the watcher's, as the next three */
+    trmi_http_connection **watched_connections;
+    trm_http_exchange **left, **late;
     char mhd_text[160]; /* what libmicrohttpd said last; while it starts */
 };
 
@@ -211,8 +213,6 @@ struct trm_http_exchange {
     char *out; /* of a stream: [out_from, out_to) waits */
     size_t out_from, out_to, out_capacity;
     uint64_t bytes_out;
-
-    struct trm_http_exchange *prev, *next; /* guarded by h->mu */
 };
 
 /* http_request.c: from a request's head. NULL: no memory. Sets early_status where it is refused. */
@@ -226,16 +226,22 @@ void trmi_http_refuse(trm_http_exchange *x, int status, const char *fmt, ...) TR
 void trmi_http_leave_limits(trm_http_exchange *x);
 
 /* http_answer.c */
+void trmi_http_put(struct MHD_Response *r, const char *name, const char *value);
+/* Headers that every answer has; r may be NULL. */
+struct MHD_Response *trmi_http_dress(trm_http_exchange *x, struct MHD_Response *r,
+                                     const char *content_type);
+/* Tells the handler that its client is gone, if it wants to know and was not told. No lock held. */
+void trmi_http_tell_gone(trm_http_exchange *x);
+/* The handler lets go: limits, pending. */
+void trmi_http_handler_done(trm_http_exchange *x);
+
+/* http_error.c */
 /* Queues x->response (or what early_status says) on the connection; its thread. */
 enum MHD_Result trmi_http_queue(trm_http_exchange *x);
 /* An error written to the socket at once, while the body still comes: libmicrohttpd takes no answer
  * then. Its thread must cut the connection afterwards (own_thread); another's call shuts the socket
  * down itself. Nothing happens where the body has ended meanwhile. */
 void trmi_http_write_raw(trm_http_exchange *x, int status, const char *message, bool own_thread);
-/* Tells the handler that its client is gone, if it wants to know and was not told. No lock held. */
-void trmi_http_tell_gone(trm_http_exchange *x);
-/* The handler lets go: limits, pending. */
-void trmi_http_handler_done(trm_http_exchange *x);
 
 /* http_watch.c */
 trm_status trmi_http_watch_start(trm_http *h);
@@ -246,6 +252,8 @@ void trmi_http_watch_wake(trm_http *h);
 void trmi_http_linger_add(trm_http *h, int fd);
 
 /* http_listen.c */
+trm_status trmi_http_options_copy(trm_http *h, const trm_http_options *o);
+void trmi_http_options_free(trm_http *h);
 trm_status trmi_http_listen(trm_http *h);
 trm_status trmi_http_tls_load(trm_http *h);
 void trmi_http_peer_text(const struct sockaddr *address, char *out, size_t bytes);

@@ -1,5 +1,5 @@
-/* The listening socket, and the certificate: opened and checked by ourselves, so that what is wrong
- * can be said clearly. */
+/* What the server starts with: its options, the listening socket, the certificate. The last two are
+ * opened and checked by ourselves, so that what is wrong can be said clearly. */
 #include "coordinator/gateway/http_impl.h"
 
 #include "base/log.h"
@@ -14,12 +14,66 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { HOST_MAX = 256, BACKLOG = 1024, PEM_MAX = 1 << 20 };
+enum {
+    HOST_MAX = 256,
+    BACKLOG = 1024,
+    PEM_MAX = 1 << 20,
+    SPARE_FILES = 64 /* descriptors that others of the process need */
+};
+
+trm_status trmi_http_options_copy(trm_http *h, const trm_http_options *o)
+{
+    const char **texts[] = {&h->o.listen,   &h->o.keys_path,  &h->o.cert_path,
+                            &h->o.key_path, &h->o.access_log, &h->o.cors_origin};
+    struct rlimit files;
+    bool ok = true;
+
+    h->o = *o;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        const char *theirs = *texts[i];
+
+        *texts[i] = ok && theirs != NULL ? trm_strdup(theirs) : NULL;
+        ok = ok && (theirs == NULL || *texts[i] != NULL);
+    }
+    if (!ok)
+        return trm_fail(TRM_ERR_NO_MEMORY, "http: options");
+    if (o->listen == NULL || o->routes == NULL || o->route_count < 1)
+        return trm_fail(TRM_ERR_INVALID_ARG, "http: no address or no routes");
+    if (o->requests_per_key < 0 || o->connections < 0 || o->idle_ms < 0 || o->write_buffer < 0)
+        return trm_fail(TRM_ERR_INVALID_ARG, "http: a negative limit");
+    h->o.body_max = o->body_max > 0 ? o->body_max : (size_t)32 << 20;
+    h->o.upload_max = o->upload_max > 0 ? o->upload_max : (size_t)1 << 30;
+    h->o.requests_per_key = o->requests_per_key > 0 ? o->requests_per_key : 64;
+    h->o.connections = o->connections > 0 ? o->connections : 1024;
+    h->o.idle_ms = o->idle_ms > 0 ? o->idle_ms : 60000;
+    h->o.write_buffer = o->write_buffer > 0 ? o->write_buffer : (int64_t)8 << 20;
+    if (h->o.connections > 1 << 20 || h->o.idle_ms > (int64_t)1 << 31)
+        return trm_fail(TRM_ERR_INVALID_ARG, "http: over 2^20 connections or 2^31 ms idle");
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+        (rlim_t)h->o.connections + SPARE_FILES > files.rlim_cur) {
+        h->o.connections =
+            files.rlim_cur > 2 * SPARE_FILES ? (int)files.rlim_cur - SPARE_FILES : SPARE_FILES;
+        TRM_LOG(TRM_LOG_INFO, "http", "%d connections at most: the limit of open files is %llu",
+                h->o.connections, (unsigned long long)files.rlim_cur);
+    }
+    return TRM_OK;
+}
+
+void trmi_http_options_free(trm_http *h)
+{
+    trm_free((void *)(uintptr_t)h->o.listen);
+    trm_free((void *)(uintptr_t)h->o.keys_path);
+    trm_free((void *)(uintptr_t)h->o.cert_path);
+    trm_free((void *)(uintptr_t)h->o.key_path);
+    trm_free((void *)(uintptr_t)h->o.access_log);
+    trm_free((void *)(uintptr_t)h->o.cors_origin);
+}
 
 void trmi_http_peer_text(const struct sockaddr *address, char *out, size_t bytes)
 {

@@ -308,7 +308,8 @@ static bool body_to_file(trm_http_exchange *x, const char *data, size_t bytes)
     if (x->body_fd < 0) {
         const char *dir = getenv("TMPDIR");
 
-        x->body_path = trm_path_join(dir != NULL && dir[0] == '/' ? dir : "/tmp", "trireme-upload-XXXXXX");
+        x->body_path =
+            trm_path_join(dir != NULL && dir[0] == '/' ? dir : "/tmp", "trireme-upload-XXXXXX");
         if (x->body_path != NULL)
             x->body_fd = mkostemp(x->body_path, 0 /* 0600 */);
         if (x->body_fd < 0) {

@@ -7,12 +7,16 @@
  * nothing on a request that is answered soon, and a generation is cancelled within half a second.
  * A client that has closed only its sending side counts as gone, as with other servers.
  *
+ * Between requests and inside a body libmicrohttpd looks itself, but edge-triggered: where the last
+ * bytes and the end come together it takes the bytes, waits for another edge, and keeps the
+ * connection until it has been idle too long. Such a socket is shut down here.
+ *
  * It also answers 408 where a body does not come, and reads to the end what a client still sends
  * after it was refused: closing a socket with unread bytes resets the connection, and the client
  * would lose the answer that says why.
  *
- * A socket is looked at only under h->mu while its exchange holds its connection: it cannot be
- * closed meanwhile. */
+ * A socket is looked at only under h->mu while its connection is in the list: it cannot be closed
+ * meanwhile. */
 #define _GNU_SOURCE
 #include "coordinator/gateway/http_impl.h"
 
@@ -33,42 +37,74 @@ enum {
     LINGER_BYTES = 64 << 20
 };
 
-/* Exchanges whose clients have left into h->watched_exchanges, those whose body does not come into
- * h->late, with a reference each; h->mu held. Returns how many of the first, *late_out of the
- * second. */
-static int find_gone(trm_http *h, int *late_out)
+/* How a connection is to be watched now. */
+typedef enum watching {
+    NOT_AT_ALL, /* libmicrohttpd is busy with it */
+    FOR_CLIENT, /* an answer is awaited: its client may leave */
+    FOR_END,    /* nothing, or a body, is awaited */
+    IS_LATE     /* a body does not come; a reference was taken */
+} watching;
+
+static watching how_to_watch(const trm_http *h, trm_http_exchange *x, int64_t now)
+{
+    watching w = NOT_AT_ALL;
+
+    if (x == NULL)
+        return FOR_END;
+    pthread_mutex_lock(&x->mu);
+    if (x->suspended && !x->gone && !x->answered && now - x->moved_us > WAITED_US) {
+        w = FOR_CLIENT;
+    } else if (x->phase == TRMI_HTTP_READING && !x->gone) {
+        w = now - x->moved_us > h->o.idle_ms * 1000 ? IS_LATE : FOR_END;
+        x->refs += w == IS_LATE;
+    }
+    pthread_mutex_unlock(&x->mu);
+    return w;
+}
+
+static void mark_gone(trm_http_exchange *x)
+{
+    pthread_mutex_lock(&x->mu);
+    x->gone = true;
+    x->refs++;
+    pthread_mutex_unlock(&x->mu);
+}
+
+/* Exchanges whose clients have left into h->left, those whose body does not come into h->late, with
+ * a reference each; h->mu held. Returns how many of the first, *late_out of the second. */
+static int look(trm_http *h, int *late_out)
 {
     int64_t now = trm_now_us();
-    int n = 0, gone = 0, late = 0;
+    int n = 0, left = 0, late = 0;
 
-    for (trm_http_exchange *x = h->exchanges; x != NULL && n + late < h->o.connections;
-         x = x->next) {
-        pthread_mutex_lock(&x->mu);
-        if (x->suspended && !x->gone && !x->answered && now - x->moved_us > WAITED_US) {
-            h->watched[n] = (struct pollfd){.fd = x->connection->fd, .events = POLLRDHUP};
-            h->watched_exchanges[n++] = x;
-        } else if (x->phase == TRMI_HTTP_READING && !x->gone &&
-                   now - x->moved_us > h->o.idle_ms * 1000) {
-            x->refs++;
-            h->late[late++] = x;
+    for (trmi_http_connection *c = h->connections; c != NULL && n < h->o.connections; c = c->next) {
+        watching w = how_to_watch(h, c->exchange, now);
+
+        if (w == IS_LATE)
+            h->late[late++] = c->exchange;
+        if (w == FOR_CLIENT || w == FOR_END) {
+            h->watched[n] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+            h->watched_connections[n++] = c;
+        } else {
+            c->hung = false;
         }
-        pthread_mutex_unlock(&x->mu);
     }
     *late_out = late;
-    if (n == 0 || poll(h->watched, (nfds_t)n, 0) <= 0)
+    if (n == 0 || poll(h->watched, (nfds_t)n, 0) < 0)
         return 0;
     for (int i = 0; i < n; i++) {
-        trm_http_exchange *x = h->watched_exchanges[i];
+        trmi_http_connection *c = h->watched_connections[i];
+        bool hung = (h->watched[i].revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 
-        if ((h->watched[i].revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0)
-            continue;
-        pthread_mutex_lock(&x->mu);
-        x->gone = true;
-        x->refs++;
-        pthread_mutex_unlock(&x->mu);
-        h->watched_exchanges[gone++] = x;
+        if (hung && how_to_watch(h, c->exchange, now) == FOR_CLIENT) {
+            mark_gone(c->exchange);
+            h->left[left++] = c->exchange;
+        } else if (hung && c->hung) { /* for a whole tick, and libmicrohttpd has not noticed */
+            (void)shutdown(c->fd, SHUT_RDWR);
+        }
+        c->hung = hung;
     }
-    return gone;
+    return left;
 }
 
 /* ---- connections that were refused while more was to come ---- */
@@ -138,7 +174,7 @@ static void *watch(void *ctx)
     pthread_setname_np(pthread_self(), "trm-http-watch");
     pthread_mutex_lock(&h->mu);
     while (!h->watcher_ends) {
-        int gone, late = 0;
+        int left, late = 0;
 
         if (h->connection_count == 0 && h->lingering_count == 0) {
             h->watcher_sleeps = true; /* an idle server does not wake at all but twice a minute */
@@ -148,11 +184,11 @@ static void *watch(void *ctx)
         }
         sleep_ms(h, h->lingering_count > 0 ? 10 : TICK_MS);
         linger_read(h, trm_now_us());
-        gone = find_gone(h, &late);
+        left = look(h, &late);
         pthread_mutex_unlock(&h->mu);
-        for (int i = 0; i < gone; i++) {
-            trmi_http_tell_gone(h->watched_exchanges[i]);
-            trmi_http_exchange_unref(h->watched_exchanges[i]);
+        for (int i = 0; i < left; i++) {
+            trmi_http_tell_gone(h->left[i]);
+            trmi_http_exchange_unref(h->left[i]);
         }
         for (int i = 0; i < late; i++) {
             trmi_http_write_raw(h->late[i], 408, "the body did not come in time", false);
@@ -166,13 +202,15 @@ static void *watch(void *ctx)
 
 trm_status trmi_http_watch_start(trm_http *h)
 {
+    size_t most = (size_t)h->o.connections;
     sigset_t all, before;
     int rc;
 
-    h->watched = trm_calloc((size_t)h->o.connections, sizeof(*h->watched));
-    h->watched_exchanges = trm_calloc((size_t)h->o.connections, sizeof(*h->watched_exchanges));
-    h->late = trm_calloc((size_t)h->o.connections, sizeof(*h->late));
-    if (h->watched == NULL || h->watched_exchanges == NULL || h->late == NULL)
+    h->watched = trm_calloc(most, sizeof(*h->watched));
+    h->watched_connections = trm_calloc(most, sizeof(trmi_http_connection *));
+    h->left = trm_calloc(most, sizeof(trm_http_exchange *));
+    h->late = trm_calloc(most, sizeof(trm_http_exchange *));
+    if (h->watched == NULL || h->watched_connections == NULL || h->left == NULL || h->late == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "http: %d connections", h->o.connections);
     sigfillset(&all); /* signals are for the program's own threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -200,9 +238,10 @@ void trmi_http_watch_stop(trm_http *h)
         }
     h->lingering_count = 0;
     trm_free(h->watched);
-    trm_free(h->watched_exchanges);
-    h->watched = NULL;
-    h->watched_exchanges = NULL;
+    trm_free(h->watched_connections);
+    trm_free(h->left);
     trm_free(h->late);
-    h->late = NULL;
+    h->watched = NULL;
+    h->watched_connections = NULL;
+    h->left = h->late = NULL;
 }

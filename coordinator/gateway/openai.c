@@ -71,12 +71,14 @@ static trm_status only_model(trm_hub *hub, trm_request_kind kind, char *name_out
 {
     trm_hub_model_info *infos = NULL;
     int count = 0, found = 0;
+    bool loading = false;
 
     TRM_CHECK(trm_hub_models(hub, &infos, &count));
     for (int second = 0; second < 2 && found == 0; second++)
         for (int i = 0; i < count; i++) {
             char model_kind[16];
 
+            loading = loading || infos[i].state == TRM_MODEL_LOADING;
             if (infos[i].state != TRM_MODEL_READY)
                 continue;
             kind_of(&infos[i], model_kind);
@@ -89,6 +91,11 @@ static trm_status only_model(trm_hub *hub, trm_request_kind kind, char *name_out
     trm_hub_models_free(infos, count);
     if (found == 1)
         return TRM_OK;
+    if (found == 0 && loading)
+        return trm_fail(TRM_ERR_COMM,
+                        "model is missing, and none that is ready does %s; one is "
+                        "still loading",
+                        trm_request_kind_name(kind));
     if (found == 0)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "model is missing, and no loaded model does %s; GET /v1/models lists them",

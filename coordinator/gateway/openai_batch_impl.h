@@ -30,7 +30,7 @@ typedef struct trmi_batch_run {
     trm_file *file;
     const char *text; /* the content in it */
     size_t bytes, at; /* at: checked so far */
-    size_t released;  /* pages up to here are given back */
+    size_t released;  /* running: pages up to here have been given back */
     int line_no;      /* checked so far, empty ones included */
     trmi_batch_line *lines;
     int count, max;

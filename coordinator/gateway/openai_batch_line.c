@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RELEASE_BYTES ((size_t)8 << 20)
 #define GIVE_UP_MS ((int64_t)10 * 60 * 1000) /* refused as long: lines fail */
 #define BATCH_PRIORITY (-1)                  /* below requests that say nothing */
 
@@ -24,6 +25,7 @@ void trmi_batch_fail_run(trmi_batch_run *r, const char *code)
 {
     trmi_batch_add_error(r, code, NULL, 0, trm_message());
     trmi_batch_end_as(r, TRMI_BATCH_FAILED);
+    r->end = TRMI_BATCH_FAILED; /* whatever it was ending as */
 }
 
 /* ---- the hub's side ---- */
@@ -137,7 +139,6 @@ static trm_status hand_over(trmi_batches *t, trmi_batch_run *r, trmi_batch_item 
     trm_wire_request wire = {.kind = kind_of(r->batch), .model = name, .tag = item->tag};
     trm_hub_request request = {
         .wire = &wire, .owner = r->batch->owner, .ctx = item, .answer = answered};
-    trm_status st;
 
     TRM_CHECK(trmi_openai_new_id("", item->tag));
     TRM_CHECK(trmi_batch_request_read(r->text + l->at, l->bytes, r->batch->endpoint, r->body_max,
@@ -150,8 +151,14 @@ static trm_status hand_over(trmi_batches *t, trmi_batch_run *r, trmi_batch_item 
     wire.priority = head.priority_given ? head.priority : BATCH_PRIORITY;
     wire.body = q.body;
     wire.body_bytes = q.body_bytes;
-    st = trm_hub_submit(t->f->g->hub, &request, &item->id);
-    return st;
+    TRM_CHECK(trm_hub_submit(t->f->g->hub, &request, &item->id));
+    if (l->at - r->released >= RELEASE_BYTES) {
+        size_t offset = (size_t)(r->text - (const char *)trm_file_data(r->file));
+
+        trm_file_release(r->file, offset + r->released, l->at - r->released);
+        r->released = l->at;
+    }
+    return TRM_OK;
 }
 
 /* Submits the next line that waits; false: none now. */

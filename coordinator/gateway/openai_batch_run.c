@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -271,47 +272,55 @@ static void wind_up(trmi_batches *t)
 
 static void *batches_main(void *ctx)
 {
-    struct trmi_openai_files *f = ctx;
-    trmi_batches t = {.f = f};
+    trmi_batches *t = ctx;
+    struct trmi_openai_files *f = t->f;
     int64_t ms = 0;
     bool stop = false;
 
-    t.item_max = f->g->options.batch_requests > 0 ? f->g->options.batch_requests : 64;
-    t.items = trm_calloc((size_t)t.item_max, sizeof(t.items[0]));
-    if (t.items == NULL) {
-        TRM_LOG(TRM_LOG_ERROR, "gateway", "no memory for %d requests of batches", t.item_max);
-        return NULL;
-    }
     while (!stop) {
         trmi_batch_item *done;
 
         pthread_mutex_lock(&f->mu);
-        done = sleep_and_take(&t, ms);
+        done = sleep_and_take(t, ms);
         stop = f->batch_stop;
         pthread_mutex_unlock(&f->mu);
-        take_all(&t, done, stop);
+        take_all(t, done, stop);
         if (stop)
             break;
-        adopt(&t);
-        step_all(&t);
-        submit_all(&t);
-        ms = patience(&t);
+        adopt(t);
+        step_all(t);
+        submit_all(t);
+        ms = patience(t);
     }
-    wind_up(&t);
-    if (t.item_count > 0) /* the hub has broken its promise; what its callbacks need must stay */
-        TRM_LOG(TRM_LOG_ERROR, "gateway", "%d requests of batches were not answered", t.item_count);
-    for (int i = 0; i < t.run_count && t.item_count == 0; i++)
-        trmi_batch_run_close(t.runs[i]);
-    trm_free(t.items);
+    wind_up(t);
+    if (t->item_count > 0) /* the hub has broken its promise; what its callbacks need must stay */
+        TRM_LOG(TRM_LOG_ERROR, "gateway", "%d requests of batches were not answered",
+                t->item_count);
+    for (int i = 0; i < t->run_count && t->item_count == 0; i++)
+        trmi_batch_run_close(t->runs[i]);
+    trm_free(t->items);
+    trm_free(t);
     return NULL;
 }
 
 trm_status trmi_openai_batches_start(struct trmi_openai_files *f)
 {
-    int rc = pthread_create(&f->batch_thread, NULL, batches_main, f);
+    trmi_batches *t = trm_calloc(1, sizeof(*t));
+    int rc = ENOMEM;
 
-    if (rc != 0)
-        return trm_fail(TRM_ERR_NO_MEMORY, "a thread: %s", strerror(rc));
+    if (t != NULL) {
+        t->f = f;
+        t->item_max = f->g->options.batch_requests > 0 ? f->g->options.batch_requests : 64;
+        t->items = trm_calloc((size_t)t->item_max, sizeof(t->items[0]));
+        if (t->items != NULL)
+            rc = pthread_create(&f->batch_thread, NULL, batches_main, t);
+    }
+    if (rc != 0) {
+        if (t != NULL)
+            trm_free(t->items);
+        trm_free(t);
+        return trm_fail(TRM_ERR_NO_MEMORY, "the thread of batches: %s", strerror(rc));
+    }
     f->batch_started = true;
     return TRM_OK;
 }

@@ -319,7 +319,7 @@ trm_status trmi_openai_json_text(const trmi_json_field *field, size_t bytes_max,
     copy = trm_strdup(json_string_value(text));
     json_decref(text);
     if (copy == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "%s", field->name);
+        return trm_fail(TRM_ERR_NO_MEMORY, "no memory for %s", field->name);
     *text_out = copy;
     return TRM_OK;
 }

@@ -183,13 +183,19 @@ static trm_status read_top(trm_http_exchange *x, int *top_out)
     return TRM_OK;
 }
 
+/* curl -d says another type unless it is told; no picture begins so. */
+static bool begins_object(const trm_wire_request *wire)
+{
+    return wire->body_bytes > 0 && *(const char *)wire->body == '{';
+}
+
 static trm_status read_record(trm_http_exchange *x, trm_arena *arena, trm_wire_request *wire,
                               trm_wire_tensor *tensor)
 {
     const char *type = trm_http_header(x, "Content-Type");
 
     wire->body = trm_http_body(x, &wire->body_bytes);
-    if (is_type(type, "application/json")) {
+    if (is_type(type, "application/json") || (!is_type(type, "image/") && begins_object(wire))) {
         TRM_CHECK(from_json(wire->body, wire->body_bytes, arena, tensor));
         wire->tensors = tensor;
         wire->tensor_count = 1;
@@ -260,6 +266,8 @@ static const trm_http_route routes[] = {
     {"GET", "/ping", ping, TRM_HTTP_OPEN | TRM_HTTP_LIGHT},
     {"POST", "/predictions/{model}", predict, 0},
     {"POST", "/predictions/{model}/{version}", predict, 0},
+    {"PUT", "/predictions/{model}", predict, 0}, /* curl -T, as TorchServe's pages show it */
+    {"PUT", "/predictions/{model}/{version}", predict, 0},
 };
 
 trmi_routes trmi_predictions_routes(void)

@@ -243,6 +243,79 @@ static void *waker(void *link)
     return NULL;
 }
 
+/* Peers without a name get one, if the link takes them. */
+START_TEST(anonymous)
+{
+    static const struct {
+        const char *name, *id;
+        size_t bytes;
+        const char *peer;
+    } rows[] = {{"text", "me", 2, "me"},
+                {"with a zero", "\0\x1a\xff", 3, "#001aff"},
+                {"begins like ours", "#me", 3, "#236d65"}};
+    trm_link_context *c = NULL;
+    trm_link *router = NULL;
+    void *zmq = zmq_ctx_new(), *unnamed = zmq_socket(zmq, ZMQ_DEALER);
+    char peer[TRM_LINK_PEER_BYTES], back[8] = "";
+    trm_link_frame *f;
+
+    ck_assert_int_eq(trm_link_context_create(&c), TRM_OK);
+    ck_assert_int_eq(trm_link_bind(c, "ipc", &router), TRM_OK);
+    trm_link_take_anonymous(router);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        void *s = zmq_socket(zmq, ZMQ_DEALER);
+
+        zmq_setsockopt(s, ZMQ_ROUTING_ID, rows[i].id, rows[i].bytes);
+        ck_assert_int_eq(zmq_connect(s, trm_link_endpoint(router)), 0);
+        ck_assert_int_eq(zmq_send(s, "x", 1, 0), 1);
+        f = get(router, peer);
+        ck_assert_msg(strcmp(peer, rows[i].peer) == 0, "%s: %s", rows[i].name, peer);
+        trm_link_frame_destroy(f);
+        ck_assert_int_eq(trm_link_send(router, peer, "back", 5), TRM_OK);
+        ck_assert_int_eq(zmq_recv(s, back, sizeof(back), 0), 5);
+        zmq_close(s);
+    }
+    ck_assert_int_eq(zmq_connect(unnamed, trm_link_endpoint(router)), 0);
+    ck_assert_int_eq(zmq_send(unnamed, "x", 1, 0), 1);
+    f = get(router, peer);
+    ck_assert_int_eq(peer[0], '#');
+    ck_assert_uint_eq(strlen(peer), 11);
+    trm_link_frame_destroy(f);
+    ck_assert_int_eq(trm_link_send(router, peer, "back", 5), TRM_OK);
+    ck_assert_int_eq(zmq_recv(unnamed, back, sizeof(back), 0), 5);
+    zmq_close(unnamed);
+    zmq_ctx_term(zmq);
+    trm_link_close(router);
+    trm_link_context_destroy(c);
+}
+END_TEST
+
+/* A wait for two links ends by a wake of either, and by a frame of either. */
+START_TEST(wait_for_any)
+{
+    trm_link_context *c = NULL;
+    trm_link *links[2], *dealer = NULL;
+    char peer[TRM_LINK_PEER_BYTES];
+    int64_t start = trm_now_us();
+
+    ck_assert_int_eq(trm_link_context_create(&c), TRM_OK);
+    ck_assert_int_eq(trm_link_bind(c, "inproc://a", &links[0]), TRM_OK);
+    ck_assert_int_eq(trm_link_bind(c, "inproc://b", &links[1]), TRM_OK);
+    trm_link_wake(links[_i]);
+    trm_link_wait_any(links, 2, 600000);
+    ck_assert_int_eq(trm_link_connect(c, trm_link_endpoint(links[_i]), "p", &dealer), TRM_OK);
+    ck_assert_int_eq(trm_link_send(dealer, NULL, "x", 1), TRM_OK);
+    trm_link_wait_any(links, 2, 600000);
+    trm_link_frame_destroy(get(links[_i], peer));
+    ck_assert_int_lt(trm_now_us() - start, 300000000);
+    trm_link_wait_any(links, 2, 1); /* nothing: the time ends it */
+    trm_link_close(dealer);
+    trm_link_close(links[0]);
+    trm_link_close(links[1]);
+    trm_link_context_destroy(c);
+}
+END_TEST
+
 START_TEST(wake_ends_a_wait)
 {
     trm_link_context *c = NULL;
@@ -277,6 +350,8 @@ int main(void)
     tcase_add_test(tc, a_killed_peer_is_noticed);
     tcase_add_test(tc, strangers_are_skipped);
     tcase_add_test(tc, wake_ends_a_wait);
+    tcase_add_test(tc, anonymous);
+    tcase_add_loop_test(tc, wait_for_any, 0, 2);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

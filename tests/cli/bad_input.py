@@ -347,7 +347,7 @@ def fill_cases():
          "'a'|'b'|2 inputs")
 
     # the command line itself
-    case("unknown command", {}, "launch", "'launch'", "--help")
+    case("unknown command", {}, "lunch", "'lunch'", "--help")
     case("no model", {}, "run", "usage: trireme run")
     case("no output", good, "score m.onnx --input x.npy", "--output")
     case("no score input", good, "score m.onnx --output o.csv", "--input")

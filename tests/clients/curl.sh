@@ -62,15 +62,16 @@ want 200 '"status":"Healthy"' /ping
 # every picture's label is its own
 while IFS=, read -r file label; do
     [ "$file" != file ] || continue
-    want 200 "^\{\"$label\":0\.[0-9]+,|^\{\"$label\":1\.0," /predictions/digits -T "$digits/images/$file" -X POST
+    want 200 "^\{\"$label\":0\.[0-9]+,|^\{\"$label\":1\.0," /predictions/digits -T "$digits/images/$file"
     [ $count -lt 30 ] || break
 done <"$digits/labels.csv"
 want 200 '^\{"2":[^,]*,"3":[^,]*\}$' '/predictions/digits?top=2' --data-binary "@$digits/images/000.png" -H 'Content-Type: image/png'
 want 200 '^\{"2":' /predictions/digits/1 -F "data=@$digits/images/000.png"
-want 200 '^\{"[0-9]":' /predictions/photos -T "$source/tests/data/images/rgb444.jpg" -X POST
+want 200 '^\{"[0-9]":' /predictions/photos -T "$source/tests/data/images/rgb444.jpg"
 row=$(printf '0.5,%.0s' $(seq 32))
 record=$(printf "[${row%,}],%.0s" $(seq 32))
 want 200 '^\{"8":' /predictions/digits -H 'Content-Type: application/json' -d "{\"data\":[[[${record%,}]]]}"
+want 200 '^\{"8":' /predictions/digits -d "{\"instances\":[[[${record%,}]]]}"
 want 400 'the model wants|want' /predictions/digits -H 'Content-Type: application/json' -d '{"data":[1,2,3]}'
 want 400 'neither a JPEG nor a PNG' /predictions/digits -H 'Content-Type: image/png' --data-binary hello
 want 404 '"error":".*nothing' /predictions/nothing --data-binary hello -H 'Content-Type: image/png'

@@ -44,11 +44,15 @@ PERSON = {
 }
 HELLO = [{"role": "user", "content": "Tell me of the Union."}]
 work = pathlib.Path(tempfile.mkdtemp())
-base = None
+base = MODELS = None
 
 
 def client(key="a-long-key-of-ann", **more):
     return openai.OpenAI(base_url=base, api_key=key, max_retries=0, timeout=120 * SCALE, **more)
+
+
+def address(cluster):
+    return cluster.url.geturl().rstrip("/") + "/v1"
 
 
 def encoder():
@@ -312,6 +316,42 @@ def batches():
     assert b.status == "completed" and b.request_counts.completed == 3, b
 
 
+def restart():
+    """The server is killed while it runs a batch; the next one goes on: no line is lost, none comes twice."""
+    global base
+    outer, folder = base, work / "kept"
+    config = dict(gateway=f'keys: "{work}/keys", files: "{folder}"', more="limits: { batch_requests: 4 }")
+    first = Cluster(trireme, MODELS, **config).ready()
+    try:
+        base = address(first)
+        c = client()
+        lines = [dict(x, body={**x["body"], "model": "sotu", "max_tokens": 60, "ignore_eos": True}) for x in batch_lines(60)]
+        f = c.files.create(file=("long.jsonl", "\n".join(map(json.dumps, lines))), purpose="batch")
+        b = c.batches.create(input_file_id=f.id, endpoint="/v1/completions", completion_window="24h")
+        while c.batches.retrieve(b.id).request_counts.completed < 5:
+            time.sleep(0.002)
+        first.process.kill()
+        first.process.wait()
+        written = "".join(p.read_text() for p in (folder / "files").glob("*.data") if not p.with_suffix(".json").exists())
+        before = {o["custom_id"]: o["id"] for o in map(json.loads, written.splitlines()[:-1])}
+        second = Cluster(trireme, MODELS, **config).ready()
+        try:
+            base = address(second)
+            c = client()
+            done = finished(c, c.batches.retrieve(b.id))
+            assert done.status == "completed" and done.request_counts.completed == 60, done
+            after = [json.loads(x) for x in c.files.content(done.output_file_id).text.splitlines()]
+            assert sorted(o["custom_id"] for o in after) == sorted(x["custom_id"] for x in lines)
+            kept = {o["custom_id"]: o["id"] for o in after}
+            assert len(before) >= 4 and all(kept[k] == v for k, v in before.items()), before
+            assert second.end() == 0
+        finally:
+            second.close()
+    finally:
+        first.close()
+        base = outer
+
+
 def errors():
     c = client()
     ask = dict(model="sotu", prompt="We must", max_tokens=1)
@@ -374,23 +414,23 @@ def many():
     assert not bad, bad
 
 
-CASES = [models, completions, logprobs, sampling, chat, streaming, leaving, embeddings, schema, tools, batches, errors, many]
+CASES = [models, completions, logprobs, sampling, chat, streaming, leaving, embeddings, schema, tools, batches, restart, errors, many]
 
 
 def main():
-    global base
+    global base, MODELS
     keys = work / "keys"
     keys.write_text(KEYS)
     keys.chmod(0o600)
     template = source / "tests/data/templates/own-chatml.jinja"
     wanted = sys.argv[3:]
     bad = []
-    cluster = Cluster(trireme, f'  - {{ name: sotu, path: "{DEMO}", chat_template: "{template}" }}\n'
-                      f'  - {{ name: bert, path: "{encoder()}" }}',
-                      gateway=f'keys: "{keys}", files: "{work}/files"', more="limits: { requests_per_key: 8, body: 1MiB }")
+    MODELS = f'  - {{ name: sotu, path: "{DEMO}", chat_template: "{template}" }}\n  - {{ name: bert, path: "{encoder()}" }}'
+    cluster = Cluster(trireme, MODELS, gateway=f'keys: "{keys}", files: "{work}/files"',
+                      more="limits: { requests_per_key: 8, body: 1MiB }")
     try:
         cluster.ready()
-        base = cluster.url.geturl().rstrip("/") + "/v1"
+        base = address(cluster)
         for case in CASES:
             if wanted and case.__name__ not in wanted:
                 continue

@@ -1,4 +1,7 @@
 /* A server with a few routes, and a client that writes and reads bytes of a socket. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* strcasestr */
+#endif
 #ifndef TRM_TESTS_COORDINATOR_HTTP_KIT_H
 #define TRM_TESTS_COORDINATOR_HTTP_KIT_H
 

@@ -49,6 +49,7 @@ struct fake_replica {
     atomic_bool hold_loads;  /* a LOAD is answered by LOADING only */
     /* seen */
     atomic_int parts, answers, cancels, loads, unloads, releases, requests, shared_seen;
+    atomic_int beats, drains;
     atomic_bool stopped, stop_lost;
     uint32_t slots[FAKE_SLOTS]; /* loaded */
     bool failing[FAKE_SLOTS], leaving[FAKE_SLOTS], loading[FAKE_SLOTS];
@@ -220,6 +221,19 @@ static bool fake_step(struct fake_replica *r)
     return true;
 }
 
+static void fake_unload(struct fake_replica *r, uint32_t slot)
+{
+    bool here = false;
+
+    atomic_fetch_add(&r->unloads, 1);
+    for (int i = 0; i < FAKE_SLOTS; i++) {
+        here |= r->slots[i] == slot;
+        r->leaving[i] |= r->slots[i] == slot;
+    }
+    if (!here) /* as replicas do: it has failed meanwhile */
+        fake_model(r, slot, TRM_MODEL_UNLOADED);
+}
+
 /* False: it has to end. */
 static bool fake_hear(struct fake_replica *r, trm_wire_message *m)
 {
@@ -234,10 +248,13 @@ static bool fake_hear(struct fake_replica *r, trm_wire_message *m)
         fake_load(r, m->u.load);
         break;
     case TRM_WIRE_UNLOAD:
-        atomic_fetch_add(&r->unloads, 1);
-        for (int i = 0; i < FAKE_SLOTS; i++)
-            if (r->slots[i] == m->u.slot)
-                r->leaving[i] = true;
+        fake_unload(r, m->u.slot);
+        break;
+    case TRM_WIRE_HEARTBEAT:
+        atomic_fetch_add(&r->beats, 1);
+        break;
+    case TRM_WIRE_DRAIN:
+        atomic_fetch_add(&r->drains, 1);
         break;
     case TRM_WIRE_REQUEST:
         fake_request(r, m);

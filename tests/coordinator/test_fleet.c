@@ -129,15 +129,19 @@ static const struct overdue_case {
     bool work;
     trm_wire_phase phase;
     const char *says; /* NULL: not overdue */
+    bool loads;       /* a model, beside the executor */
 } overdues[] = {
-    {"well", 900, 900, true, TRM_PHASE_STEADY, NULL},
-    {"silent", 100, 900, false, TRM_PHASE_STEADY, "nothing heard"},
-    {"idle for long", 900, 0, false, TRM_PHASE_STEADY, NULL},
-    {"stuck", 900, 700, true, TRM_PHASE_STEADY, "stuck"},
-    {"stuck in idle", 900, 700, true, TRM_PHASE_IDLE, "stuck"},
-    {"slow first step", 900, 700, true, TRM_PHASE_FIRST_STEP, NULL},
-    {"slow load", 900, 700, true, TRM_PHASE_LOADING, NULL},
-    {"stuck first step", 900, -1100, true, TRM_PHASE_FIRST_STEP, "stuck"},
+    {"well", 900, 900, true, TRM_PHASE_STEADY, NULL, false},
+    {"silent", 100, 900, false, TRM_PHASE_STEADY, "nothing heard", false},
+    {"idle for long", 900, 0, false, TRM_PHASE_STEADY, NULL, false},
+    {"stuck", 900, 700, true, TRM_PHASE_STEADY, "stuck", false},
+    {"stuck in idle", 900, 700, true, TRM_PHASE_IDLE, "stuck", false},
+    {"slow first step", 900, 700, true, TRM_PHASE_FIRST_STEP, NULL, false},
+    {"slow load", 900, 700, true, TRM_PHASE_LOADING, NULL, false},
+    {"stuck first step", 900, -1100, true, TRM_PHASE_FIRST_STEP, "stuck", false},
+    {"slow load, idle executor", 900, 700, false, TRM_PHASE_IDLE, NULL, true},
+    {"stuck load, idle executor", 900, -1100, false, TRM_PHASE_IDLE, "stuck", true},
+    {"stuck beside a load", 900, 700, true, TRM_PHASE_STEADY, "stuck", true},
 };
 
 START_TEST(overdue)
@@ -150,9 +154,12 @@ START_TEST(overdue)
 
     give(r, c, 1);
     r->heard_us = t->heard;
-    r->moved_us = t->moved;
     r->phase = t->phase;
     r->in_flight = t->work;
+    if (t->loads)
+        ck_assert_int_eq(trm_fleet_add_place(r, copy(know("n", 1), TRM_FLEET_CURRENT), t->moved),
+                         TRM_OK);
+    r->moved_us = t->moved;
     late = trm_fleet_overdue(fleet, &limits, 1000);
     ck_assert_msg(late == (t->says != NULL ? r : NULL), "%s", t->name);
     if (t->says != NULL)
@@ -295,6 +302,15 @@ START_TEST(models)
     ck_assert_str_eq(v2->reason, "why");
     ck_assert(!trm_fleet_hope(fleet, v2));
     ck_assert_int_eq(tell(r, b->slot, TRM_MODEL_READY, 1), TRM_ERR_COMM);
+
+    next = copy(v2, TRM_FLEET_PENDING); /* fails while UNLOAD is on its way */
+    give(r, next, 0);
+    trm_fleet_retire(next);
+    ck_assert(trm_fleet_displace(r, next, 0));
+    ck_assert_int_eq(tell(r, next->slot, TRM_MODEL_FAILED, 0), TRM_OK);
+    ck_assert_int_eq(tell(r, next->slot, TRM_MODEL_UNLOADED, 0), TRM_OK);
+    ck_assert_int_eq(next->places, 0);
+    trm_fleet_drop(fleet, next);
 
     next = copy(v1, TRM_FLEET_PENDING);
     ck_assert_uint_gt(next->slot, b->slot);

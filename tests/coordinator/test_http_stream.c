@@ -353,6 +353,30 @@ START_TEST(leaving)
 }
 END_TEST
 
+/* The last bytes and the end come together, inside a head or a body: the connection is let go. */
+START_TEST(leaving_inside_a_request)
+{
+    static const char *const texts[] = {
+        "GET /no", "GET /now HTTP/1.1\r\nHost: h\r\n",
+        "POST /keep HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc",
+        "POST /keep HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"};
+    int64_t until = trm_deadline_us(20000);
+
+    for (int i = 0; i < 40; i++) {
+        kit_client c = kit_connect(port);
+
+        kit_ask(&c, texts[i % 4]);
+        kit_close(&c);
+    }
+    kit_nap(100); /* so that they have been accepted */
+    while (kit_get(&kit_seen.open) > 0) {
+        ck_assert_msg(trm_now_us() < until, "%d connections are left", kit_get(&kit_seen.open));
+        kit_nap(5);
+    }
+    ck_assert_int_eq(kit_get(&kept_count), 0);
+}
+END_TEST
+
 START_TEST(leaving_while_pieces_come)
 {
     kit_client c = kit_connect(port);
@@ -677,6 +701,7 @@ int main(void)
     tcase_add_test(t, too_much_at_once);
     tcase_add_test(t, head_of_a_stream);
     tcase_add_loop_test(t, leaving, 0, COUNT(leave_rows));
+    tcase_add_test(t, leaving_inside_a_request);
     tcase_add_test(t, leaving_while_pieces_come);
     tcase_add_test(t, answer_inside_gone);
     tcase_add_test(t, gone_before_it_is_asked);

@@ -446,6 +446,36 @@ START_TEST(error_text)
 }
 END_TEST
 
+/* Each allocation fails once: every request is answered, nothing is kept. */
+START_TEST(no_memory)
+{
+    static const char *const bodies[] = {
+        "{\"model\":\"good\"}", "{\"model\":\"good:2\",\"stream\":true}", "{}",
+        "{\"model\":\"bad\"}", "{\"model\":\"late\",\"stream\":true}"};
+    trm_hub hub;
+    trm_gateway g = {.hub = &hub};
+    int64_t live = trm_alloc_live();
+
+    kit_hub_start(&hub);
+    hub.models = some_models;
+    hub.model_count = SOME_MODELS;
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++)
+        for (int n = 0; n < 24; n++) {
+            trm_http_exchange x;
+
+            kit_exchange_init(&x, &g, bodies[i]);
+            trm_alloc_fail_after(n);
+            kit_call(&x, trmi_openai_routes(), "POST", "/v1/completions");
+            trm_alloc_fail_after(-1);
+            ck_assert_msg(x.status == 200 || x.status == 503 || x.status == 400, "%d %s", x.status,
+                          x.out);
+            kit_exchange_fini(&x);
+        }
+    kit_hub_stop(&hub);
+    ck_assert_int_eq(trm_alloc_live(), live);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("openai");
@@ -464,6 +494,7 @@ int main(void)
     tcase_add_test(tc, models);
     tcase_add_loop_test(tc, model, 0, sizeof(one_model) / sizeof(one_model[0]));
     tcase_add_test(tc, error_text);
+    tcase_add_test(tc, no_memory);
     suite_add_tcase(s, tc);
     runner = srunner_create(s);
     srunner_run_all(runner, CK_NORMAL);

@@ -450,7 +450,7 @@ END_TEST
 START_TEST(restarted)
 {
     struct world w;
-    char id[TRMI_OPENAI_ID_BYTES], *text = lines_of(true, "good"), command[256];
+    char id[TRMI_OPENAI_ID_BYTES], *text = lines_of(true, "good");
     int counts[LINES] = {0}, status;
     char input[TRMI_OPENAI_ID_BYTES];
     json_t *o;
@@ -473,11 +473,7 @@ START_TEST(restarted)
         world_open(&w);
         trmi_openai_files_close(&w.g);
     }
-    snprintf(command, sizeof(command),
-             "for f in '%s'/files/*.data; do [ -e \"${f%%.data}.json\" ] || "
-             "printf '{\"custom_id\":\"id-39\",\"resp' >>\"$f\"; done",
-             w.inner);
-    ck_assert_int_eq(system(command), 0);
+    world_tear(&w, "{\"custom_id\":\"id-39\",\"resp");
     w.g.draining = 0;
     pthread_mutex_lock(&w.hub.mu);
     w.hub.draining = false;
@@ -523,6 +519,66 @@ START_TEST(private_folder)
 }
 END_TEST
 
+/* An allocation fails somewhere on the way: the batch ends all the same, and its counts agree. */
+START_TEST(no_memory)
+{
+    int64_t live = trm_alloc_live();
+
+    for (int n = 0; n < 60; n++) {
+        struct world w;
+        char id[TRMI_OPENAI_ID_BYTES], *text = lines_of(false, "good");
+        json_t *o = NULL;
+        const char *status;
+        int64_t until = trm_deadline_us(KIT_PATIENCE_MS);
+
+        world_init(&w);
+        start(&w, "ann", text, "24h", id);
+        trm_alloc_fail_after(5 * n);
+        do {
+            int http;
+
+            ck_assert(trm_now_us() < until);
+            json_decref(o);
+            usleep(1000);
+            o = call(&w, "GET", "/v1/batches/{id}", "ann", id, NULL, NULL, &http);
+            status = json_string_value(json_object_get(o, "status"));
+        } while (status == NULL ||
+                 (strcmp(status, "completed") != 0 && strcmp(status, "failed") != 0));
+        trm_alloc_fail_after(-1);
+        if (strcmp(status, "completed") == 0)
+            ck_assert_int_eq(count_of(o, "completed") + count_of(o, "failed"), LINES);
+        json_decref(o);
+        free(text);
+        world_fini(&w);
+    }
+    ck_assert_int_eq(trm_alloc_live(), live);
+}
+END_TEST
+
+START_TEST(no_memory_to_open)
+{
+    int64_t live = trm_alloc_live();
+    struct world w;
+    int opened = 0;
+
+    world_init(&w);
+    for (int n = 0; n < 40; n++) {
+        trmi_openai_files_close(&w.g);
+        trm_alloc_fail_after(n);
+        if (trmi_openai_files_open(&w.g) != TRM_OK) {
+            trm_alloc_fail_after(-1);
+            ck_assert_ptr_null(w.g.files);
+            continue;
+        }
+        trm_alloc_fail_after(-1);
+        opened++;
+    }
+    ck_assert_int_gt(opened, 0);
+    world_fini(&w);
+    ck_assert_int_eq(trm_alloc_live(), live);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("openai batches");
@@ -542,6 +598,8 @@ int main(void)
     tcase_add_test(tc, expired);
     tcase_add_loop_test(tc, restarted, 0, 3);
     tcase_add_test(tc, private_folder);
+    tcase_add_test(tc, no_memory);
+    tcase_add_test(tc, no_memory_to_open);
     suite_add_tcase(s, tc);
     runner = srunner_create(s);
     srunner_run_all(runner, CK_NORMAL);

@@ -158,6 +158,30 @@ START_TEST(top_and_failures)
 }
 END_TEST
 
+/* As curl sends them. */
+START_TEST(curl)
+{
+    trm_http_exchange *x;
+
+    kit_reset();
+    x = post("/predictions/m", "application/x-www-form-urlencoded", "{\"data\":[1,2]}");
+    ck_assert_int_eq(kit_hub.tensor_count, 1);
+    kit_answer(&answer);
+    ck_assert_int_eq(x->status, 200);
+    kit_free(x);
+    x = post("/predictions/m", "image/png", "{\"data\":[1,2]}");
+    ck_assert_int_eq(kit_hub.tensor_count, 0);
+    kit_answer(&answer);
+    kit_free(x);
+    x = kit_call(trmi_predictions_routes(), "PUT", "/predictions/m/2", NULL, "PNG", 3);
+    ck_assert_int_eq(kit_hub.version, 2);
+    ck_assert_str_eq(kit_hub.body, "PNG");
+    kit_answer(&answer);
+    ck_assert_int_eq(x->status, 200);
+    kit_free(x);
+}
+END_TEST
+
 START_TEST(ping)
 {
     kit_reset();
@@ -180,6 +204,7 @@ int main(void)
     tcase_add_loop_test(tc, record, 0, (int)(sizeof(records) / sizeof(*records)));
     tcase_add_loop_test(tc, refused, 0, (int)(sizeof(bad) / sizeof(*bad)));
     tcase_add_test(tc, top_and_failures);
+    tcase_add_test(tc, curl);
     tcase_add_test(tc, ping);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);

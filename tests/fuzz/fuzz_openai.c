@@ -28,8 +28,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         trm_free(id);
     ours = trmi_json_fields(text, bytes, NULL, 0) == TRM_OK;
     o = json_loadb(text, bytes, 0, &error);
-    if (json_is_object(o) && !ours && strstr(trm_message(), "less nesting") == NULL)
-        abort(); /* a request that the replica would take is refused */
+    /* a request that the replica would take is refused; jansson passes over a zero byte behind a
+     * number */
+    if (json_is_object(o) && !ours && strstr(trm_message(), "less nesting") == NULL &&
+        memchr(text, '\0', bytes) == NULL)
+        abort();
     json_decref(o);
     return 0;
 }

@@ -7,6 +7,8 @@ trireme serve with the demo models. Cases:
   drain     SIGTERM while streams are under way: they end well, new requests are refused, exit code 0; a second one ends at once
   reload    models loaded and unloaded under traffic without a lost request; 100 cycles give memory back
   groups    two groups of ranks with models of their own
+  turns     stages: a language model and a tensor model at once, while models are loaded anew and clients leave
+  follower  trireme launch: a rank that does not lead dies, and mpirun is slow to see it: its replica's requests go to the other
   bad       configurations and requests that are refused with one line
 77: no mpirun here.
 """
@@ -212,6 +214,12 @@ def reload():
         if errors or min(count) == 0:
             fail(c, f"{layout}: traffic while models were loaded anew: {count}, {errors[:2]}")
         print(f"{layout or 'one rank'}: 20 loads under traffic, {sum(count)} requests, none lost")
+        for i in range(10):
+            status, a = c.ask("POST", "/v2/repository/models/sotu/load", {"parameters": {"config": '{"dtype": "fp16"}'}})
+            if status != 400 or "fp16" not in a["error"]:
+                fail(c, f"{layout}: a load that must fail: {status} {a}")
+        if c.ask("GET", "/status")[1]["replicas_lost"] != 0:
+            fail(c, f"{layout}: a load that failed has cost a replica")
         cycles = 100 if ranks == 1 else 10
         pids, memory = c.ranks(), []
         for i in range(cycles + 10):
@@ -248,6 +256,93 @@ def groups():
     print("two groups serve a model each")
 
 
+class Traffic:
+    """Clients that ask both models without a pause; answers that are no 200 are in `bad`."""
+
+    def __init__(self, c, leave=False):
+        self.stop, self.bad, self.counts = threading.Event(), [], [0, 0]
+        image = (DIGITS / "images/000.png").read_bytes()
+
+        def one(i):
+            while not self.stop.is_set():
+                try:
+                    if i % 3 == 0:
+                        status, a = c.ask("POST", "/predictions/digits", image)
+                    else:
+                        status, a = c.ask("POST", "/v1/completions", {"model": "sotu", "prompt": PROMPTS[i], "max_tokens": 40, "seed": i})
+                except OSError as e:
+                    status, a = 0, repr(e)
+                if status != 200:
+                    self.bad.append((status, a))
+                    time.sleep(0.1)
+                self.counts[i % 3 == 0] += 1
+
+        def leaver():
+            while not self.stop.is_set():
+                conn = c.connect()
+                conn.request("POST", "/v1/completions", body=json.dumps({"model": "sotu", "prompt": "We", "max_tokens": 400, "stream": True}))
+                conn.getresponse().read(1)
+                conn.close()
+
+        self.threads = [threading.Thread(target=one, args=(i,)) for i in range(6)] + [threading.Thread(target=leaver)] * leave
+        for t in self.threads:
+            t.daemon = True
+            t.start()
+
+    def end(self, c, what):
+        self.stop.set()
+        for t in self.threads:
+            t.join()
+        if self.bad or min(self.counts) == 0:
+            fail(c, f"{what}: {len(self.bad)} of {self.counts} requests went wrong: {self.bad[:2]}")
+        print(f"{what}: {sum(self.counts)} requests, all right")
+
+
+def turns():
+    c = Cluster(trireme, MODELS, cluster='parallel: "pipeline=2"', ranks=2).ready()
+    traffic = Traffic(c, leave=True)
+    time.sleep(2)
+    for i in range(5):
+        for m in ("digits", "sotu"):
+            try:
+                status, a = c.ask("POST", f"/v2/repository/models/{m}/load", {})
+            except OSError as e:
+                status, a = 0, repr(e)
+            if status != 200:
+                traffic.stop.set()
+                fail(c, f"load {m}: {status} {a}")
+    traffic.end(c, "two models over two stages")
+    if c.end() != 0:
+        fail(None, "exit code")
+
+
+def follower():
+    c = Cluster(trireme, MODELS, cluster='replicas: 2, parallel: "tensor=2"', command="launch").ready()
+    c.mpirun = False
+    traffic = Traffic(c)
+    for i in range(2):
+        deadline = time.monotonic() + 60 * SCALE
+        while True:
+            ready = [r for r in c.ask("GET", "/status")[1]["replicas"] if r["state"] == "ready" and len(r["ranks"]) == 2]
+            if len(ready) == 2:
+                break
+            if time.monotonic() > deadline:
+                traffic.stop.set()
+                fail(c, "the replicas did not become whole")
+            time.sleep(0.1)
+        time.sleep(0.5)
+        victim = next(x["pid"] for x in ready[i]["ranks"] if x["rank"] == 1)
+        launcher = int(pathlib.Path(f"/proc/{victim}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(launcher, signal.SIGSTOP)
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(2)
+        os.kill(launcher, signal.SIGCONT)
+    time.sleep(1)
+    traffic.end(c, "two ranks that follow were killed")
+    if c.end(signal.SIGTERM) != 0:
+        fail(None, "exit code")
+
+
 def bad():
     work = pathlib.Path(tempfile.mkdtemp())
     path = work / "c.yaml"
@@ -281,4 +376,4 @@ def bad():
     print("17 configurations refused with one line each")
 
 
-{"layouts": layouts, "drain": drain, "reload": reload, "groups": groups, "bad": bad}[case]()
+{"layouts": layouts, "drain": drain, "reload": reload, "groups": groups, "turns": turns, "follower": follower, "bad": bad}[case]()

@@ -18,11 +18,13 @@ SCALE = int(os.environ.get("TRM_DEADLINE_SCALE", "1"))
 class Cluster:
     """`models` and the rest are YAML text; ranks > 1, or mpirun=True, start it under mpirun."""
 
+    threads = 1  # of each rank
+
     def __init__(self, trireme, models, cluster="", gateway="", more="", ranks=1, mpirun=False, command="serve", env=None, log="warn"):
         self.work = pathlib.Path(tempfile.mkdtemp())
         self.config = self.work / "cluster.yaml"
         self.config.write_text(
-            f"cluster: {{ threads: 1{', ' + cluster if cluster else ''} }}\nmodels:\n{models}\n"
+            f"cluster: {{ threads: {self.threads}{', ' + cluster if cluster else ''} }}\nmodels:\n{models}\n"
             f"gateway: {{ listen: \"127.0.0.1:0\"{', ' + gateway if gateway else ''} }}\n{more}\n"
         )
         self.log_path = self.work / "log"
@@ -34,6 +36,7 @@ class Cluster:
         full = dict(os.environ, OMP_WAIT_POLICY="passive", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         full.update(TRM_PROBE="quick", TRM_CACHE=os.environ.get("TRM_CACHE", str(self.work / "cache")))
         full.update(env or {})
+        full = {k: v for k, v in full.items() if v != ""}
         self.begun = time.monotonic()
         self.process = subprocess.Popen(line, env=full, stdout=self.log, stderr=self.log, start_new_session=True)
         self.url = None

@@ -69,7 +69,7 @@ SCHEMAS = [
         {"minimum": 3, "maximum": 3}, {"minimum": -2, "exclusiveMaximum": -1}, {"minimum": 1e-5, "maximum": 1e15})),
     {"anyOf": [STRING, INTEGER]}, {"oneOf": [NULL, PERSON]}, {"anyOf": [obj("a", a=INTEGER), obj("a b", a=STRING, b=NULL)]},
     {"type": "object", "properties": {"a": INTEGER, "b": INTEGER}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
-    {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, BOOLEAN]}, 
+    {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, BOOLEAN]},
     {"allOf": [PERSON]}, {"allOf": [obj("a", a=INTEGER), obj("b", b=STRING)]},
     {"allOf": [obj("a", a={"type": "integer", "minimum": 3}), obj(a={"maximum": 8}, c=NULL)]},
     {"allOf": [{"type": ["integer", "null", "string"]}, {"type": ["number", "null"]}]},

@@ -137,7 +137,7 @@ START_TEST(test_masks)
     if (kit_compile(cases[_i].what, &g) != TRM_OK)
         ck_abort_msg("%s: %s", cases[_i].name, trm_message());
     for (int n = 0; n < 60; n++) {
-        size_t bytes = walk(g, t, &seed, n < 20, text, sizeof(text));
+        size_t bytes = walk(g, t, &seed, n < 6, text, sizeof(text));
         json_error_t e;
         json_t *j;
 

@@ -18,7 +18,7 @@
 #define NODES_SOFT 65536
 #define NODES_HARD 1048576
 #define BYTES_SOFT ((size_t)16 << 20) /* of masks and rows of states */
-#define BYTES_HARD ((size_t)256 << 20)
+#define BYTES_HARD ((size_t)64 << 20)
 #define SET_MAX 8192    /* configurations of a state */
 #define BUDGET 40000000 /* edges that one operation may look at: a fraction of a second */
 
@@ -270,11 +270,6 @@ static trm_status visit(trmi_automaton *a, uint32_t state, uint32_t node)
     return TRM_OK;
 }
 
-static bool is_end(const trmi_state *s)
-{
-    return s->last && s->jumps + s->calls + s->bytes == 0;
-}
-
 /* Jumps and ends of one configuration; its calls are put off. */
 static trm_status expand(trmi_automaton *a, trmi_config c, bool *accepting)
 {
@@ -285,7 +280,8 @@ static trm_status expand(trmi_automaton *a, trmi_config c, bool *accepting)
     for (uint32_t i = 0; i < s->jumps; i++)
         TRM_CHECK(visit(a, e[i].to, c.node));
     for (uint32_t i = s->jumps; i < s->jumps + s->calls; i++) {
-        if (is_end(&a->g->states[e[i].to])) { /* nothing follows: the stack need not grow */
+        if (trmi_state_is_end(
+                &a->g->states[e[i].to])) { /* nothing follows: the stack need not grow */
             TRM_CHECK(visit(a, a->g->rules[e[i].rule].start, c.node));
             continue;
         }
@@ -418,6 +414,19 @@ trm_status trmi_automaton_part(trmi_automaton *a, uint32_t first, uint32_t count
         a->spare[i] =
             (trmi_config){a->configs[first + i].state, local ? 0 : a->configs[first + i].node};
     return state_of(a, a->spare, count, false, state_out);
+}
+
+trm_status trmi_automaton_at(trmi_automaton *a, uint32_t state, uint32_t node, uint32_t *state_out)
+{
+    begin_closure(a);
+    TRM_CHECK(visit(a, state, node));
+    return close_up(a, state_out);
+}
+
+const trmi_config *trmi_automaton_items(const trmi_automaton *a, uint32_t node, uint32_t *count_out)
+{
+    *count_out = a->nodes[node].count;
+    return a->items + a->nodes[node].first;
 }
 
 uint32_t trmi_automaton_depth(const trmi_automaton *a, uint32_t node)

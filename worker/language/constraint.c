@@ -67,6 +67,9 @@ static trm_status walk(trmi_automaton *a, uint32_t from, uint32_t end, uint32_t 
 
         TRM_CHECK(trmi_automaton_next(a, a->stack[n->depth - 1], n->byte, &next));
         raise_to(&f->reach, a->states[a->stack[n->depth - 1]].reach);
+        if (--a->budget < 0)
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "the constraint becomes too complex: too much work for one token");
         if (next == TRMI_DEAD) {
             i = n->end;
             continue;
@@ -151,6 +154,76 @@ static trm_status add_group(trmi_automaton *a, uint32_t first, uint32_t count, u
     return TRM_OK;
 }
 
+/* ---- strings ---- */
+
+/* Whether all of them are within strings, and the stack has room for what characters call. */
+static bool are_chains(const trmi_automaton *a, uint32_t first, uint32_t count)
+{
+    for (uint32_t i = first; i < first + count; i++)
+        if (a->g->states[a->configs[i].state].chain == 0 ||
+            trmi_automaton_depth(a, a->configs[i].node) + 2 > TRMI_GRAMMAR_STACK_MAX)
+            return false;
+    return count > 0;
+}
+
+/* Of the configurations of `state`: those with this stack. */
+static uint32_t group_of(const trmi_automaton *a, uint32_t state, uint32_t node, uint32_t *first)
+{
+    uint32_t i = a->states[state].first, end = i + a->states[state].count;
+
+    while (i < end && a->configs[i].node != node)
+        i++;
+    *first = i;
+    while (i < end && a->configs[i].node == node)
+        i++;
+    return i - *first;
+}
+
+/* Characters that take several bytes are a call of the chain's, of which the chain knows all. */
+static bool is_of_chains(const trmi_automaton *a, uint32_t state, trmi_config c)
+{
+    uint32_t count, first, n;
+    const trmi_config *items;
+
+    if (c.state != a->g->char_start)
+        return false;
+    items = trmi_automaton_items(a, c.node, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        n = group_of(a, state, items[i].node, &first);
+        if (!are_chains(a, first, n))
+            return false;
+    }
+    return count > 0;
+}
+
+static trm_status add_chain(trmi_automaton *a, trmi_config c, uint64_t *mask)
+{
+    const trmi_chain chain = a->g->chains[a->g->states[c.state].chain - 1];
+    const trm_token_trie *t = a->trie;
+    const trmi_strings *s = &t->strings;
+    bool any = chain.most < 0 || chain.most > TRMI_CHARS_MAX;
+    const uint64_t *inside = s->at_most[any ? TRMI_CHARS_MAX : chain.most];
+    struct found f = {.mask = mask};
+    uint32_t behind;
+
+    for (size_t i = 0; i < words_of(t); i++)
+        mask[i] |= inside[i];
+    for (size_t i = 0; any && i < s->many_count; i++)
+        if (chain.most < 0 || s->many[i].chars <= chain.most)
+            mask[s->many[i].at / 64] |= 1ULL << (s->many[i].at % 64);
+    TRM_CHECK(trmi_automaton_at(a, chain.after, c.node, &behind));
+    for (size_t i = 0; i < s->end_count && behind != TRMI_DEAD; i++) {
+        const trmi_trie_at *n = &t->nodes[s->ends[i].at];
+
+        if (s->ends[i].chars < chain.least || (chain.most >= 0 && s->ends[i].chars > chain.most))
+            continue;
+        allow(mask, t, n->tokens, n[1].tokens);
+        if (n->end > s->ends[i].at + 1)
+            TRM_CHECK(walk(a, s->ends[i].at + 1, n->end, n->depth, behind, &f));
+    }
+    return TRM_OK;
+}
+
 static trm_status fill_mask(trmi_automaton *a, uint32_t state, uint64_t *mask)
 {
     uint32_t first = a->states[state].first, count = a->states[state].count, end;
@@ -158,7 +231,14 @@ static trm_status fill_mask(trmi_automaton *a, uint32_t state, uint64_t *mask)
     for (uint32_t i = 0; i < count; i = end) {
         for (end = i; end < count && a->configs[first + end].node == a->configs[first + i].node;)
             end++;
-        TRM_CHECK(add_group(a, first + i, end - i, mask));
+        if (end - i == 1 && is_of_chains(a, state, a->configs[first + i]))
+            continue;
+        if (!are_chains(a, first + i, end - i)) {
+            TRM_CHECK(add_group(a, first + i, end - i, mask));
+            continue;
+        }
+        for (uint32_t k = i; k < end; k++)
+            TRM_CHECK(add_chain(a, a->configs[first + k], mask));
     }
     return TRM_OK;
 }
@@ -194,7 +274,7 @@ trm_status trm_constraint_create(trm_grammar *grammar, const trm_token_trie *tri
     if (grammar->automaton == NULL)
         TRM_CHECK(trmi_automaton_create(grammar, trie, &grammar->automaton));
     a = grammar->automaton;
-    if (a->trie != trie)
+    if (a == NULL || a->trie != trie)
         return trm_fail(TRM_ERR_INVALID_ARG, "a grammar has one vocabulary");
     if (end_count < 0 || end_count > ENDS_MAX)
         return trm_fail(TRM_ERR_INVALID_ARG, "%d end tokens: want at most %d", end_count, ENDS_MAX);
@@ -262,6 +342,10 @@ static bool apply(const uint64_t *mask, float *logits, int64_t count)
 
         any |= bits;
         if (bits == UINT64_MAX)
+            continue;
+        for (int64_t i = 0; bits == 0 && i < n; i++)
+            logits[from + i] = -INFINITY;
+        if (bits == 0)
             continue;
         for (int64_t i = 0; i < n; i++)
             logits[from + i] = bits >> i & 1 ? logits[from + i] : -INFINITY;

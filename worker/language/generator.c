@@ -505,6 +505,17 @@ trm_status trm_generator_step(trm_generator *g)
     return st;
 }
 
+trm_status trm_generator_settle(trm_generator *g)
+{
+    trm_status st = TRM_OK;
+
+    while (st == TRM_OK && g->steps_under_way > 0)
+        st = collect_one(g);
+    if (st != TRM_OK)
+        fail_all(g, st);
+    return st;
+}
+
 trm_status trm_generator_run(trm_generator *g)
 {
     while (g->count > 0)

@@ -84,6 +84,9 @@ int trm_generator_count(const trm_generator *g);
  * Does nothing where there is nothing to do. A failure of the replica comes back; requests have
  * then been ended as FAILED. */
 TRM_MUST_USE trm_status trm_generator_step(trm_generator *g);
+/* Takes the results of all steps under way and starts none: nothing of it is on its way between the
+ * ranks afterwards. Failures as step. */
+TRM_MUST_USE trm_status trm_generator_settle(trm_generator *g);
 /* Until no request is left. */
 TRM_MUST_USE trm_status trm_generator_run(trm_generator *g);
 

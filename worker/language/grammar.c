@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-#define CHOICES_MAX 65536
-#define WORK_MAX ((int64_t)300000000)
+#define WORK_MAX ((int64_t)100000000)
 
 /* ---- what a request says ---- */
 
@@ -38,9 +37,9 @@ static int put_choice(trmi_builder *b, int from, const json_t *choice)
     size_t i;
 
     if (!json_is_array(choice) || json_array_size(choice) == 0 ||
-        json_array_size(choice) > CHOICES_MAX) {
+        json_array_size(choice) > TRMI_GRAMMAR_AT_ONCE_MAX) {
         (void)trmi_build_fail(b, TRM_ERR_INVALID_ARG, "'choice': want a list of 1 to %d texts",
-                              CHOICES_MAX);
+                              TRMI_GRAMMAR_AT_ONCE_MAX);
         return 0;
     }
     json_array_foreach(choice, i, v)
@@ -224,6 +223,24 @@ static trm_status make_tables(const trmi_builder *b, const int32_t *to, trm_gram
     return TRM_OK;
 }
 
+static trm_status make_chains(const trmi_builder *b, const int32_t *to, trm_grammar *g)
+{
+    int rule = trmi_memo_get(b, "char");
+
+    g->char_start = rule < 0 ? UINT32_MAX : g->rules[rule].start;
+    g->chains = trm_malloc(b->chain_count + 1, sizeof(*g->chains));
+    if (g->chains == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a grammar of %u states", g->state_count);
+    for (size_t i = 0; i < b->chain_count; i++) {
+        const trmi_build_chain *c = &b->chains[i];
+
+        g->chains[i] = (trmi_chain){(uint32_t)to[c->after], c->least, c->most};
+        g->states[c->state].chain = (uint32_t)i + 1;
+    }
+    g->chain_count = (uint32_t)b->chain_count;
+    return TRM_OK;
+}
+
 static void make_classes(trm_grammar *g)
 {
     bool cut[257] = {false};
@@ -256,7 +273,8 @@ static uint16_t need_of(const trm_grammar *g, const trmi_state *s)
         if (k >= s->jumps && k < s->jumps + s->calls) {
             uint32_t inside = g->states[g->rules[e->rule].start].need;
 
-            inside += inside < UINT16_MAX;
+            /* where nothing follows the stack does not grow */
+            inside += inside < UINT16_MAX && !trmi_state_is_end(&g->states[e->to]);
             need = inside > need ? inside : need;
         }
         least = need < least ? need : least;
@@ -264,25 +282,27 @@ static uint16_t need_of(const trm_grammar *g, const trmi_state *s)
     return (uint16_t)least;
 }
 
-/* The least fixed point, from below the end: rules that are called come later than their callers
- * mostly, so that few rounds do. */
+/* The least fixed point. Rules that are called come later than their callers mostly, so that few
+ * rounds do; these run both ways. */
 static trm_status find_needs(trm_grammar *g)
 {
     int64_t work = 0;
-    bool changed = true;
+    bool changed = true, down = true;
 
     for (uint32_t i = 0; i < g->state_count; i++)
         g->states[i].need = UINT16_MAX;
     while (changed) {
         changed = false;
-        for (uint32_t i = g->state_count; i-- > 0;) {
-            uint16_t need = need_of(g, &g->states[i]);
+        for (uint32_t n = 0; n < g->state_count; n++) {
+            trmi_state *s = &g->states[down ? g->state_count - 1 - n : n];
+            uint16_t need = need_of(g, s);
 
-            if (need < g->states[i].need) {
-                g->states[i].need = need;
+            if (need < s->need) {
+                s->need = need;
                 changed = true;
             }
         }
+        down = !down;
         work += g->edge_count + g->state_count;
         if (work > WORK_MAX)
             return trm_fail(TRM_ERR_UNSUPPORTED, "the grammar is too intricate");
@@ -291,7 +311,7 @@ static trm_status find_needs(trm_grammar *g)
         return trm_fail(TRM_ERR_INVALID_ARG, "the schema allows no value at all");
     if (g->states[g->rules[0].start].need > TRMI_GRAMMAR_STACK_MAX)
         return trm_fail(TRM_ERR_UNSUPPORTED, "the schema's values nest too deep: above %d levels",
-                        TRMI_GRAMMAR_STACK_MAX / 2);
+                        TRMI_GRAMMAR_STACK_MAX);
     return TRM_OK;
 }
 
@@ -302,6 +322,8 @@ static trm_status finish(const trmi_builder *b, trm_grammar *g)
 
     TRM_CHECK(forward(b, &to));
     st = make_tables(b, to, g);
+    if (st == TRM_OK)
+        st = make_chains(b, to, g);
     trm_free(to);
     if (st != TRM_OK)
         return st;
@@ -315,6 +337,7 @@ static void fini_builder(trmi_builder *b)
 {
     trm_free(b->edges);
     trm_free(b->rules);
+    trm_free(b->chains);
     json_decref(b->memo);
     json_decref(b->kept);
     trm_arena_destroy(b->arena);
@@ -370,5 +393,6 @@ void trm_grammar_destroy(trm_grammar *g)
     trm_free(g->states);
     trm_free(g->edges);
     trm_free(g->rules);
+    trm_free(g->chains);
     trm_free(g);
 }

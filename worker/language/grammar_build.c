@@ -90,6 +90,24 @@ void trmi_build_call(trmi_builder *b, int from, int to, int rule)
     add_edge(b, (trmi_build_edge){from, to, rule, 0, 0});
 }
 
+void trmi_build_chain_add(trmi_builder *b, int state, int after, int64_t least, int64_t most)
+{
+    if (b->st != TRM_OK)
+        return;
+    if (b->chain_count == b->chain_room) {
+        size_t room = b->chain_room == 0 ? 64 : b->chain_room * 2;
+        trmi_build_chain *grown = trm_realloc(b->chains, room, sizeof(*grown));
+
+        if (grown == NULL) {
+            no_memory(b);
+            return;
+        }
+        b->chains = grown;
+        b->chain_room = room;
+    }
+    b->chains[b->chain_count++] = (trmi_build_chain){state, after, (int)least, (int)most};
+}
+
 int trmi_build_rule_new(trmi_builder *b, const json_t *schema, const char *path)
 {
     if (b->st != TRM_OK)
@@ -283,7 +301,7 @@ uint32_t trmi_next_code_point(const char *text, size_t bytes, size_t *at)
 static void put_sequences(trmi_builder *b, int from, int to, uint32_t lo, uint32_t hi)
 {
     static const uint32_t last[] = {0x7f, 0x7ff, 0xffff};
-    uint8_t x[4], y[4];
+    uint8_t x[4] = {0}, y[4] = {0};
     int n;
 
     if (lo > hi || b->st != TRM_OK)

@@ -8,6 +8,7 @@
  *   grammar_regex.c    regular expressions
  *   automaton.c        sets of (state, stack) as states of one automaton, made as they are met
  *   token_trie.c       a vocabulary's tokens by their bytes
+ *   token_strings.c    what its tokens are within a JSON string
  *   constraint.c       masks, and where one sequence is
  *
  * A grammar is a recursive transition network: rules are automata over bytes whose edges may also
@@ -27,6 +28,10 @@ extern "C" {
 #define TRMI_GRAMMAR_STATES_MAX 300000
 #define TRMI_GRAMMAR_EDGES_MAX 1500000
 #define TRMI_GRAMMAR_RULES_MAX 50000
+#define TRMI_GRAMMAR_WORK_MAX 40000 /* merges, and text of merged schemas in 64 bytes */
+#define TRMI_GRAMMAR_AT_ONCE_MAX                                                                   \
+    4096                            /* properties of an object, values of an enum: ways at once    \
+                                     */
 #define TRMI_GRAMMAR_NEST_MAX 64    /* of keywords within keywords: allOf, regular expressions */
 #define TRMI_GRAMMAR_STACK_MAX 192  /* calls that a text may be inside of */
 #define TRMI_GRAMMAR_DIGITS 18      /* of an integer, and behind a point */
@@ -41,19 +46,33 @@ typedef struct trmi_edge {
 typedef struct trmi_state {
     uint32_t first; /* edges: jumps, then calls, then bytes */
     uint32_t jumps, calls, bytes;
-    uint16_t need; /* calls that must be opened to come to the rule's end; UINT16_MAX: never */
-    bool last;     /* the end of its rule */
+    uint32_t chain; /* its number in the grammar's chains, and 1; 0: none */
+    uint16_t need;  /* calls that must be opened to come to the rule's end; UINT16_MAX: never */
+    bool last;      /* the end of its rule */
 } trmi_state;
+static inline bool trmi_state_is_end(const trmi_state *s) /* and nothing else */
+{
+    return s->last && s->jumps + s->calls + s->bytes == 0;
+}
 typedef struct trmi_rule {
     uint32_t start, end;
 } trmi_rule;
+/* A state within a string: from `least` to `most` (-1: any number of) characters may come, then the
+ * quote, which leads to `after`. What tokens are there is known of the vocabulary (trmi_strings).
+ */
+typedef struct trmi_chain {
+    uint32_t after;
+    int32_t least, most;
+} trmi_chain;
 typedef struct trmi_automaton trmi_automaton;
 
 struct trm_grammar {
     trmi_state *states;
     trmi_edge *edges;
     trmi_rule *rules; /* 0 is the root */
-    uint32_t state_count, edge_count, rule_count;
+    trmi_chain *chains;
+    uint32_t state_count, edge_count, rule_count, chain_count;
+    uint32_t char_start;   /* of the rule that chains call; UINT32_MAX: none */
     uint8_t class_of[256]; /* bytes that no edge tells apart */
     int class_count;
     trmi_automaton *automaton; /* made with the first constraint */
@@ -74,12 +93,18 @@ typedef struct trmi_build_rule {
     const char *path;
 } trmi_build_rule;
 
+typedef struct trmi_build_chain {
+    int state, after, least, most;
+} trmi_build_chain;
+
 typedef struct trmi_builder {
     trm_status st;
     trm_arena *arena;
     trmi_build_edge *edges;
     size_t edge_count, edge_room;
     int state_count;
+    trmi_build_chain *chains;
+    size_t chain_count, chain_room;
     trmi_build_rule *rules;
     size_t rule_count, rule_room;
     size_t compiled;    /* rules before it */
@@ -97,6 +122,7 @@ int trmi_build_state(trmi_builder *b);
 void trmi_build_bytes(trmi_builder *b, int from, int to, unsigned lo, unsigned hi);
 void trmi_build_jump(trmi_builder *b, int from, int to);
 void trmi_build_call(trmi_builder *b, int from, int to, int rule);
+void trmi_build_chain_add(trmi_builder *b, int state, int after, int64_t least, int64_t most);
 int trmi_build_rule_new(trmi_builder *b, const json_t *schema, const char *path);
 /* Rules by name: the rule, or -1; and back. */
 int trmi_memo_get(const trmi_builder *b, const char *key);
@@ -179,6 +205,19 @@ typedef struct trmi_trie_at {
     uint16_t depth;   /* bytes: 1 and more */
     uint8_t byte;
 } trmi_trie_at;
+/* What tokens are behind some characters of a JSON string, as any string may be. */
+#define TRMI_CHARS_MAX 32
+typedef struct trmi_counted {
+    uint32_t at; /* a node, or a token */
+    int32_t chars;
+} trmi_counted;
+typedef struct trmi_strings {
+    uint64_t *at_most[TRMI_CHARS_MAX + 1]; /* masks: tokens within the string that begin so many
+                                              characters at most */
+    trmi_counted *many;                    /* tokens that begin more */
+    trmi_counted *ends; /* nodes of quotes that end the string, characters before them */
+    size_t many_count, end_count;
+} trmi_strings;
 struct trm_token_trie {
     int64_t vocabulary;
     trmi_trie_at *nodes; /* in the order of their bytes, parents first; [count + 1] */
@@ -187,7 +226,10 @@ struct trm_token_trie {
     uint32_t id_count;
     uint32_t *offsets; /* [vocabulary + 1] a token's bytes in the pool; empty: not text */
     char *pool;
+    trmi_strings strings;
 };
+TRM_MUST_USE trm_status trmi_strings_init(trm_token_trie *t);
+void trmi_strings_fini(trmi_strings *s);
 int trmi_byte_kind(unsigned byte); /* 0 to 63 */
 TRM_MUST_USE trm_status trmi_token_trie_from(const trm_text *tokens, int64_t count,
                                              trm_token_trie **trie_out);
@@ -239,9 +281,9 @@ struct trmi_automaton {
     size_t seen_size;
     trmi_config *spare;
     size_t spare_room;
-    uint32_t reach; /* of one closure */
-    int64_t budget; /* of one operation */
-    size_t bytes;   /* of masks and rows */
+    uint32_t reach;     /* of one closure */
+    int64_t budget;     /* of one operation */
+    size_t bytes;       /* of masks and rows */
     size_t states_soft; /* above, what nobody is at is dropped; tests make it small */
     trm_constraint *constraints;
     uint32_t stack[TRMI_TOKEN_BYTES_MAX + 1];
@@ -259,6 +301,12 @@ TRM_MUST_USE trm_status trmi_automaton_next(trmi_automaton *a, uint32_t state, u
  * the bottom for their stack. */
 TRM_MUST_USE trm_status trmi_automaton_part(trmi_automaton *a, uint32_t first, uint32_t count,
                                             bool local, uint32_t *state_out);
+/* A state of the grammar with a stack, and all that follows without a byte. */
+TRM_MUST_USE trm_status trmi_automaton_at(trmi_automaton *a, uint32_t state, uint32_t node,
+                                          uint32_t *state_out);
+/* Where a stack goes on. */
+const trmi_config *trmi_automaton_items(const trmi_automaton *a, uint32_t node,
+                                        uint32_t *count_out);
 uint32_t trmi_automaton_depth(const trmi_automaton *a, uint32_t node);
 /* Where the stack goes on once its topmost rule has ended. */
 TRM_MUST_USE trm_status trmi_automaton_pop(trmi_automaton *a, uint32_t node, uint32_t *state_out);

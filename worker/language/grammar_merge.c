@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define PAIRS_MAX 256
+#define COMPARED_MAX 1000000 /* values of two lists, each with each */
 
 enum how { FIRST, LARGER, SMALLER, SAME, BOTH, PAIRS, TYPES, UNION, COMMON, NAMES, OTHERS };
 /* Keywords that both have. BOTH: allOf of the two; PAIRS: alternatives of both. */
@@ -107,11 +108,18 @@ static json_t *common_types(const json_t *x, const json_t *y)
     return out;
 }
 
-static json_t *joined(const json_t *x, const json_t *y, bool common)
+static json_t *joined(trmi_builder *b, const char *name, const json_t *x, const json_t *y,
+                      bool common)
 {
     json_t *out = json_array();
     json_t *v;
     size_t i;
+
+    if (json_array_size(x) * json_array_size(y) > COMPARED_MAX) {
+        (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED,
+                               "two '%s' that must both hold are too long together", name);
+        return out;
+    }
 
     json_array_foreach(x, i, v)
     {
@@ -206,9 +214,9 @@ static json_t *combined(trmi_builder *b, const char *key, const json_t *x, const
     case TYPES:
         return common_types(x, y);
     case UNION:
-        return joined(x, y, false);
+        return joined(b, key, x, y, false);
     case COMMON:
-        return joined(x, y, true);
+        return joined(b, key, x, y, true);
     case FIRST:
     case NAMES:
         return NULL;
@@ -227,7 +235,8 @@ static const json_t *flat(trmi_builder *b, const json_t *s, int depth)
     json_t *rest;
     size_t i;
 
-    if (depth > TRMI_GRAMMAR_NEST_MAX / 2 || ++b->work > 20000) {
+    b->work += 1 + json_object_size(json_object_get(s, "properties")) / 16;
+    if (depth > TRMI_GRAMMAR_NEST_MAX / 2 || b->work > TRMI_GRAMMAR_WORK_MAX) {
         (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED,
                                "allOf or $ref nests too deep, or refers to itself");
         return NULL;

@@ -19,17 +19,26 @@ static int put_member(trmi_builder *b, int from, const char *name, int rule)
     return to;
 }
 
-static bool is_required(const json_t *required, const char *name)
+/* The names in "required", as an object. */
+static const json_t *required_names(trmi_builder *b, const json_t *required)
 {
+    json_t *names = json_object();
     const json_t *v;
     size_t i;
 
+    if (names == NULL || json_array_append_new(b->kept, names) != 0) {
+        (void)trmi_build_fail(b, TRM_ERR_NO_MEMORY, "a grammar");
+        return NULL;
+    }
     json_array_foreach(required, i, v)
     {
-        if (json_is_string(v) && strcmp(json_string_value(v), name) == 0)
-            return true;
+        if (!json_is_string(v)) {
+            (void)trmi_schema_fail(b, TRM_ERR_INVALID_ARG, "'required': want a list of strings");
+            return NULL;
+        }
+        (void)json_object_set_new(names, json_string_value(v), json_true());
     }
-    return false;
+    return names;
 }
 
 /* Two rows of states: before any member, and behind one (or -1: none can be there). */
@@ -123,17 +132,11 @@ static const json_t *get_typed(trmi_builder *b, const json_t *s, const char *key
 static void add_described_nowhere(struct members *m, const json_t *required,
                                   const json_t *properties, const json_t *others)
 {
-    const json_t *v;
-    size_t i;
+    const char *name;
+    json_t *v;
 
-    json_array_foreach(required, i, v)
+    json_object_foreach((json_t *)(uintptr_t)required, name, v)
     {
-        const char *name = json_string_value(v);
-
-        if (name == NULL) {
-            (void)trmi_schema_fail(m->b, TRM_ERR_INVALID_ARG, "'required': want a list of strings");
-            return;
-        }
         if (json_object_get(properties, name) != NULL)
             continue;
         if (json_is_false(others)) {
@@ -152,7 +155,7 @@ static void check_counts(trmi_builder *b, const json_t *s, const json_t *require
 {
     int64_t least = trmi_schema_count(b, s, "minProperties", 0);
 
-    if (least > 0 && (size_t)least > json_array_size(required))
+    if (least > 0 && (size_t)least > json_object_size(required))
         (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED,
                                "'minProperties' above the number of required ones is not done");
     if (json_object_get(s, "maxProperties") != NULL)
@@ -168,7 +171,7 @@ static void add_pattern(struct members *m, const json_t *patterns, const json_t 
     json_t *v;
 
     if (json_object_size(patterns) > 1 || json_object_size(properties) > 0 ||
-        json_array_size(required) > 0) {
+        json_object_size(required) > 0) {
         (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED,
                                "'patternProperties' is done with one pattern and without "
                                "'properties' or 'required' beside it");
@@ -181,10 +184,9 @@ static void add_pattern(struct members *m, const json_t *patterns, const json_t 
 /* Names that others must not have: those described, and those required. */
 static const json_t *all_names(trmi_builder *b, const json_t *properties, const json_t *required)
 {
-    json_t *names = json_object();
+    json_t *names = json_copy((json_t *)(uintptr_t)required);
     const char *key;
     json_t *v;
-    size_t i;
 
     if (names == NULL || json_array_append_new(b->kept, names) != 0) {
         (void)trmi_build_fail(b, TRM_ERR_NO_MEMORY, "a grammar");
@@ -192,8 +194,6 @@ static const json_t *all_names(trmi_builder *b, const json_t *properties, const 
     }
     json_object_foreach((json_t *)(uintptr_t)properties, key, v)(void)
         json_object_set_new(names, key, json_true());
-    json_array_foreach(required, i, v)(void)
-        json_object_set_new(names, json_string_value(v), json_true());
     return names;
 }
 
@@ -201,7 +201,7 @@ int trmi_put_object(trmi_builder *b, int from, const json_t *s)
 {
     const json_t *properties = get_typed(b, s, "properties", JSON_OBJECT);
     const json_t *patterns = get_typed(b, s, "patternProperties", JSON_OBJECT);
-    const json_t *required = get_typed(b, s, "required", JSON_ARRAY);
+    const json_t *required = required_names(b, get_typed(b, s, "required", JSON_ARRAY));
     const json_t *others = json_object_get(s, "additionalProperties");
     struct members m = {.b = b, .some = -1};
     int to = trmi_build_state(b);
@@ -209,13 +209,16 @@ int trmi_put_object(trmi_builder *b, int from, const json_t *s)
     json_t *v;
 
     check_counts(b, s, required);
+    if (json_object_size(properties) > TRMI_GRAMMAR_AT_ONCE_MAX)
+        (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED, "more than %d properties of an object",
+                               TRMI_GRAMMAR_AT_ONCE_MAX);
     if (others != NULL && !json_is_boolean(others) && !json_is_object(others))
         (void)trmi_schema_fail(b, TRM_ERR_INVALID_ARG,
                                "'additionalProperties': want true, false or a schema");
     if (b->st != TRM_OK)
         return 0;
     if (json_object_size(properties) == 0 && json_object_size(patterns) == 0 &&
-        json_array_size(required) == 0 && (others == NULL || json_is_true(others)))
+        json_object_size(required) == 0 && (others == NULL || json_is_true(others)))
         return trmi_put_any_object(b, from);
     m.none = trmi_put_space(b, trmi_put_text(b, from, "{", 1));
     json_object_foreach((json_t *)(uintptr_t)properties, key, v)
@@ -225,7 +228,7 @@ int trmi_put_object(trmi_builder *b, int from, const json_t *s)
         if (b->st != TRM_OK)
             return 0;
         snprintf(name, sizeof(name), "properties/%s", key);
-        add_member(&m, key, trmi_schema_rule(b, v, name), is_required(required, key));
+        add_member(&m, key, trmi_schema_rule(b, v, name), json_object_get(required, key) != NULL);
     }
     add_described_nowhere(&m, required, properties, others);
     if (json_object_size(patterns) > 0)

@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALTERNATIVES_MAX 4096
-#define WORK_MAX 20000 /* merges of one grammar */
-
 enum kind { SAYS, SILENT, REFUSED };
 static const struct {
     const char *name;
@@ -121,6 +118,8 @@ static int rule_by_text(trmi_builder *b, const json_t *schema, const char *name)
     int rule = 0;
 
     b->work += bytes / 64 + 1;
+    if (b->work > TRMI_GRAMMAR_WORK_MAX)
+        (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED, "allOf and anyOf make too many schemas");
     key = text == NULL ? NULL : trm_arena_alloc(b->arena, bytes + 40, 1);
     if (key == NULL) {
         (void)trmi_build_fail(b, TRM_ERR_NO_MEMORY, "a grammar");
@@ -202,7 +201,7 @@ const json_t *trmi_schema_resolve(trmi_builder *b, const char *ref)
 {
     const json_t *at = b->root;
     const char *from = ref + 1;
-    char step[256];
+    char step[256] = "";
 
     if (ref[0] != '#' || (ref[1] != '\0' && ref[1] != '/')) {
         (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED,
@@ -357,6 +356,9 @@ static void put_values(trmi_builder *b, int start, int end, const json_t *s)
 
     if (values != NULL && !json_is_array(values))
         (void)trmi_schema_fail(b, TRM_ERR_INVALID_ARG, "'enum': want a list of values");
+    if (json_array_size(values) > TRMI_GRAMMAR_AT_ONCE_MAX)
+        (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED, "'enum' of more than %d values",
+                               TRMI_GRAMMAR_AT_ONCE_MAX);
     for (i = 0; i < sizeof(besides) / sizeof(besides[0]); i++)
         if (json_object_get(s, besides[i]) != NULL)
             (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED, "'%s' together with '%s'", besides[i],
@@ -381,9 +383,9 @@ static void put_alternatives(trmi_builder *b, int start, int end, const json_t *
     size_t i;
 
     if (!json_is_array(list) || json_array_size(list) == 0 ||
-        json_array_size(list) > ALTERNATIVES_MAX) {
+        json_array_size(list) > TRMI_GRAMMAR_AT_ONCE_MAX) {
         (void)trmi_schema_fail(b, TRM_ERR_INVALID_ARG, "'%s': want a list of 1 to %d schemas", key,
-                               ALTERNATIVES_MAX);
+                               TRMI_GRAMMAR_AT_ONCE_MAX);
         return;
     }
     json_array_foreach(list, i, v)
@@ -499,8 +501,6 @@ void trmi_schema_compile(trmi_builder *b, int rule)
         return;
     }
     check_keywords(b, s);
-    if (b->work > WORK_MAX)
-        (void)trmi_schema_fail(b, TRM_ERR_UNSUPPORTED, "allOf and anyOf make too many schemas");
     if (b->st != TRM_OK)
         return;
     if (json_object_get(s, "anyOf") != NULL)

@@ -39,6 +39,7 @@ static int put_lengths(trmi_builder *b, int from, int64_t least, int64_t most)
         if (i >= least)
             trmi_build_bytes(b, at, to, '"', '"');
         trmi_put_char(b, at, next);
+        trmi_build_chain_add(b, at, to, i < least ? least - i : 0, most < 0 ? -1 : most - i);
         at = next;
     }
     if (most < 0) { /* the rest is as in any string */
@@ -52,6 +53,7 @@ static int put_lengths(trmi_builder *b, int from, int64_t least, int64_t most)
             start = b->rules[rule].start;
             trmi_put_char(b, start, start);
             trmi_build_bytes(b, start, b->rules[rule].end, '"', '"');
+            trmi_build_chain_add(b, start, b->rules[rule].end, 0, -1);
         }
         trmi_build_call(b, at, to, rule);
     } else {

@@ -118,6 +118,7 @@ int trmi_put_any_string(trmi_builder *b, int from)
         at = trmi_put_text(b, b->rules[rule].start, "\"", 1);
         trmi_put_char(b, at, at);
         trmi_build_bytes(b, at, b->rules[rule].end, '"', '"');
+        trmi_build_chain_add(b, at, b->rules[rule].end, 0, -1);
     }
     trmi_build_call(b, from, to, rule);
     return to;

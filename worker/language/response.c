@@ -3,7 +3,6 @@
 
 #include "base/memory.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static json_t *ids_list(const int32_t *ids, size_t count)
@@ -236,7 +235,6 @@ json_t *trm_lm_response(const trm_lm_request *r, const trm_language *l,
     bool embeds = r->endpoint == TRM_LM_EMBEDDINGS;
     json_t *o = json_object(), *list = json_array();
     int64_t prompt = 0, fresh = 0, found = 0;
-    char full[160];
 
     for (int i = 0; i < r->prompt_count * r->choices; i++) {
         const trm_lm_answer *a = &answers[i];
@@ -249,8 +247,7 @@ json_t *trm_lm_response(const trm_lm_request *r, const trm_language *l,
         fresh += r->only_prompt ? 0 : a->new_tokens;
     }
     if (!embeds) {
-        snprintf(full, sizeof(full), "%s%s", prefixes[r->endpoint], id);
-        json_object_set_new(o, "id", json_string(full));
+        json_object_set_new(o, "id", json_sprintf("%s%s", prefixes[r->endpoint], id));
     }
     json_object_set_new(o, "object", json_string(objects[r->endpoint]));
     if (!embeds)

@@ -413,20 +413,32 @@ static int64_t due_us(const trm_serve_model *m)
     return of_const(m)->count > 0 ? 0 : INT64_MAX;
 }
 
-static trm_status step(trm_serve_model *m)
+/* What the generator's steps have come to leaves. Where the replica is lost nothing does: other
+ * replicas can answer these requests, which the loop says with the loss. */
+static trm_status let_out(struct serve *s, trm_status st)
 {
-    struct serve *s = of(m);
-    trm_status st = trm_generator_step(s->options.model->generator);
-    char said[512];
-
-    snprintf(said, sizeof(said), "%s", st != TRM_OK ? trm_message() : "");
     while (s->touched != NULL) {
         struct job *j = s->touched;
 
         untouch(j);
-        settle(j);
+        if (st != TRM_ERR_COMM)
+            settle(j);
     }
-    return st == TRM_ERR_COMM ? trm_fail(st, "%s", said) : TRM_OK;
+    return st == TRM_ERR_COMM ? st : TRM_OK;
+}
+
+static trm_status step(trm_serve_model *m)
+{
+    struct serve *s = of(m);
+
+    return let_out(s, trm_generator_step(s->options.model->generator));
+}
+
+static trm_status settle_steps(trm_serve_model *m)
+{
+    struct serve *s = of(m);
+
+    return let_out(s, trm_generator_settle(s->options.model->generator));
 }
 
 static void fail(trm_serve_model *m, trm_status st)
@@ -473,6 +485,7 @@ static const trm_serve_model_ops ops = {.name = "language",
                                         .count = count,
                                         .due_us = due_us,
                                         .step = step,
+                                        .settle = settle_steps,
                                         .fail = fail,
                                         .stats = stats,
                                         .metadata = metadata,

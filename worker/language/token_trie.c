@@ -160,6 +160,7 @@ trm_status trmi_token_trie_from(const trm_text *tokens, int64_t count, trm_token
         return no_memory(count);
     t->vocabulary = count;
     TRM_TRY(st, build(t, tokens), fail);
+    TRM_TRY(st, trmi_strings_init(t), fail);
     *trie_out = t;
     return TRM_OK;
 fail:
@@ -221,5 +222,6 @@ void trm_token_trie_destroy(trm_token_trie *t)
     trm_free(t->ids);
     trm_free(t->offsets);
     trm_free(t->pool);
+    trmi_strings_fini(&t->strings);
     trm_free(t);
 }

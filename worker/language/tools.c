@@ -104,7 +104,8 @@ static trm_status read_tools(trm_tools *t, const json_t *tools)
                      *f = function_of(tools, i), *name = json_object_get(f, "name"),
                      *parameters = json_object_get(f, "parameters");
 
-        if (type != NULL && (!json_is_string(type) || strcmp(json_string_value(type), "function")))
+        if (type != NULL &&
+            (!json_is_string(type) || strcmp(json_string_value(type), "function") != 0))
             return trm_fail(TRM_ERR_UNSUPPORTED,
                             "'tools': tool %zu: only type \"function\" is done", i);
         if (!is_name(name))
