@@ -435,6 +435,8 @@ def check_counts(c, before):
         if served != counts.get(kind, 0) + before[kind]:
             fail(c, f"{route}: {served} were answered 200, clients had {counts.get(kind, 0)} and {before[kind]}")
     strange = {(dict(l)["route"], dict(l)["code"]): v for (n, l), v in m.items() if n == "trireme_http_requests_total" and dict(l)["code"] in ("500", "502", "503", "504")}
+    if (s["configuration"] or {}).get("groups") is None:
+        fail(c, f"/status has lost the configuration: {s['configuration']}")
     if strange or s["replicas_lost"] != 0:
         fail(c, f"answers that should not be: {strange}; {s['replicas_lost']} replicas lost")
     cancelled = total("trireme_request_failure_total", reason="cancelled")
