@@ -40,6 +40,7 @@ DIGITS = source / "configs/demo/digits"
 PROMPTS = ["We must", "The state of the Union is", "My fellow citizens", "Peace", "In the year", "Congress has", "The people of", "Tonight"]
 PERSON = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
           "required": ["name", "age"], "additionalProperties": False}
+GAUGES = ("trireme_num_requests_running", "trireme_num_requests_waiting")
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 
 if RANKS > 1 and shutil.which("mpirun") is None:
@@ -415,7 +416,11 @@ def metrics(c):
 
 
 def check_counts(c, before):
-    m, s = metrics(c), quiet(c)
+    s, end = quiet(c), time.monotonic() + 5 * SCALE
+    m = metrics(c)
+    while any(v for (n, l), v in m.items() if n in GAUGES) and time.monotonic() < end:  # told once a second
+        time.sleep(0.2)
+        m = metrics(c)
 
     def total(name, **labels):
         return sum(v for (n, l), v in m.items() if n == name and all(dict(l).get(k) == x for k, x in labels.items()))
@@ -428,7 +433,7 @@ def check_counts(c, before):
         ended = total("trireme_request_success_total", model=model["name"]), total("trireme_request_failure_total", model=model["name"])
         if ended != (model["requests"], model["failures"]):
             fail(c, f"{model['name']}: {ended} in /metrics, {model['requests']}, {model['failures']} in /status")
-        if total("trireme_num_requests_running", model=model["name"]) + total("trireme_num_requests_waiting", model=model["name"]) != 0:
+        if any(total(n, model=model["name"]) for n in GAUGES):
             fail(c, f"{model['name']}: /metrics says that requests run")
     for kind, route in [("embeddings", "/v1/embeddings"), ("tokenize", "/tokenize"), ("detokenize", "/detokenize")]:  # nobody leaves these
         served = total("trireme_http_requests_total", route=route, code="200")
