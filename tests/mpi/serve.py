@@ -234,6 +234,9 @@ def reload():
         if status != 200 or memory[-1] > memory[0] * 1.05 + (8 << 20) * (SCALE > 1):
             fail(c, f"after {cycles} cycles: {status}, private memory {memory[0] / 1e6:.2f} MB, then {memory[-1] / 1e6:.2f}")
         print(f"{cycles} cycles of unload and load of two models: private memory {memory[0] / 1e6:.2f} MB, then {memory[-1] / 1e6:.2f}")
+        status, answer = c.ask("POST", "/v2/repository/models/sotu/unload", {}, {"Origin": "http://elsewhere.example"})
+        if status != 403:
+            fail(c, f"a web page of another origin unloads a model: {status} {answer}")
         c.ask("POST", "/v2/repository/models/sotu/unload", {})
         status, a = c.ask("POST", "/v1/completions", {"model": "sotu", "prompt": "We"})
         if status not in (404, 503):
