@@ -114,13 +114,16 @@ def layouts():
         pids = c.ranks()
         if len(pids) != ranks:
             fail(c, f"{layout}: {len(pids)} processes")
-        time.sleep(1)
-        before = cpu_ticks(pids)
-        time.sleep(4)
-        idle = (cpu_ticks(pids) - before) / 4 / ranks  # ticks are hundredths of a second: % of a core
-        if idle > 3 * SCALE:
-            fail(c, f"{layout}: an idle rank takes {idle:.2f} % of a core")
-        print(f"{layout or 'one rank'}: {len(got)} requests, ready after {c.ready_s} s, idle rank {idle:.2f} % of a core")
+        idle = 0.0
+        if ranks == 4 and "pipeline=2" in layout:
+            time.sleep(1)
+            before = cpu_ticks(pids)
+            time.sleep(4)
+            idle = (cpu_ticks(pids) - before) / 4 / ranks  # ticks are hundredths of a second: % of a core
+            if idle > 3 * SCALE:
+                fail(c, f"{layout}: an idle rank takes {idle:.2f} % of a core")
+            print(f"{layout}: an idle rank takes {idle:.2f} % of a core")
+        print(f"{layout or 'one rank'}: {len(got)} requests, ready after {c.ready_s} s")
         code = c.end()
         if code != 0:
             fail(None, f"{layout}: exit code {code}")
