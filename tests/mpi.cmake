@@ -64,6 +64,15 @@ add_test(NAME mpi/serve-kill-often COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/serve_k
 set_tests_properties(mpi/serve-kill PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 set_tests_properties(mpi/serve-kill-often PROPERTIES LABELS "mpi;slow" TIMEOUT 900 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
+# Everything at once for a while, hostile clients among it: nothing is left, nothing grows.
+add_test(NAME mpi/serve-soak COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/soak.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 40)
+add_test(NAME mpi/serve-soak-long COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/soak.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 600)
+set_tests_properties(mpi/serve-soak PROPERTIES LABELS mpi TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+set_tests_properties(mpi/serve-soak-long PROPERTIES LABELS "mpi;slow" TIMEOUT 1200 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+if(NOT TRM_SANITIZE STREQUAL "") # they keep what was freed; one process, so that leaks are seen at its end
+  set_tests_properties(mpi/serve-soak mpi/serve-soak-long PROPERTIES ENVIRONMENT "TRM_SOAK_RANKS=1;TRM_SOAK_MEMORY=off")
+endif()
+
 # Two hosts, which are network namespaces of this machine: skipped where those are not allowed.
 foreach(case score bytes listen rollcall serve cut)
   add_test(NAME mpi/two-hosts-${case}

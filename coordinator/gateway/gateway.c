@@ -43,6 +43,13 @@ trm_status trm_gateway_start(const trm_gateway_options *options, trm_gateway **g
     g->options = *options;
     g->hub = options->hub;
     g->metrics = options->metrics;
+    if (options->configuration != NULL) { /* told on request, long after the caller has gone on */
+        g->options.configuration = g->configuration = trm_strdup(options->configuration);
+        if (g->configuration == NULL) {
+            st = trm_fail(TRM_ERR_NO_MEMORY, "gateway");
+            goto fail;
+        }
+    }
     TRM_TRY(st, put_together(g), fail);
     g->options.http.ctx = g;
     g->options.http.error_body = trmi_gateway_error_body;
@@ -79,5 +86,6 @@ void trm_gateway_stop(trm_gateway *g)
     trmi_work_stop(g->work);
     trmi_openai_files_close(g);
     trm_free(g->routes);
+    trm_free(g->configuration);
     trm_free(g);
 }

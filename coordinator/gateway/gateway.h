@@ -23,7 +23,8 @@ typedef struct trm_gateway_options {
     int batch_requests;  /* lines of /v1/batches under way at once; 0: 64 */
     bool admin;          /* load and unload are offered */
     const char *version; /* of the program */
-    const char *configuration; /* JSON of what /version and the status page tell; "" */
+    const char
+        *configuration; /* JSON of what /version and the status page tell; "", NULL; copied */
 } trm_gateway_options;
 TRM_MUST_USE trm_status trm_gateway_start(const trm_gateway_options *options,
                                           trm_gateway **gateway_out);

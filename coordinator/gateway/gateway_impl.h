@@ -13,6 +13,7 @@ struct trm_gateway {
     trm_hub *hub;
     trm_metrics *metrics;
     trm_http_route *routes; /* of all tables */
+    char *configuration;    /* the options' */
     int draining;           /* atomic */
     struct trmi_openai_files *files;
     struct trmi_work *work; /* NULL: long work is done where it comes up */

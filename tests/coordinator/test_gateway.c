@@ -182,14 +182,18 @@ void trm_hub_info_fini(trm_hub_info *info)
 /* ---- the server ---- */
 static trm_gateway *start(const char *keys)
 {
-    trm_gateway_options options = {
-        .http = {.listen = "127.0.0.1:0", .keys_path = keys}, .admin = true, .version = "1"};
+    char told[] = "{\"groups\":[]}";
+    trm_gateway_options options = {.http = {.listen = "127.0.0.1:0", .keys_path = keys},
+                                   .admin = true,
+                                   .version = "1",
+                                   .configuration = told};
     trm_gateway *g = NULL;
 
     hub.stop = hub.hold = false;
     hub.cancels = 0;
     ck_assert_int_eq(pthread_create(&hub.thread, NULL, hub_main, NULL), 0);
     ck_assert_msg(trm_gateway_start(&options, &g) == TRM_OK, "%s", trm_message());
+    memset(told, 'x', sizeof(told)); /* the gateway has copied it */
     return g;
 }
 
@@ -281,6 +285,7 @@ START_TEST(apis)
     expect(g, "GET /v2 HTTP/1.1", "", 200, "{\"name\":\"trireme\",\"version\":\"1\",");
     expect(g, "GET /v2/health/ready HTTP/1.1", "", 200, "true");
     expect(g, "GET /ping HTTP/1.1", "", 200, "Healthy");
+    expect(g, "GET /version HTTP/1.1", "", 200, "\"configuration\":{\"groups\":[]}");
     expect(g, "GET /v1/models HTTP/1.1", "", 200, "\"data\":[]");
     expect(g, "GET /v2/nothing HTTP/1.1", "", 404, "{\"error\":\"");
     expect(g, "GET /v1/nothing HTTP/1.1", "", 404, "{\"error\":{\"message\":\"");

@@ -435,6 +435,8 @@ def check_counts(c, before):
         if served != counts.get(kind, 0) + before[kind]:
             fail(c, f"{route}: {served} were answered 200, clients had {counts.get(kind, 0)} and {before[kind]}")
     strange = {(dict(l)["route"], dict(l)["code"]): v for (n, l), v in m.items() if n == "trireme_http_requests_total" and dict(l)["code"] in ("500", "502", "503", "504")}
+    if (s["configuration"] or {}).get("groups") is None:
+        fail(c, f"/status has lost the configuration: {s['configuration']}")
     if strange or s["replicas_lost"] != 0:
         fail(c, f"answers that should not be: {strange}; {s['replicas_lost']} replicas lost")
     cancelled = total("trireme_request_failure_total", reason="cancelled")
@@ -455,9 +457,17 @@ def check_memory(c, samples):
 
 
 def main():
-    global GOOD, EXPECTED
+    global GOOD
     GOOD = list(good_requests())
     c = start()
+    try:
+        soak(c)
+    except OSError as e:  # a connection that the server has cut, mostly because it is gone
+        fail(c, f"{type(e).__name__} {e}; the server's exit code: {c.process.poll()}")
+
+
+def soak(c):
+    global EXPECTED
     EXPECTED = answers(c)
     tensors, images = tensors_and_images(c)
     before = {k: sum(g[0] == k for g in GOOD) for k in ("embeddings", "tokenize", "detokenize")}
@@ -478,12 +488,13 @@ def main():
     while time.monotonic() - begun < seconds and not stop.is_set():
         time.sleep(min(0.5, seconds / 60))
         if c.process.poll() is not None:
-            errors.append(f"the server has ended with {c.process.returncode}")
             break
         samples.append([resident(p) for p in pids])
     stop.set()
     for t in threads:
         t.join(120 * SCALE)
+    if c.process.poll() is not None:
+        fail(c, f"the server has ended with {c.process.returncode}")
     if errors or any(t.is_alive() for t in threads):
         fail(c, "\n".join(errors[:4]) or f"clients hang: {[t for t in threads if t.is_alive()]}")
     print(", ".join(f"{k} {v}" for k, v in sorted(counts.items())))
