@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 #define TRMI_IMAGE_SIDE_MAX 65535
-#define TRMI_IMAGE_PIXELS_MAX ((size_t)256 << 20)
+#define TRMI_IMAGE_PIXELS_MAX ((size_t)96 << 20) /* a few KB of PNG can claim them all */
 
 TRM_MUST_USE trm_status trmi_image_decode_jpeg(const unsigned char *data, size_t bytes,
                                                const char *name, trm_image *image_out);

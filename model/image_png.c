@@ -16,7 +16,7 @@ typedef struct decoder {
     png_infop info;
     const char *name;
     const unsigned char *at;
-    size_t left;
+    size_t left, budget; /* bytes to read: there are, are allowed */
     bool cut_short;
     char text[160];
     trm_image image;
@@ -46,6 +46,9 @@ static void on_read(png_structp png, png_bytep out, size_t bytes)
         d->cut_short = true;
         png_error(png, "cut short");
     }
+    if (bytes > d->budget)
+        png_error(png, "more data than pixels");
+    d->budget -= bytes;
     memcpy(out, d->at, bytes);
     d->at += bytes;
     d->left -= bytes;
@@ -128,6 +131,8 @@ static trm_status decode(decoder *d)
         return trm_fail(TRM_ERR_NO_MEMORY, "'%s': %u rows", d->name, height);
     for (png_uint_32 y = 0; y < height; y++)
         d->rows[y] = (work ? d->raw : d->image.pixels) + (size_t)y * width * raw_step;
+    /* libpng inflates what follows the last pixel, too, to its end: that must not be a bomb */
+    d->budget = 16 * count + 65536;
     png_read_image(d->png, d->rows); /* not png_read_end: what follows the pixels is not wanted */
     if (type == PNG_COLOR_TYPE_PALETTE)
         apply_palette(d, d->image.pixels, count);
@@ -147,6 +152,7 @@ trm_status trmi_image_decode_png(const unsigned char *data, size_t bytes, const 
     d->name = name;
     d->at = data;
     d->left = bytes;
+    d->budget = bytes;
     st = decode(d);
     if (d->png != NULL)
         png_destroy_read_struct(&d->png, d->info != NULL ? &d->info : NULL, NULL);

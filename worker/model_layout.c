@@ -108,8 +108,9 @@ static trm_status make_plan(trm_tensor_model *m, const trm_tensor_model_options 
     }
     if (o->inputs != NULL)
         TRM_CHECK(o->inputs(o->ctx, m->graph, &po.inputs));
-    /* measuring takes seconds: not to start one rank, whose layout no measurement changes */
-    if (gpu && (!asked || o->job->size == 1))
+    /* measuring takes seconds: not to start one rank, whose layout no measurement changes, and not
+     * beside models that are served, whose layout was settled before */
+    if ((gpu && (!asked || o->job->size == 1)) || o->replica_comm != NULL)
         TRM_CHECK(trm_rates_known(m->device, &rates));
     else
         TRM_CHECK(trm_rates_of_device(m->device, false, &rates));
@@ -172,7 +173,8 @@ static trm_status share_plan(trm_tensor_model *m, const trm_tensor_model_options
         st = sent != TRM_OK ? sent : st;
     }
     trm_free(p);
-    if (st == TRM_OK && count > 0 && m->plan->graph_hash != trm_plan_graph_hash(m->graph))
+    if (st == TRM_OK && count > 0 && m->plan != NULL &&
+        m->plan->graph_hash != trm_plan_graph_hash(m->graph))
         st = trm_fail(TRM_ERR_CONFIG, "opened another model than rank 0: '%s' differs", m->path);
     return st;
 }

@@ -10,6 +10,8 @@ static trm_status no_memory(size_t bytes)
     return trm_fail(TRM_ERR_NO_MEMORY, "%zu bytes for a record", bytes);
 }
 
+static trm_status fits(const trm_value *input, const trm_tensor *t);
+
 static trm_status preprocess(const trm_tensor_model *model, const trm_wire_record *record,
                              const void *data, size_t bytes, trm_arena *scratch, trm_tensor *t)
 {
@@ -23,6 +25,7 @@ static trm_status preprocess(const trm_tensor_model *model, const trm_wire_recor
     t->dtype = p->dtype;
     t->rank = 3;
     trm_preprocess_shape(p, image.width, image.height, t->dims);
+    TRM_TRY(st, fits(&model->graph->values[model->graph->inputs[0]], t), done);
     TRM_TRY(st, trm_tensor_bytes(t, &need), done);
     t->data = trm_arena_alloc_aligned(scratch, need + 1);
     st = t->data == NULL ? no_memory(need) : trm_preprocess_run(p, &image, t->data);

@@ -200,6 +200,19 @@ static const char *presented_key(const trm_http_exchange *x)
     return key;
 }
 
+/* Without keys a page that a browser of this machine shows could unload models: browsers say
+ * Origin. */
+static void head_origin(trm_http_exchange *x)
+{
+    const char *origin = trm_http_header(x, "Origin"), *known = x->h->o.cors_origin;
+
+    if ((x->route->flags & TRM_HTTP_ADMIN) == 0 || origin == NULL ||
+        (known != NULL && strcmp(origin, known) == 0))
+        return;
+    trmi_http_refuse(x, 403, "a web page of '%.100s' may not administer: want a key, or cors",
+                     origin);
+}
+
 static void head_key(trm_http_exchange *x)
 {
     trm_http *h = x->h;
@@ -214,6 +227,8 @@ static void head_key(trm_http_exchange *x)
     if (asked && key != NULL)
         found = trmi_http_keys_find(h->keys, key, &x->key);
     pthread_mutex_unlock(&h->keys_mu);
+    if (!asked)
+        head_origin(x);
     if (!asked || open)
         return;
     if (!found)

@@ -13,6 +13,7 @@ typedef struct trmi_batch_line {
     size_t at;
     uint32_t bytes;
     uint8_t state;
+    uint8_t timeouts; /* times that the deadline came before its answer */
 } trmi_batch_line;
 
 typedef enum trmi_batch_phase {

@@ -10,6 +10,7 @@
 
 #define RELEASE_BYTES ((size_t)8 << 20)
 #define GIVE_UP_MS ((int64_t)10 * 60 * 1000) /* refused as long: lines fail */
+#define TIMEOUTS_MAX 8                       /* of a line, before it fails */
 #define BATCH_PRIORITY (-1)                  /* below requests that say nothing */
 
 /* From now on it only waits for what is under way. */
@@ -103,6 +104,12 @@ void trmi_batch_take_answer(trmi_batches *t, trmi_batch_item *item, bool stoppin
     bool again = (item->status == TRM_ERR_CANCELLED && (r->cancelled || stopping)) ||
                  (item->status == TRM_ERR_COMM && (stopping || draining(t)));
 
+    /* the server's deadline counts while a line waits behind everybody else's requests, and a batch
+     * has a day */
+    if (item->status == TRM_ERR_TIMEOUT && r->lines[item->line].timeouts < TIMEOUTS_MAX) {
+        r->lines[item->line].timeouts++;
+        again = true;
+    }
     for (int i = 0; i < t->item_count; i++)
         if (t->items[i] == item)
             t->items[i] = t->items[--t->item_count];

@@ -311,7 +311,10 @@ trm_status trmi_openai_json_text(const trmi_json_field *field, size_t bytes_max,
         return trm_fail(TRM_ERR_INVALID_ARG, "%s is longer than %zu bytes", field->name, bytes_max);
     text = json_loadb(field->value, field->bytes, JSON_DECODE_ANY, &error);
     if (text == NULL)
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s: %s", field->name, error.text);
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s: %s", field->name,
+                        json_error_code(&error) == json_error_null_character
+                            ? "a zero character (\\u0000) is not taken"
+                            : error.text);
     if (json_string_length(text) > bytes_max) {
         json_decref(text);
         return trm_fail(TRM_ERR_INVALID_ARG, "%s is longer than %zu bytes", field->name, bytes_max);

@@ -135,7 +135,7 @@ static int by_value(const void *a, const void *b)
 int main(int argc, char **argv)
 {
     trm_tensor t = {.dtype = TRM_DTYPE_F32};
-    int n = argc > 7 ? atoi(argv[7]) : 20000;
+    int n = argc > 7 ? (int)strtol(argv[7], NULL, 10) : 20000;
     int64_t *http_us, *zmq_us;
     trm_link_context *context;
     trm_link *link;
@@ -145,9 +145,9 @@ int main(int argc, char **argv)
 
     if (argc < 7)
         die("usage: HOST PORT ZMQ_ENDPOINT MODEL INPUT DIMS [COUNT]");
-    for (char *s = strtok(argv[6], "x"); s != NULL; s = strtok(NULL, "x")) {
-        t.dims[t.rank++] = atoi(s);
-        elems *= (size_t)atoi(s);
+    for (char *s = argv[6]; *s != '\0' && t.rank < 6; s += strspn(s, "x")) {
+        t.dims[t.rank] = strtol(s, &s, 10);
+        elems *= (size_t)t.dims[t.rank++];
     }
     n = n / (2 * TURN) * TURN;
     data = calloc(elems, sizeof(*data));
@@ -155,7 +155,8 @@ int main(int argc, char **argv)
     zmq_us = calloc((size_t)n + 1, sizeof(*zmq_us));
     if (data == NULL || http_us == NULL || zmq_us == NULL || n == 0)
         die("memory, or a count under 400");
-    http_open(&h, argv[1], atoi(argv[2]), argv[4], argv[5], &t, data, elems * sizeof(*data));
+    http_open(&h, argv[1], (int)strtol(argv[2], NULL, 10), argv[4], argv[5], &t, data,
+              elems * sizeof(*data));
     OK(trm_link_context_create(&context));
     OK(trm_link_connect(context, argv[3], "gateway_latency", &link));
     for (int i = 0; i < n; i += TURN) {
@@ -183,5 +184,10 @@ int main(int argc, char **argv)
            (long long)(http_us[n * 99LL / 100] - zmq_us[n * 99LL / 100]));
     trm_link_close(link);
     trm_link_context_destroy(context);
+    (void)close(h.fd);
+    free(h.request);
+    free(http_us);
+    free(zmq_us);
+    free(data);
     return 0;
 }

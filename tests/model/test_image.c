@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <zlib.h>
+
 #define DATA TRM_SOURCE_DIR "/tests/data/images/"
 
 static const struct {
@@ -180,6 +182,35 @@ START_TEST(huge_claim)
 }
 END_TEST
 
+/* One grey pixel, and 256 MiB of zeros behind it in the same stream: not inflated to the end. */
+START_TEST(more_data_than_pixels)
+{
+    enum { CHUNK = 40, ZEROS = 256 << 20 };
+    static const unsigned char head[CHUNK] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0, 0,
+                                              0,    13,  'I', 'H', 'D',  'R',  0,    0,    0, 1,
+                                              0,    0,   0,   1,   8,    0,    0,    0,    0};
+    uLongf packed = compressBound(ZEROS);
+    unsigned char *zeros = calloc(1, ZEROS), *png = calloc(1, packed + 64);
+    trm_image image;
+    uLong crc;
+
+    ck_assert_ptr_nonnull(zeros);
+    ck_assert_ptr_nonnull(png);
+    memcpy(png, head, CHUNK);
+    crc = crc32(0, png + 12, 17);
+    ck_assert_int_eq(compress2(png + 41, &packed, zeros, ZEROS, 9), Z_OK);
+    memcpy(png + 37, "IDAT", 4);
+    for (int i = 0; i < 4; i++) {
+        png[29 + i] = (unsigned char)(crc >> (24 - 8 * i));
+        png[33 + i] = (unsigned char)(packed >> (24 - 8 * i));
+    }
+    ck_assert_int_eq(trm_image_decode(png, packed + 45, "bomb.png", &image), TRM_ERR_BAD_FILE);
+    ck_assert_msg(strstr(trm_message(), "more data than pixels") != NULL, "%s", trm_message());
+    free(png);
+    free(zeros);
+}
+END_TEST
+
 /* Fails the Nth allocation until none fails: a status each time, and nothing left over. */
 START_TEST(no_memory)
 {
@@ -228,6 +259,7 @@ int main(void)
     tcase_add_loop_test(t, damaged, 0, CASES);
     tcase_add_loop_test(t, names_foreign, 0, sizeof(foreign) / sizeof(foreign[0]));
     tcase_add_test(t, huge_claim);
+    tcase_add_test(t, more_data_than_pixels);
     tcase_add_loop_test(t, no_memory, 0, 2);
     suite_add_tcase(s, t);
     r = srunner_create(s);

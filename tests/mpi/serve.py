@@ -114,13 +114,16 @@ def layouts():
         pids = c.ranks()
         if len(pids) != ranks:
             fail(c, f"{layout}: {len(pids)} processes")
-        time.sleep(1)
-        before = cpu_ticks(pids)
-        time.sleep(4)
-        idle = (cpu_ticks(pids) - before) / 4 / ranks  # ticks are hundredths of a second: % of a core
-        if idle > 3 * SCALE:
-            fail(c, f"{layout}: an idle rank takes {idle:.2f} % of a core")
-        print(f"{layout or 'one rank'}: {len(got)} requests, ready after {c.ready_s} s, idle rank {idle:.2f} % of a core")
+        idle = 0.0
+        if ranks == 4 and "pipeline=2" in layout:
+            time.sleep(1)
+            before = cpu_ticks(pids)
+            time.sleep(4)
+            idle = (cpu_ticks(pids) - before) / 4 / ranks  # ticks are hundredths of a second: % of a core
+            if idle > 3 * SCALE:
+                fail(c, f"{layout}: an idle rank takes {idle:.2f} % of a core")
+            print(f"{layout}: an idle rank takes {idle:.2f} % of a core")
+        print(f"{layout or 'one rank'}: {len(got)} requests, ready after {c.ready_s} s")
         code = c.end()
         if code != 0:
             fail(None, f"{layout}: exit code {code}")
@@ -234,6 +237,9 @@ def reload():
         if status != 200 or memory[-1] > memory[0] * 1.05 + (8 << 20) * (SCALE > 1):
             fail(c, f"after {cycles} cycles: {status}, private memory {memory[0] / 1e6:.2f} MB, then {memory[-1] / 1e6:.2f}")
         print(f"{cycles} cycles of unload and load of two models: private memory {memory[0] / 1e6:.2f} MB, then {memory[-1] / 1e6:.2f}")
+        status, answer = c.ask("POST", "/v2/repository/models/sotu/unload", {}, {"Origin": "http://elsewhere.example"})
+        if status != 403:
+            fail(c, f"a web page of another origin unloads a model: {status} {answer}")
         c.ask("POST", "/v2/repository/models/sotu/unload", {})
         status, a = c.ask("POST", "/v1/completions", {"model": "sotu", "prompt": "We"})
         if status not in (404, 503):

@@ -83,7 +83,7 @@ static trm_status make_cache(trm_lm_feed *f)
     if (f->cache == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY,
                         "the KV cache of %zu bytes cannot be had on this rank: want a smaller "
-                        "--kv-cache or --context",
+                        "KV cache (kv_cache, --kv-cache) or context",
                         bytes);
     base = (unsigned char *)trm_align_up((size_t)(uintptr_t)f->cache, TRM_ALIGN);
     for (int n = 0; n < g->node_count; n++) {

@@ -34,9 +34,9 @@ static trm_status settle_pages(const trm_language *l, const trm_lm_options *o,
         pages = o->kv_bytes / (int64_t)page;
         if (pages < least)
             return trm_fail(TRM_ERR_INVALID_ARG,
-                            "--kv-cache %" PRId64 " holds %" PRId64
+                            "a KV cache of %" PRId64 " bytes holds %" PRId64
                             " tokens, the context is %d: want at least %" PRId64
-                            " bytes, or a smaller --context",
+                            " bytes (kv_cache, --kv-cache), or a smaller context",
                             o->kv_bytes, pages * TRM_KV_PAGE, limits->context,
                             least * (int64_t)page);
     } else {

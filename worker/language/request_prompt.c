@@ -245,7 +245,8 @@ trm_status trmi_lm_read_chat(struct trmi_lm_reading *g)
     TRM_CHECK(check_messages(json_object_get(g->body, "messages")));
     if (g->l->chat == NULL)
         return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "%s has no chat template: give one with --chat-template, or use "
+                        "%s has no chat template: give one (chat_template of the "
+                        "configuration, --chat-template), or use "
                         "/v1/completions",
                         trmi_lm_model_name(g));
     TRM_CHECK(make_prompts(g->r, 1));

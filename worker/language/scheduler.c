@@ -170,8 +170,8 @@ static trm_status check_prompt(const trm_scheduler *s, const int32_t *prompt, in
                         l->context, l->encoder ? "" : ", and one must be left for the answer");
     if (!l->encoder && (least + TRM_KV_PAGE - 1) / TRM_KV_PAGE > l->pages)
         return trm_fail(TRM_ERR_INVALID_ARG,
-                        "the prompt has %d tokens: the KV cache holds %d (--kv-cache)", count,
-                        l->pages * TRM_KV_PAGE);
+                        "the prompt has %d tokens: the KV cache holds %d (kv_cache, --kv-cache)",
+                        count, l->pages * TRM_KV_PAGE);
     return TRM_OK;
 }
 

@@ -277,7 +277,10 @@ static trm_status parse(const trm_wire_request *r, json_t **body_out)
         return trm_fail(TRM_ERR_INVALID_ARG, "the request has no body");
     *body_out = json_loadb(r->body, r->body_bytes, JSON_REJECT_DUPLICATES, &error);
     if (*body_out == NULL)
-        return trm_fail(TRM_ERR_INVALID_ARG, "the body is not JSON: %s at byte %d", error.text,
+        return trm_fail(TRM_ERR_INVALID_ARG, "the body is not JSON: %s at byte %d",
+                        json_error_code(&error) == json_error_null_character
+                            ? "a zero character (\\u0000) is not taken"
+                            : error.text,
                         error.position);
     return TRM_OK;
 }
