@@ -96,8 +96,8 @@ def throughput():
         language(c, 32, "--concurrency", "32", "--no-stream")
         pairs = []
         for i in range(o.rounds):
-            offline = lambda: 160 * NEW / (score(192) - score(32))
-            online = lambda: language(c, 192, "--concurrency", "32", "--no-stream")["tokens_per_s"]
+            offline = lambda: 512 * NEW / (score(576) - score(64))
+            online = lambda: language(c, 512, "--concurrency", "32", "--no-stream")["tokens_per_s"]
             a = [offline(), online()] if i % 2 == 0 else [online(), offline()][::-1]
             pairs.append((a[1], a[0]))
         ratio(f"throughput, serving against score ({PROMPT} + {NEW} tokens, {SLOTS} slots)", pairs, "tokens/s")
