@@ -35,6 +35,9 @@ ap.add_argument("--language", default="configs/demo/tiny-sotu")
 ap.add_argument("--embed")
 ap.add_argument("--networks")
 ap.add_argument("--threads", type=int, default=2)
+ap.add_argument("--shares", type=lambda t: [float(x) for x in t.split(",")], default=[0.25, 0.5, 0.75, 0.9])
+ap.add_argument("--tail", type=int, default=300, help="requests at each load of the tail")
+ap.add_argument("--requests", type=int, default=512, help="of a throughput round")
 o = ap.parse_args()
 DIGITS = os.path.abspath("configs/demo/digits/model.onnx")
 PROMPT, NEW, SLOTS = 64, 64, 16
@@ -96,14 +99,14 @@ def throughput():
         language(c, 32, "--concurrency", "32", "--no-stream")
         pairs = []
         for i in range(o.rounds):
-            offline = lambda: 512 * NEW / (score(576) - score(64))
-            online = lambda: language(c, 512, "--concurrency", "32", "--no-stream")["tokens_per_s"]
+            offline = lambda: o.requests * NEW / (score(o.requests + 32) - score(32))
+            online = lambda: language(c, o.requests, "--concurrency", "32", "--no-stream")["tokens_per_s"]
             a = [offline(), online()] if i % 2 == 0 else [online(), offline()][::-1]
             pairs.append((a[1], a[0]))
         ratio(f"throughput, serving against score ({PROMPT} + {NEW} tokens, {SLOTS} slots)", pairs, "tokens/s")
-        streamed = [language(c, 192, "--concurrency", "32")["tokens_per_s"] for _ in range(3)]
+        streamed = [language(c, o.requests, "--concurrency", "32")["tokens_per_s"] for _ in range(2)]
         print(f"throughput, streamed: {statistics.median(streamed):.1f} tokens/s; 64 streams at once: "
-              f"{language(c, 192, '--concurrency', '64')['tokens_per_s']:.1f}, failed {language(c, 64, '--concurrency', '64')['failed']}", flush=True)
+              f"{language(c, o.requests, '--concurrency', '64')['tokens_per_s']:.1f}, failed {language(c, 64, '--concurrency', '64')['failed']}", flush=True)
         c.end()
         return statistics.median(p[0] for p in pairs) / NEW
 
@@ -112,8 +115,8 @@ def tail(capacity):
     models = f'  - {{ name: m, path: "{os.path.abspath(o.language)}", max_batch: {SLOTS}, temperature: 0, context: 512 }}'
     c = start(models)
     language(c, 32, "--concurrency", "32")
-    for share in (0.25, 0.5, 0.75, 0.9):
-        r = language(c, 300, "--rate", f"{capacity * share:.3f}", "--seed", "5")
+    for share in o.shares:
+        r = language(c, o.tail, "--rate", f"{capacity * share:.3f}", "--seed", "5")
         t, f, k = r["total"], r["first"], r["token"]
         print(f"tail at {share:.0%} ({capacity * share:.2f} requests/s): total p50 {t['p50_ms']:.0f}, p90 {t['p90_ms']:.0f}, p99 {t['p99_ms']:.0f} ms "
               f"(p99/p50 {t['p99_ms'] / t['p50_ms']:.2f}); first p50 {f['p50_ms']:.1f}, p99 {f['p99_ms']:.1f}; token p50 {k['p50_ms']:.2f}, "
