@@ -6,7 +6,7 @@
 # CARRY="openmpi zmq ..." chooses the parts (default: all).
 set -eu
 out=${1:?usage: carry.sh OUT}
-: "${CARRY:=openmpi zmq yaml check dnnl msgpack jansson images pkgconf}"
+: "${CARRY:=openmpi zmq yaml check dnnl msgpack jansson images text http terminal pkgconf}"
 command -v patchelf >/dev/null || { echo "carry.sh: needs patchelf" >&2; exit 1; }
 
 # What a part needs beyond libc, libstdc++, libgcc, libgomp, libm and zlib, which every CUDA machine with a compiler has.
@@ -23,6 +23,12 @@ part_packages() {
     msgpack) echo libmsgpack-dev libmsgpackc2 ;;
     jansson) echo libjansson-dev libjansson4 ;;
     images) echo libpng-dev libpng16-16 libjpeg62-turbo-dev libjpeg62-turbo zlib1g-dev zlib1g ;;
+    text) echo libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2 ;;
+    http) echo libmicrohttpd-dev libmicrohttpd12 libgnutls28-dev libgnutls30 libcurl4-gnutls-dev libcurl3-gnutls libbrotli1 \
+        libcom-err2 libffi8 libgmp10 libgssapi-krb5-2 libhogweed6 libidn2-0 libk5crypto3 libkeyutils1 libkrb5-3 \
+        libkrb5support0 libldap-2.5-0 libnettle8 libnghttp2-14 libp11-kit0 libpsl5 librtmp1 libsasl2-2 libssh2-1 libssl3 \
+        libtasn1-6 libunistring2 libzstd1 ;;
+    terminal) echo libncurses-dev libncursesw6 libncurses6 libtinfo6 ;;
     pkgconf) echo pkgconf pkgconf-bin libpkgconf3 ;;
     *) echo "carry.sh: no part '$1'" >&2; exit 1 ;;
     esac
