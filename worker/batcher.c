@@ -15,14 +15,5 @@ int64_t trm_batcher_due_us(const trm_batcher *b, int rows, int64_t oldest_us)
 
 int trm_batcher_size(const trm_batcher *b, int rows)
 {
-    int size = 1, best = 0;
-
-    if (rows >= b->max_batch)
-        return b->max_batch;
-    for (int i = 0; i < b->preferred_count; i++)
-        if (b->preferred[i] <= rows && b->preferred[i] > best)
-            best = (int)b->preferred[i];
-    while (size * 2 <= rows)
-        size *= 2;
-    return best > size ? best : size;
+    return rows < b->max_batch ? rows : b->max_batch;
 }

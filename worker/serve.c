@@ -495,10 +495,9 @@ trm_status trm_serve_run(const trm_serve_options *options, bool *lost_out)
         return trm_fail(TRM_ERR_NO_MEMORY, "serve");
     s->o = options;
     s->size = options->tensor * options->pipeline;
-    s->leads = options->job->rank == 0;
     s->current = -1;
     s->start_us = trm_now_us();
-    st = s->leads ? lead(s, lost_out) : trmi_lane_follow(s);
+    st = options->job->rank == 0 ? lead(s, lost_out) : trmi_lane_follow(s);
     if (st == TRM_ERR_COMM)
         *lost_out = true;
     while (s->loading != NULL)

@@ -82,7 +82,6 @@ typedef struct trmi_loading {
 
 typedef struct trmi_serve {
     const trm_serve_options *o;
-    bool leads;
     int size; /* ranks of the replica */
     trmi_slot *slots;
     trmi_loading *loading;

@@ -187,13 +187,6 @@ const char *trm_serve_tool_format(const trm_serve_settings *s)
     return words[s->tool_format];
 }
 
-const char *trm_serve_dtype(const trm_serve_settings *s)
-{
-    static const char *const words[] = {"", "fp32", "bf16", "fp16"};
-
-    return words[s->dtype];
-}
-
 trm_status trm_serve_settings_parse(const char *json, const char *name, trm_config **config_out,
                                     const trm_serve_settings **settings_out)
 {

@@ -37,9 +37,8 @@ typedef struct trm_serve_settings {
 
 extern const trm_config_section trm_serve_settings_section;
 
-/* The words of the two choices above. */
+/* The word of that choice. */
 const char *trm_serve_tool_format(const trm_serve_settings *s);
-const char *trm_serve_dtype(const trm_serve_settings *s); /* "" for auto */
 
 /* Of LOAD's JSON; `name` is for messages. The config owns what *settings_out points to. CONFIG. */
 TRM_MUST_USE trm_status trm_serve_settings_parse(const char *json, const char *name,

@@ -80,6 +80,7 @@ static trm_tensor_model_options tensor_options(const trmi_serve *s, const trmi_s
     trm_tensor_model_options o = layout_of(s, slot->settings);
 
     o.batch = slot->settings->max_batch > 0 ? slot->settings->max_batch : 32;
+    o.programs = (int)o.batch + 16; /* every size of a batch, and some other shapes */
     if (o.parallel.pipeline > 1)
         o.batch = (o.batch + o.parallel.pipeline - 1) / o.parallel.pipeline;
     return o;

@@ -4,9 +4,10 @@
  * a step may begin, the batch is taken at once if it is full, if it has reached a preferred size,
  * or if it is as large as the batch before (those who were answered together come again together:
  * waiting longer than that would be for nobody); else when its oldest request has waited max_delay.
- * A request therefore waits at most max_delay and the step that was running. Batches have sizes
- * that are powers of two or max_batch, so that few shapes are bound; rows are never padded, but for
- * a model whose batch dim is a constant. One owner: the executor thread. */
+ * A step takes all that wait, up to max_batch, whatever their number, so that a request waits at
+ * most max_delay and the step that was running (with sizes of powers of two, who was left over
+ * waited a second step). Every size is bound once, when it first comes; rows are never padded, but
+ * for a model whose batch dim is a constant. One owner: the executor thread. */
 #ifndef TRM_WORKER_SERVE_TENSOR_H
 #define TRM_WORKER_SERVE_TENSOR_H
 

@@ -78,7 +78,8 @@ static trm_status load(trm_tensor_model *m, const trm_tensor_model_options *o)
                               .dtype = o != NULL ? o->dtype : TRM_DTYPE_NONE,
                               .no_memory = trmi_layout_explain,
                               .ctx = m,
-                              .engine = {.profile = o != NULL && o->profile}};
+                              .engine = {.profile = o != NULL && o->profile,
+                                         .programs_max = o != NULL ? o->programs : 0}};
     trm_status st = TRM_OK;
 
     ro.engine.weight_space = trmi_layout_weight_space(m);

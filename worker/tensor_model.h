@@ -35,6 +35,7 @@ typedef struct trm_tensor_model_options {
     trm_dtype dtype; /* NONE or F32: as the file says; BF16, F16: mixed precision */
     bool images; /* records are images: a device with memory of its own then gets them as bytes */
     bool profile;
+    int programs; /* shapes that stay bound: trm_engine_options */
     /* Over the ranks of a job. NULL: this rank alone, and the rest is not looked at. */
     trm_job *job;
     const int *hosts;      /* [job->size] host of each rank; NULL: one host */
