@@ -103,6 +103,17 @@ typedef struct trm_block {
 } trm_block;
 #define TRM_BLOCKS_MAX 256
 
+struct trm_step; /* kernels/language.h */
+
+/* Inputs of a language model's graph that travel with the step. */
+typedef enum trm_step_input {
+    TRM_STEP_TOKENS,    /* [token_rows] I32 */
+    TRM_STEP_POSITIONS, /* [token_rows] I32 */
+    TRM_STEP_ROWS,      /* [pick_rows] I32 */
+    TRM_STEP_TYPES,     /* [token_rows] I32 */
+    TRM_STEP_SELF       /* what kernels take as `step` */
+} trm_step_input;
+
 typedef struct trm_device_info {
     char name[128]; /* "AMD EPYC, 2 threads, avx512_core_bf16" */
     size_t memory_bytes;
@@ -171,6 +182,16 @@ typedef struct trm_device_ops {
     /* optional: names what is enqueued until the matching mark_end, for profilers; they nest */
     void (*mark_begin)(trm_device *d, const char *name);
     void (*mark_end)(trm_device *d);
+    /* Steps of language models, optional: NULL: kernels read the trm_step itself. A device with
+     * memory of its own reads a block in its memory instead, which encode makes in host memory and
+     * send copies there (both ends stay until the stream has passed the copy). Inputs of the graph
+     * lie in it, at places that depend on the step's *_max only.
+     * encode: *bytes_out: what it takes; NO_MEMORY: `host_max` is less. */
+    trm_status (*step_encode)(trm_device *d, const struct trm_step *step, void *host,
+                              size_t host_max, size_t *bytes_out);
+    trm_status (*step_send)(trm_device *d, trm_stream *s, const struct trm_step *step, void *block,
+                            const void *host, size_t bytes);
+    size_t (*step_input_at)(trm_device *d, const struct trm_step *step, trm_step_input input);
     /* optional: how much device memory nobody has taken */
     trm_status (*memory_free)(trm_device *d, size_t *bytes_out);
     void (*destroy)(trm_device *d);
@@ -183,6 +204,10 @@ struct trm_device {
     trm_weight_store *weights; /* where weights are packed that other processes share; NULL:
                                   nowhere. Set before kernels are prepared */
     trm_device *host; /* with host_memory false: see above; borrowed, outlives the device */
+    /* Language models may add in whatever order is fastest: results then depend on batch and layout
+     * in their last bits (--deterministic off). Set before kernels are prepared; the CPU ignores
+     * it. */
+    bool order_free;
     size_t packed_bytes, shared_bytes; /* packed weights now: this process's own, and shared */
 };
 

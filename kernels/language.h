@@ -48,9 +48,22 @@
  * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
  * the rank that has most), ranks, rank: every rank gets the whole sum.
  *
+ * Fused forms, made after the graph has been cut for a rank (model/passes/fuse_language.c); each
+ * computes, element by element, what its parts do:
+ * TrmAddNorm(x [T, D], y [T, D], weight [D], bias [D]?) -> sum [T, D], normed [T, D]; attrs as
+ * TrmNorm. TrmLinears(x, weight 1..n, then bias 1..n or none) -> y 1..n: n = 2..4 TrmLinears of one
+ * input, without unit; attrs transposed, act, n; `gated` (an activation of TrmGated): n = 2 and one
+ * output, gated(y 1) * y 2. TrmPagedAttention with inputs 5 and 6, positions and frequencies, and
+ * attrs rope_interleaved, rope_scale: q and k are turned as by TrmRope first.
+ *
+ * TrmSample(logits [R, V], step) -> [R, sizeof(trm_step_sampled)] U8: on devices with memory of
+ * their own, behind the graph's logits: step->samples says how each row becomes a token, by the
+ * rules of worker/language/sampler.h. Its token is kept in slot_tokens too.
+ *
  * `step` is an I64 tensor whose first element holds the address of a trm_step in this process; the
  * same for every node of a step. Its shape is [1], or [S] in a graph with TrmPool: that is where S,
- * a symbol of the graph, comes from. */
+ * a symbol of the graph, comes from. On a device with memory of its own the tensor's memory is the
+ * device's block of the step instead (trm_device_ops.step_encode). */
 #ifndef TRM_KERNELS_LANGUAGE_H
 #define TRM_KERNELS_LANGUAGE_H
 
@@ -71,26 +84,91 @@ typedef struct trm_step_sequence {
 } trm_step_sequence;
 
 /* The cache of one layer on this rank: pages of [2 (k, v)][kv_heads][TRM_KV_PAGE * head_dim]
- * elements; inside, keys lie [head_dim][TRM_KV_PAGE] (positions innermost: scores of a page are one
- * vector), values [TRM_KV_PAGE][head_dim]. Layers may differ in heads. */
+ * elements. On the CPU keys lie [head_dim][TRM_KV_PAGE] inside (positions innermost: scores of a
+ * page are one vector), values [TRM_KV_PAGE][head_dim]; on a GPU both [TRM_KV_PAGE][head_dim].
+ * Layers may differ in heads. I8: behind a head's elements stand TRM_KV_PAGE fp32 scales, one a
+ * position: x = scale * q, scale = amax / 127. */
 typedef struct trm_kv_layer {
-    void *pages;
+    void *pages;       /* device memory */
     size_t page_bytes; /* trm_kv_page_bytes */
 } trm_kv_layer;
+
+/* Of `tokens`: the token is the last one drawn for a slot, which the host does not know yet. */
+#define TRM_STEP_TOKEN_OF_SLOT(slot) (-2 - (slot))
+
+typedef struct trm_step_bias {
+    int32_t id;
+    float bias;
+} trm_step_bias;
+
+/* How a row of logits becomes a token, or is reported on; fields as trm_sampling's. */
+typedef struct trm_step_sample {
+    int32_t row_kind; /* 0: draw the next token; 1: what the row says of `target` */
+    int32_t slot, target;
+    int64_t position; /* of the token, from the beginning of the prompt */
+    float temperature, top_p, min_p, typical_p;
+    int32_t top_k;
+    float repetition_penalty, presence_penalty, frequency_penalty;
+    uint64_t seed;
+    uint32_t stream;
+    int32_t logprobs;
+    int32_t bias_count, end_count;
+    const trm_step_bias *bias;
+    const int32_t *ends;     /* forbidden in this row (min_tokens is not reached) */
+    const uint32_t *allowed; /* [ceil(V / 32)] bit v: token v may come; NULL: all may */
+} trm_step_sample;
+
+/* A slot begins anew: its counts are cleared, and those of the prompt's tokens are marked. */
+typedef struct trm_step_begin {
+    int32_t slot, prompt_count; /* 0: no penalty counts the prompt */
+    const int32_t *prompt;
+} trm_step_begin;
+
+#define TRM_STEP_TOP_MAX 20
+typedef struct trm_step_sampled { /* as trm_sampled (worker/language/sampler.h) */
+    int32_t id;                   /* TRM_STEP_SAMPLED_*: none */
+    float logprob;
+    int32_t rank;
+    int32_t top_count;
+    int32_t top_ids[TRM_STEP_TOP_MAX];
+    float top_logprobs[TRM_STEP_TOP_MAX];
+} trm_step_sampled;
+#define TRM_STEP_SAMPLED_NOTHING (-1)     /* logits were not finite */
+#define TRM_STEP_SAMPLED_CONSTRAINED (-2) /* `allowed` and `ends` leave no token */
+
+/* slot_counts[slot][v]: times that v is in the slot's output, up to TRM_STEP_COUNT_MAX, plus
+ * TRM_STEP_IN_PROMPT where the prompt has it. */
+#define TRM_STEP_COUNT_MAX 0x7fff
+#define TRM_STEP_IN_PROMPT 0x8000
 
 typedef struct trm_step {
     int32_t tokens; /* rows in use, of T */
     int32_t sequence_count;
     int32_t sequences_padded; /* >= sequence_count */
     const trm_step_sequence *sequences;
-    trm_dtype kv_dtype; /* F32, F16, BF16: conversions round to nearest even */
+    trm_dtype kv_dtype; /* F32, F16, BF16: conversions round to nearest even; I8 */
     int32_t layer_count;
     const trm_kv_layer *layers; /* [layer_count], by attribute `layer` */
+    /* Only for devices with memory of their own; host memory unless it says otherwise. */
+    int32_t token_rows, pick_rows;                /* T and R of this step's program */
+    int32_t token_max, pick_max;                  /* the largest there will be, fixed */
+    const int32_t *token_ids, *positions, *types; /* [token_rows]; types NULL: none */
+    const int32_t *rows;                          /* [pick_rows] */
+    int32_t sample_count, begin_count;            /* samples: of the first rows of R */
+    const trm_step_sample *samples;
+    const trm_step_begin *begins;
+    int64_t vocabulary;
+    int32_t slots;
+    int32_t *slot_tokens; /* device memory [slots] */
+    uint16_t
+        *slot_counts; /* device memory [slots][vocabulary]; NULL: no row of the step penalises */
 } trm_step;
 
 static inline size_t trm_kv_page_bytes(int64_t kv_heads, int64_t head_dim, trm_dtype dtype)
 {
-    return 2 * (size_t)kv_heads * TRM_KV_PAGE * (size_t)head_dim * trm_dtype_bytes(dtype);
+    size_t scale = dtype == TRM_DTYPE_I8 ? sizeof(float) : 0;
+
+    return 2 * (size_t)kv_heads * TRM_KV_PAGE * ((size_t)head_dim * trm_dtype_bytes(dtype) + scale);
 }
 
 #ifdef __cplusplus

@@ -4,6 +4,7 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/group.h"
+#include "kernels/cuda/lm_step.h"
 #include "kernels/cuda/notes.h"
 #include "kernels/cuda_module.h"
 
@@ -363,6 +364,9 @@ static const trm_device_ops cuda_ops = {
     .notes_fetch = cuda_notes_fetch,
     .notes_check = cuda_notes_check,
     .mark_begin = cuda_mark_begin,
+    .step_encode = trmi_cuda_step_encode,
+    .step_send = trmi_cuda_step_send,
+    .step_input_at = trmi_cuda_step_input_at,
     .memory_free = cuda_memory_free,
     .mark_end = cuda_mark_end,
     .destroy = cuda_destroy,

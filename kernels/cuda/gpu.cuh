@@ -116,6 +116,24 @@ __device__ __forceinline__ void trm_mma_m16n8k16_f16(float (&d)[4], const uint32
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]),
                    "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
+/* int8: a: rows g, g + 8 of columns 4t.., then (k32) the same of columns 16 + 4t.. */
+__device__ __forceinline__ void trm_mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4],
+                                                    const uint32_t (&b)[2], const int32_t (&c)[4])
+{
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+                 "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]),
+                   "r"(c[1]), "r"(c[2]), "r"(c[3]));
+}
+__device__ __forceinline__ void trm_mma_m16n8k16_s8(int32_t (&d)[4], const uint32_t (&a)[2],
+                                                    uint32_t b, const int32_t (&c)[4])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
+                 "{%0,%1,%2,%3},{%4,%5},{%6},{%7,%8,%9,%10};"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
+}
 __device__ __forceinline__ void trm_ldmatrix_x4(uint32_t (&r)[4], const void *row)
 {
     const uint32_t s = static_cast<uint32_t>(__cvta_generic_to_shared(row));
@@ -150,9 +168,9 @@ template <int kPending> __device__ __forceinline__ void trm_cp_async_wait()
 #include "kernels/cuda/types.cuh"
 
 #if !defined(TRM_EMULATE)
-/* A kernel is alive while the one before it still writes what it will read (TRM_KERNEL_BEGIN): loads
- * through const __restrict__ pointers could become ld.global.nc, which wants memory that is read-only
- * for the kernel's whole life, and could move above the wait. */
+/* A kernel is alive while the one before it still writes what it will read (TRM_KERNEL_BEGIN):
+ * loads through const __restrict__ pointers could become ld.global.nc, which wants memory that is
+ * read-only for the kernel's whole life, and could move above the wait. */
 #define __restrict__
 #endif
 

@@ -141,7 +141,8 @@ inline unsigned __reduce_xor_sync(unsigned m, unsigned v)
 
 /* ---- the names that gpu.cuh promises ---- */
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 template <class... P> struct Call {
     void (*kernel)(P...);
@@ -234,6 +235,24 @@ inline void trm_mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const ui
     float out[4];
 
     trm_emu::collective(~0u, trm_emu::mma_f16_fn, &in, out, 0, 0);
+    memcpy(d, out, sizeof out);
+}
+inline void trm_mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                const int32_t (&c)[4])
+{
+    const trm_emu::MmaS8In in{a, b, c};
+    int32_t out[4];
+
+    trm_emu::collective(~0u, trm_emu::mma_s8_k32_fn, &in, out, 0, 0);
+    memcpy(d, out, sizeof out);
+}
+inline void trm_mma_m16n8k16_s8(int32_t (&d)[4], const uint32_t (&a)[2], uint32_t b,
+                                const int32_t (&c)[4])
+{
+    const trm_emu::MmaS8In in{a, &b, c};
+    int32_t out[4];
+
+    trm_emu::collective(~0u, trm_emu::mma_s8_k16_fn, &in, out, 0, 0);
     memcpy(d, out, sizeof out);
 }
 inline void trm_ldmatrix_x4(uint32_t (&r)[4], const void *row)

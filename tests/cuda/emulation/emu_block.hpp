@@ -16,11 +16,12 @@
 #include <cstring>
 #include <type_traits>
 
-namespace trm_emu {
+namespace trm_emu
+{
 
 constexpr unsigned kMaxThreads = 1024;
 struct Lane;
-struct Copies;                                     /* cp.async that is on its way */
+struct Copies;                                      /* cp.async that is on its way */
 using WarpFn = void (*)(Lane *warp, unsigned mask); /* a collective, for all lanes in mask */
 
 struct Lane {
@@ -148,22 +149,40 @@ template <class T> inline unsigned match(unsigned mask, T v)
     return r;
 }
 struct Add {
-    template <class T> T operator()(T a, T b) { return T(a + b); }
+    template <class T> T operator()(T a, T b)
+    {
+        return T(a + b);
+    }
 };
 struct Max {
-    template <class T> T operator()(T a, T b) { return a < b ? b : a; }
+    template <class T> T operator()(T a, T b)
+    {
+        return a < b ? b : a;
+    }
 };
 struct Min {
-    template <class T> T operator()(T a, T b) { return b < a ? b : a; }
+    template <class T> T operator()(T a, T b)
+    {
+        return b < a ? b : a;
+    }
 };
 struct And {
-    template <class T> T operator()(T a, T b) { return a & b; }
+    template <class T> T operator()(T a, T b)
+    {
+        return a & b;
+    }
 };
 struct Or {
-    template <class T> T operator()(T a, T b) { return a | b; }
+    template <class T> T operator()(T a, T b)
+    {
+        return a | b;
+    }
 };
 struct Xor {
-    template <class T> T operator()(T a, T b) { return a ^ b; }
+    template <class T> T operator()(T a, T b)
+    {
+        return a ^ b;
+    }
 };
 template <class T, class Op> void reduce_fn(Lane *w, unsigned mask)
 {
@@ -190,6 +209,12 @@ struct MmaIn {
     const uint32_t *a, *b;
     const float *c;
 };
+struct MmaS8In {
+    const uint32_t *a, *b; /* a: 2 words of k16, 4 of k32; b: 1, 2 */
+    const int32_t *c;
+};
+void mma_s8_k32_fn(Lane *w, unsigned mask);
+void mma_s8_k16_fn(Lane *w, unsigned mask);
 void mma_bf16_fn(Lane *w, unsigned mask);
 void mma_f16_fn(Lane *w, unsigned mask);
 void ldmatrix_fn(Lane *w, unsigned mask);

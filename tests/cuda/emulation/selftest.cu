@@ -10,7 +10,8 @@
 
 #include "tests/cuda/emulation/selftest.hpp"
 
-namespace {
+namespace
+{
 
 /* ---- kernels ---- */
 
@@ -161,6 +162,25 @@ template <class T> __global__ void emu_mma(float *c, const T *a, const T *b)
     for (int i = 0; i < 4; i++)
         c[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
 }
+/* C = A B^T of int8, A 16 x 32, B 8 x 32, through both depths */
+__global__ void emu_mma_s8(int32_t *c, const int8_t *a, const int8_t *b)
+{
+    TRM_KERNEL_BEGIN();
+    const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
+    const int32_t zero[4] = {0, 0, 0, 0};
+    int32_t d[4], e[4];
+    uint32_t ra[4], rb[2];
+
+    for (int i = 0; i < 4; i++)
+        memcpy(&ra[i], a + (g + i % 2 * 8) * 32 + i / 2 * 16 + t * 4, 4);
+    for (int i = 0; i < 2; i++)
+        memcpy(&rb[i], b + g * 32 + i * 16 + t * 4, 4);
+    trm_mma_m16n8k32_s8(d, ra, rb, zero);
+    trm_mma_m16n8k16_s8(e, {ra[0], ra[1]}, rb[0], zero);
+    trm_mma_m16n8k16_s8(e, {ra[2], ra[3]}, rb[1], e);
+    for (int i = 0; i < 4; i++)
+        c[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = d[i] == e[i] ? d[i] : INT32_MIN;
+}
 __global__ void emu_wait_flag(volatile int *flag, int *to)
 {
     TRM_KERNEL_BEGIN();
@@ -187,7 +207,10 @@ template <class T> struct Dev { /* device memory */
         if (cudaMalloc(reinterpret_cast<void **>(&p), n * sizeof(T)) != cudaSuccess)
             p = nullptr;
     }
-    ~Dev() { (void)cudaFree(p); }
+    ~Dev()
+    {
+        (void)cudaFree(p);
+    }
     std::vector<T> read(size_t n) const
     {
         std::vector<T> v(n);
@@ -204,13 +227,25 @@ template <class T> struct Dev { /* device memory */
 };
 struct Stream {
     cudaStream_t s = nullptr;
-    Stream() { (void)cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
-    ~Stream() { (void)cudaStreamDestroy(s); }
+    Stream()
+    {
+        (void)cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    }
+    ~Stream()
+    {
+        (void)cudaStreamDestroy(s);
+    }
 };
 struct Event {
     cudaEvent_t e = nullptr;
-    Event() { (void)cudaEventCreateWithFlags(&e, cudaEventDisableTiming); }
-    ~Event() { (void)cudaEventDestroy(e); }
+    Event()
+    {
+        (void)cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+    }
+    ~Event()
+    {
+        (void)cudaEventDestroy(e);
+    }
 };
 
 template <class K, class... A> int run_int(K kernel, int threads, A... rest)
@@ -291,9 +326,32 @@ template <class T> int product()
     }
     return 0;
 }
+int product_s8()
+{
+    Dev<int8_t> a(16 * 32), b(8 * 32);
+    Dev<int32_t> c(128);
+    std::vector<int8_t> x(16 * 32), y(8 * 32);
+    std::vector<int32_t> got;
+
+    for (size_t i = 0; i < x.size(); i++)
+        x[i] = int8_t(int(i * 37 % 255) - 127);
+    for (size_t i = 0; i < y.size(); i++)
+        y[i] = int8_t(int(i * 91 % 255) - 127);
+    WANT(a.write(x) && b.write(y));
+    OK(TRM_LAUNCH(emu_mma_s8, 1, 32, 0, nullptr, c.p, a.p, b.p));
+    got = c.read(128);
+    for (size_t i = 0; i < 128; i++) {
+        int32_t want = 0;
+
+        for (size_t k = 0; k < 32; k++)
+            want += x[i / 8 * 32 + k] * y[i % 8 * 32 + k];
+        WANT(got[i] == want);
+    }
+    return 0;
+}
 int products()
 {
-    return product<__half>() + product<__nv_bfloat16>();
+    return product<__half>() + product<__nv_bfloat16>() + product_s8();
 }
 /* prints the sum so that the caller can see whether orders of threads change it */
 template <bool kBarrier> int block_sum()
