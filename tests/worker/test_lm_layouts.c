@@ -38,6 +38,9 @@ static const layout layouts[] = {
     {"llama-q8_0.gguf", 2, 4},
     {"mixtral-f16.gguf", 2, 4},
     {"phi3-f16.gguf", 2, 4},
+    {"packed-gptq", 2, 4},
+    {"packed-awq", 2, 4},
+    {"packed-fp8", 2, 4},
 };
 
 static void choose(const trm_sharding *s, int *strategy, int *sums)
