@@ -47,9 +47,6 @@ typedef struct trmi_lmc_norm_args {
     const float *x, *y, *gain, *bias;
     float *sum, *out;
 } trmi_lmc_norm_args;
-/* TrmAddNorm, as the rows of table_language.def. */
-trm_status trmi_cuda_prepare_lm_add_norm(trm_cuda *cuda, trm_op_desc *desc,
-                                         trm_kernel **kernel_out);
 TRM_MUST_USE trm_status trmi_cuda_lm_norm(cudaStream_t stream, const trmi_lmc_norm *p,
                                           const trmi_lmc_norm_args *a);
 
