@@ -6,7 +6,6 @@
 #include <string.h>
 
 /* families that are not built in are not asked */
-#pragma weak trmi_lmc_float
 #pragma weak trmi_lmc_quant
 #pragma weak trmi_lmc_act_from_name
 
@@ -112,6 +111,18 @@ static trm_status measure(const trm_op_desc *desc, int input, bool transposed, t
     return TRM_OK;
 }
 
+trm_status trmi_lmc_scratch(trm_cuda *cuda, const trmi_lmc_weight *w, trmi_pack **pack_out)
+{
+    size_t bytes =
+        w->n * (w->k / trm_dtype_block_elems(w->dtype) * trm_dtype_block_bytes(w->dtype));
+    char form[48];
+    bool found;
+
+    bytes = bytes < 1 ? 1 : bytes < TRMI_LMC_SCRATCH_MAX ? bytes : TRMI_LMC_SCRATCH_MAX;
+    snprintf(form, sizeof(form), "lm scratch %zu", bytes);
+    return trmi_cuda_pack(cuda, 1, form, bytes, pack_out, &found);
+}
+
 static trm_status fill(trm_cuda *cuda, const trm_op_desc *desc, int input, bool transposed,
                        const trmi_lmc_weight *w)
 {
@@ -119,15 +130,21 @@ static trm_status fill(trm_cuda *cuda, const trm_op_desc *desc, int input, bool 
     size_t block = trm_dtype_block_elems(w->dtype), bytes = trm_dtype_block_bytes(w->dtype);
     size_t row = (transposed ? w->n : w->k) / block * bytes;
     size_t one = w->n * (w->k / block) * bytes;
+    trmi_pack *scratch = NULL;
+    trm_status st = TRM_OK;
+    cudaError_t error;
 
     if (from == NULL && w->n * w->k * w->stack > 0)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': input %d must be a constant",
                         trm_op_get(desc->op)->name, desc->name, input);
-    for (size_t s = 0; s < w->stack; s++)
-        TRM_CHECK(w->family->pack(cuda, w, from + s * one, row, transposed,
-                                  (unsigned char *)w->pack->memory + s * w->stride));
-    /* kernels on other streams read it */
-    return TRMI_CUDA(cudaStreamSynchronize(cuda->stream));
+    TRM_CHECK(trmi_lmc_scratch(cuda, w, &scratch));
+    for (size_t s = 0; s < w->stack && st == TRM_OK; s++)
+        st = w->family->pack(cuda, w, from + s * one, row, transposed,
+                             (unsigned char *)w->pack->memory + s * w->stride);
+    /* kernels on other streams read it, and others write to the scratch */
+    error = cudaStreamSynchronize(cuda->stream);
+    trmi_cuda_pack_release(cuda, scratch);
+    return st != TRM_OK ? st : trmi_cuda_check(error, "packing a weight");
 }
 
 trm_status trmi_lmc_weight_pack(trm_cuda *cuda, const trm_op_desc *desc, int input, trm_dtype act,

@@ -20,6 +20,17 @@ extern "C" {
 TRM_MUST_USE trm_status trmi_lmc_act_wanted(const trm_op_desc *desc, trm_dtype weight,
                                             trm_dtype *act_out);
 
+/* Declared here as well, since the row in a table comes and goes with the operator. */
+trm_status trmi_cuda_prepare_lm_linears(trm_cuda *cuda, trm_op_desc *desc,
+                                        trm_kernel **kernel_out);
+
+/* Device memory into which a weight's bytes go up before a kernel lays them out: of the one weight
+ * `w`, at most TRMI_LMC_SCRATCH_MAX. Held while weights of a stack are packed, so that a family
+ * that asks again gets the same. Released as packs are. */
+#define TRMI_LMC_SCRATCH_MAX ((size_t)16 << 20)
+TRM_MUST_USE trm_status trmi_lmc_scratch(trm_cuda *cuda, const trmi_lmc_weight *w,
+                                         trmi_pack **pack_out);
+
 #ifdef __cplusplus
 }
 #endif
