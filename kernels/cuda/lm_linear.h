@@ -15,14 +15,19 @@ extern "C" {
 #define TRMI_LMC_OWN_LEAVES 8
 #define TRMI_LMC_OWN_LEAF 256
 
+/* The kernel of both operators. */
+typedef struct trmi_lmc_linear {
+    trmi_cuda_kernel base;
+    trmi_lmc_weight weights[TRMI_LMC_SEGMENTS];
+    trmi_lmc_leaves leaves;
+    trmi_lmc_product product;          /* without pointers of a run */
+    int bias_input[TRMI_LMC_SEGMENTS]; /* 0: none */
+} trmi_lmc_linear;
+
 /* What attribute `act` of a node asks for: NONE: the family's choice (block types), F32, BF16, F16.
  * UNSUPPORTED: another word. */
 TRM_MUST_USE trm_status trmi_lmc_act_wanted(const trm_op_desc *desc, trm_dtype weight,
                                             trm_dtype *act_out);
-
-/* Declared here as well, since the row in a table comes and goes with the operator. */
-trm_status trmi_cuda_prepare_lm_linears(trm_cuda *cuda, trm_op_desc *desc,
-                                        trm_kernel **kernel_out);
 
 /* Device memory into which a weight's bytes go up before a kernel lays them out: of the one weight
  * `w`, at most TRMI_LMC_SCRATCH_MAX. Held while weights of a stack are packed, so that a family
