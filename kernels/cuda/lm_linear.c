@@ -6,9 +6,7 @@
 #include <string.h>
 
 /* families that are not built in are not asked */
-#pragma weak trmi_lmc_float
 #pragma weak trmi_lmc_quant
-#pragma weak trmi_lmc_act_from_name
 
 static const trmi_lmc_family *const families[] = {&trmi_lmc_float, &trmi_lmc_quant};
 #define FAMILIES (sizeof(families) / sizeof(families[0]))
@@ -93,6 +91,7 @@ static const trmi_lmc_family *family_of(trm_dtype dtype, trm_dtype act, trm_dtyp
 static trm_status measure(const trm_op_desc *desc, int input, bool transposed, trmi_lmc_weight *w)
 {
     const trm_tensor *t = &desc->inputs[input];
+    size_t most;
     int r = t->rank;
     char text[TRM_SHAPE_TEXT_BYTES];
 
@@ -105,11 +104,26 @@ static trm_status measure(const trm_op_desc *desc, int input, bool transposed, t
     w->n = (size_t)t->dims[transposed ? r - 1 : r - 2];
     w->k = (size_t)t->dims[transposed ? r - 2 : r - 1];
     w->stack = r == 3 ? (size_t)t->dims[0] : 1;
-    if (w->k % trm_dtype_block_elems(t->dtype) != 0 || w->n > INT32_MAX || w->k > INT32_MAX)
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': weight %d is [%zu, %zu], want blocks of %zu",
-                        trm_op_get(desc->op)->name, desc->name, input, w->n, w->k,
+    if (w->k % trm_dtype_block_elems(t->dtype) != 0 || w->n > INT32_MAX - 1024 ||
+        w->k > INT32_MAX - 1024 || !trm_mul_ok(w->n + 1024, w->k + 1024, &most) ||
+        !trm_mul_ok(most, w->stack + 1, &most) || !trm_mul_ok(most, (size_t)8, &most))
+        return trm_fail(TRM_ERR_INVALID_ARG,
+                        "%s '%s': %zu of weight %d, [%zu, %zu]: want blocks of %zu, in memory",
+                        trm_op_get(desc->op)->name, desc->name, w->stack, input, w->n, w->k,
                         trm_dtype_block_elems(t->dtype));
     return TRM_OK;
+}
+
+trm_status trmi_lmc_scratch(trm_cuda *cuda, const trmi_lmc_weight *w, trmi_pack **pack_out)
+{
+    size_t bytes =
+        w->n * (w->k / trm_dtype_block_elems(w->dtype) * trm_dtype_block_bytes(w->dtype));
+    char form[48];
+    bool found;
+
+    bytes = bytes < 1 ? 1 : bytes < TRMI_LMC_SCRATCH_MAX ? bytes : TRMI_LMC_SCRATCH_MAX;
+    snprintf(form, sizeof(form), "lm scratch %zu", bytes);
+    return trmi_cuda_pack(cuda, 1, form, bytes, pack_out, &found);
 }
 
 static trm_status fill(trm_cuda *cuda, const trm_op_desc *desc, int input, bool transposed,
@@ -119,15 +133,21 @@ static trm_status fill(trm_cuda *cuda, const trm_op_desc *desc, int input, bool 
     size_t block = trm_dtype_block_elems(w->dtype), bytes = trm_dtype_block_bytes(w->dtype);
     size_t row = (transposed ? w->n : w->k) / block * bytes;
     size_t one = w->n * (w->k / block) * bytes;
+    trmi_pack *scratch = NULL;
+    trm_status st = TRM_OK;
+    cudaError_t error;
 
     if (from == NULL && w->n * w->k * w->stack > 0)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': input %d must be a constant",
                         trm_op_get(desc->op)->name, desc->name, input);
-    for (size_t s = 0; s < w->stack; s++)
-        TRM_CHECK(w->family->pack(cuda, w, from + s * one, row, transposed,
-                                  (unsigned char *)w->pack->memory + s * w->stride));
-    /* kernels on other streams read it */
-    return TRMI_CUDA(cudaStreamSynchronize(cuda->stream));
+    TRM_CHECK(trmi_lmc_scratch(cuda, w, &scratch));
+    for (size_t s = 0; s < w->stack && st == TRM_OK; s++)
+        st = w->family->pack(cuda, w, from + s * one, row, transposed,
+                             (unsigned char *)w->pack->memory + s * w->stride);
+    /* kernels on other streams read it, and others write to the scratch */
+    error = cudaStreamSynchronize(cuda->stream);
+    trmi_cuda_pack_release(cuda, scratch);
+    return st != TRM_OK ? st : trmi_cuda_check(error, "packing a weight");
 }
 
 trm_status trmi_lmc_weight_pack(trm_cuda *cuda, const trm_op_desc *desc, int input, trm_dtype act,
@@ -147,9 +167,7 @@ trm_status trmi_lmc_weight_pack(trm_cuda *cuda, const trm_op_desc *desc, int inp
                         trm_op_get(desc->op)->name, desc->name, trm_dtype_name(w.dtype),
                         act == TRM_DTYPE_NONE ? "any kind" : trm_dtype_name(act));
     w.stride = trm_align_up(w.family->weight_bytes(&w), 256);
-    if (!trm_mul_ok(w.stride, w.stack, &bytes) || w.stride < w.n)
-        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': %zu weights of [%zu, %zu]",
-                        trm_op_get(desc->op)->name, desc->name, w.stack, w.n, w.k);
+    bytes = w.stride * w.stack;
     snprintf(form, sizeof(form), "lm %s %s for %s %zu*[%zu, %zu]%s%s", w.family->name,
              trm_dtype_name(w.dtype), trm_dtype_name(w.act), w.stack, w.n, w.k,
              transposed ? " transposed" : "", cuda->base.order_free ? " free" : "");
@@ -166,13 +184,7 @@ trm_status trmi_lmc_weight_pack(trm_cuda *cuda, const trm_op_desc *desc, int inp
 
 /* ---- the operators ---- */
 
-typedef struct lm_linear {
-    trmi_cuda_kernel base;
-    trmi_lmc_weight weights[TRMI_LMC_SEGMENTS];
-    trmi_lmc_leaves leaves;
-    trmi_lmc_product product;          /* without pointers of a run */
-    int bias_input[TRMI_LMC_SEGMENTS]; /* 0: none */
-} lm_linear;
+typedef trmi_lmc_linear lm_linear;
 
 static trm_status linear_run(trm_kernel *base, trm_stream *s, const void *const *in,
                              void *const *out, void *workspace)
