@@ -201,7 +201,7 @@ __device__ __forceinline__ void fold(const trmi_lmq_args &a, float *at, int stri
 }
 
 template <trm_dtype T, int kLeaves, int kTiles>
-__global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS)
+__global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, 2)
     lm_quant_kernel(const __grid_constant__ trmi_lmq_args a)
 {
     constexpr int kTokens = kLeaves > 1 ? TRMI_LMQ_FEW_TOKENS : 8, kRows = kTokens * kTiles;

@@ -27,11 +27,16 @@
 
 #include "kernels/cuda/lm.h"
 
-#ifdef __cplusplus
+#if defined(__CUDACC__)
+#define TRMI_LMQ_CONSTANT __host__ __device__ constexpr
+#elif defined(__cplusplus)
 #define TRMI_LMQ_CONSTANT constexpr
-extern "C" {
 #else
 #define TRMI_LMQ_CONSTANT static inline
+#endif
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 /* X(name, dtype) */

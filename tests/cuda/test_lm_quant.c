@@ -24,6 +24,8 @@ static const struct row {
     {"8 rows, a part", 33, 512, 8, 4, 1, 7, of_128},
     {"9 rows, uneven leaves", 17, 768, 9, 7, 0, 7, uneven},
     {"9 rows, many parts", 16, 512, 9, 14, 1, 16, of_32},
+    {"9 rows, shares across nodes", 16, 832, 9, 26, 3, 32, of_32},
+    {"65 rows, shares across nodes", 5, 832, 65, 26, 3, 32, of_32},
     {"33 rows", 17, 256, 33, 2, 0, 2, of_128},
     {"64 rows", 16, 512, 64, 4, 0, 4, of_128},
     {"65 rows, one leaf", 33, 256, 65, 1, 0, 1, whole},
