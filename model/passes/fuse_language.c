@@ -69,7 +69,7 @@ static trm_status fuse_rope(trmi_rw *rw, int node)
     interleaved = trm_attr_int(&q->attrs, "interleaved", 0);
     scale = trm_attr_float(&q->attrs, "scale", 1.0F);
     if ((interleaved != 0) != (trm_attr_int(&k->attrs, "interleaved", 0) != 0) ||
-        memcmp(&scale, &(float){trm_attr_float(&k->attrs, "scale", 1.0F)}, sizeof(scale)) != 0)
+        scale != trm_attr_float(&k->attrs, "scale", 1.0F))
         return TRM_OK;
     TRM_CHECK(trmi_rw_pad_inputs(rw, node, 5));
     TRM_CHECK(trmi_rw_append_input(rw, node, q->inputs[1]));
