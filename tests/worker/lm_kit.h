@@ -7,6 +7,8 @@
 #include "kernels/device_open.h"
 #include "kernels/language.h"
 #include "model/architectures/architecture.h"
+#include "model/passes/passes.h"
+#include "model/shape/shape.h"
 #include "worker/engine.h"
 #include "worker/language/feed_device.h"
 
@@ -72,8 +74,8 @@ static inline void lm_place(lm *m)
     OK(trmi_feed_device_create(m->device, m->engine, inputs, 0, 0, &m->away));
 }
 
-/* Graph and engine; context 0: the model's. */
-static inline void lm_build(lm *m, int64_t context)
+/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language. */
+static inline void lm_build_as(lm *m, int64_t context, bool fused)
 {
     const char *device = getenv("TRM_TEST_DEVICE"), *dtype = getenv("TRM_TEST_DTYPE");
     const trm_language_options options = {
@@ -82,12 +84,23 @@ static inline void lm_build(lm *m, int64_t context)
     OK(trm_architecture_build(&m->config,
                               m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
                               &m->graph));
-    OK(trm_pass_all(m->graph, NULL));
+    OK(trm_pass_prepare(m->graph, NULL));
+    if (fused) {
+        OK(trm_pass_finish(m->graph));
+    } else {
+        OK(trm_pass_posts(m->graph));
+        OK(trm_graph_infer(m->graph));
+    }
     OK(trm_device_open(device == NULL ? "cpu" : device, 0, 2, &m->pair));
     m->device = m->pair.device;
     OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
     if (!m->device->host_memory)
         lm_place(m);
+}
+
+static inline void lm_build(lm *m, int64_t context)
+{
+    lm_build_as(m, context, true);
 }
 
 /* Heads of a layer's keys and values on this rank: the graph says it. 0: the layer is not here. */
@@ -136,12 +149,18 @@ static inline void lm_cache(lm *m, int32_t tokens)
     }
 }
 
+static inline void lm_open_as(lm *m, const char *path, const char *config, int64_t context,
+                              int32_t tokens, bool fused)
+{
+    lm_read(m, path, config);
+    lm_build_as(m, context, fused);
+    lm_cache(m, tokens);
+}
+
 static inline void lm_open(lm *m, const char *path, const char *config, int64_t context,
                            int32_t tokens)
 {
-    lm_read(m, path, config);
-    lm_build(m, context);
-    lm_cache(m, tokens);
+    lm_open_as(m, path, config, context, tokens, true);
 }
 
 static inline void lm_close(lm *m)

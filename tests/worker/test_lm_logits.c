@@ -166,7 +166,7 @@ static void check_decoder(const row *r)
     size_t width = (size_t)want.dims[1];
     float *whole, *pieces;
     double worst = 0.0;
-    lm m;
+    lm m, plain;
 
     snprintf(path, sizeof(path), DATA "%s", r->path);
     lm_open(&m, path, r->config, r->context, TOKENS);
@@ -199,6 +199,13 @@ static void check_decoder(const row *r)
     prefill(&m, prompt.data, count, 7, rows.data, kept, pieces);
     ck_assert_msg(memcmp(whole, pieces, ((size_t)kept + 1) * width * sizeof(float)) == 0,
                   "%s %s: pieces of 7", r->path, r->reference);
+    /* nor on operators being fused: here a token at a time, unfused */
+    lm_open_as(&plain, path, r->config, r->context, TOKENS, false);
+    ck_assert_int_lt(m.graph->node_count, plain.graph->node_count);
+    prefill(&plain, prompt.data, count, 1, rows.data, kept, pieces);
+    ck_assert_msg(memcmp(whole, pieces, ((size_t)kept + 1) * width * sizeof(float)) == 0,
+                  "%s %s: unfused", r->path, r->reference);
+    lm_close(&plain);
     trm_free(whole);
     trm_free(pieces);
     lm_close(&m);
@@ -237,7 +244,7 @@ START_TEST(encodes_as_pytorch)
     float *kept = (float *)trm_malloc((size_t)count * width, sizeof(float));
     char path[512];
     double error;
-    lm m;
+    lm m, plain;
 
     snprintf(path, sizeof(path), DATA "%s", e->path);
     lm_read(&m, path, "config.json");
@@ -262,6 +269,15 @@ START_TEST(encodes_as_pytorch)
         ck_assert_int_eq(memcmp(out.data, kept + (size_t)s * width, width * sizeof(float)), 0);
         at += *length;
     }
+    lm_read(&plain, path, "config.json");
+    snprintf(plain.config.pooling, sizeof(plain.config.pooling), "%s", e->pooling);
+    plain.config.pooling_normalize = e->normalize;
+    lm_build_as(&plain, 0, false);
+    ck_assert_int_lt(m.graph->node_count, plain.graph->node_count);
+    out = lm_encode(&plain, ids.data, types.data, lengths.data, count);
+    ck_assert_msg(memcmp(out.data, kept, (size_t)count * width * sizeof(float)) == 0,
+                  "%s %s: unfused", e->path, e->output);
+    lm_close(&plain);
     trm_free(kept);
     lm_close(&m);
     close_reference(&f);
