@@ -18,7 +18,7 @@ static bool float_takes(trm_dtype dtype, trm_dtype act, trm_dtype *act_out)
 
 /* ---- weights ---- */
 
-static trmi_lmf_form form_of(const trm_cuda *cuda, const trmi_lmc_weight *w)
+trmi_lmf_form trmi_lmf_form_of(const trm_cuda *cuda, const trmi_lmc_weight *w)
 {
     size_t each = trm_dtype_bytes(w->dtype), k = trm_align_up(w->k, TRMI_LMF_CHUNK);
     trmi_lmf_form f = {.plain = w->act == TRM_DTYPE_F32 || cuda->base.order_free,
@@ -53,7 +53,7 @@ static trm_status lay_out(trm_cuda *cuda, const trmi_lmc_weight *w, const unsign
         return trm_fail(TRM_ERR_UNSUPPORTED, "a weight with rows of %zu bytes", row_bytes);
     for (size_t at = 0; at < all; at += piece) {
         size_t n = all - at < piece ? all - at : piece;
-        trmi_lmf_lay l = {.form = form_of(cuda, w),
+        trmi_lmf_lay l = {.form = trmi_lmf_form_of(cuda, w),
                           .from = scratch->memory,
                           .n = w->n,
                           .k = w->k,
@@ -76,7 +76,7 @@ static trm_status lay_out(trm_cuda *cuda, const trmi_lmc_weight *w, const unsign
 static trm_status float_pack(trm_cuda *cuda, const trmi_lmc_weight *w, const void *rows,
                              size_t row_bytes, bool transposed, void *to)
 {
-    trmi_lmf_form f = form_of(cuda, w);
+    trmi_lmf_form f = trmi_lmf_form_of(cuda, w);
     size_t bytes = w->n * row_bytes;
     trmi_pack *scratch;
     trm_status st;
@@ -149,7 +149,7 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     int tile_panels, resident;
 
     memset(c, 0, sizeof(*c));
-    a->form = form_of(cuda, w);
+    a->form = trmi_lmf_form_of(cuda, w);
     a->segments = p->segments;
     a->panels = panels_of(p);
     a->gated = (int32_t)p->gated;

@@ -135,8 +135,14 @@ __device__ __forceinline__ const unsigned char *panel_data(const trmi_lmf_args &
     return s.weight + expert * s.stride + at.panel * a.form.panel;
 }
 
-/* One number of a result: feature `column` of panel `panel`, row `row`, of part `part`; with gated
- * `up` is the next panel's. */
+/* Not inlined: a thread of a tile has dozens of results, and activations are long. */
+__device__ inline __attribute__((noinline)) float gated_of(int act, float y, float up)
+{
+    return trm_lm_gated(act, y, up);
+}
+
+/* One number of a result: feature `column` of the panel at `at`, row `row`, of part `part`; with
+ * gated `up` is the next panel's. */
 __device__ __forceinline__ void store(const trmi_lmf_args &a, place at, int column, int part,
                                       int row, float y, float up)
 {
@@ -150,7 +156,7 @@ __device__ __forceinline__ void store(const trmi_lmf_args &a, place at, int colu
     if (a.gated != TRMI_LMC_ACT_COUNT) {
         if (a.segment[1].bias != nullptr)
             up = __fadd_rn(up, a.segment[1].bias[n]);
-        y = trm_lm_gated(a.gated, y, up);
+        y = gated_of(a.gated, y, up);
     }
     s.out[(static_cast<size_t>(part) * a.m + row) * s.n + n] = y;
 }

@@ -110,6 +110,24 @@ typedef struct trmi_lmf_lay {
 } trmi_lmf_lay;
 TRM_MUST_USE trm_status trmi_lmf_lay_out(const trmi_lmf_lay *l, cudaStream_t stream);
 
+/* out = gated(out) * up over n numbers. */
+TRM_MUST_USE trm_status trmi_lmf_gate(trmi_lmc_act act, float *out, const float *up, size_t n,
+                                      int multiprocessors, cudaStream_t stream);
+
+/* With order_free: products of many rows by cuBLASLt (lm_float_blas.c), whose sums have whatever
+ * order is fastest. *blas_out is NULL where the kernels above are to run. Of the product's pointers
+ * only the weights' are looked at before run; bit i of biased: segment i will have a bias. */
+typedef struct trmi_lmf_blas trmi_lmf_blas;
+TRM_MUST_USE trm_status trmi_lmf_blas_create(trm_cuda *cuda, const trmi_lmc_product *p,
+                                             unsigned biased, trmi_lmf_blas **blas_out);
+size_t trmi_lmf_blas_workspace_bytes(const trmi_lmf_blas *blas);
+TRM_MUST_USE trm_status trmi_lmf_blas_run(const trmi_lmf_blas *blas, const trmi_lmc_product *p,
+                                          void *workspace, cudaStream_t stream);
+void trmi_lmf_blas_destroy(trmi_lmf_blas *blas); /* takes NULL */
+
+/* The form of a weight on this device. */
+trmi_lmf_form trmi_lmf_form_of(const trm_cuda *cuda, const trmi_lmc_weight *w);
+
 #ifdef __cplusplus
 }
 #endif

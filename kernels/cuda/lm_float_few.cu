@@ -3,11 +3,11 @@
  *
  * A block of 8 warps takes kPanels panels, all of K: its warps divide the leaves. A lane reads its
  * 2 x 16 bytes of a chunk straight into registers, a warp's load instruction 512 bytes that lie
- * together (64 a row in plain form), kAhead chunks before the first of them is used: with three
- * blocks on a multiprocessor some 96 KB are on their way, where 40 KB keep HBM3 busy. Weights are
- * read once: they do not displace x, which L1 and L2 keep, and which is converted on its way into
- * the fragments: at so few rows that is no work. Leaves meet in shared memory, where each result is
- * folded by one thread: [slot][panel][row][16]. */
+ * together (64 a row in plain form). While kAhead chunks are multiplied, the next are on their
+ * way: 4 KB a warp, 64 KB a multiprocessor with two blocks, where 40 KB keep HBM3 busy. Weights
+ * are read once and leave x to L1 and L2; it is converted on its way into the fragments, which at
+ * so few rows is no work. Leaves meet in shared memory, where each result is folded by one thread:
+ * [slot][panel][row][16]. */
 #include "kernels/cuda/lm_float.cuh"
 
 using namespace trmi_lmf;
@@ -18,104 +18,143 @@ namespace
 constexpr int kWarps = TRMI_LMF_WORKERS, kThreads = kWarps * 32, kRows = 8;
 constexpr int kFragment = kRows * TRMI_LMF_PANEL;
 
-/* Elements [k, k + 8) of a row of `all`, rounded; zeros past the end. */
-template <class T>
-__device__ __forceinline__ quad x_load(const float *row, int k, int all, bool wide)
-{
+/* Elements [k, k + 8) of a row of `all`, zeros past the end. */
+struct eight {
     float v[8];
+};
+__device__ __forceinline__ eight x_wide(const float *row, int k)
+{
+    const float4 a = *reinterpret_cast<const float4 *>(row + k);
+    const float4 b = *reinterpret_cast<const float4 *>(row + k + 4);
 
-    if (wide && k + 8 <= all) {
-        const float4 a = *reinterpret_cast<const float4 *>(row + k);
-        const float4 b = *reinterpret_cast<const float4 *>(row + k + 4);
+    return eight{{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+}
+__device__ __forceinline__ eight x_any(const float *row, int k, int all)
+{
+    eight e;
 
-        v[0] = a.x;
-        v[1] = a.y;
-        v[2] = a.z;
-        v[3] = a.w;
-        v[4] = b.x;
-        v[5] = b.y;
-        v[6] = b.z;
-        v[7] = b.w;
-    } else {
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            v[i] = k + i < all ? row[k + i] : 0.0f;
-    }
-    return quad{
-        {pair<T>(v[0], v[1]), pair<T>(v[2], v[3]), pair<T>(v[4], v[5]), pair<T>(v[6], v[7])}};
+    for (int i = 0; i < 8; i++)
+        e.v[i] = k + i < all ? row[k + i] : 0.0f;
+    return e;
+}
+template <class T> __device__ __forceinline__ quad x_round(const eight &e)
+{
+    return quad{{pair<T>(e.v[0], e.v[1]), pair<T>(e.v[2], e.v[3]), pair<T>(e.v[4], e.v[5]),
+                 pair<T>(e.v[6], e.v[7])}};
 }
 
+/* kAhead chunks of kPanels panels. */
+template <int kPanels, int kAhead> struct ahead {
+    quad low[kAhead][kPanels], high[kAhead][kPanels];
+
+    /* from chunk c on, none past the last one */
+    __device__ __forceinline__ void load(const unsigned char *const (&w)[kPanels],
+                                         const trmi_lmf_form &form, int c, int last)
+    {
+#pragma unroll
+        for (int i = 0; i < kAhead; i++) {
+            const size_t at = static_cast<size_t>(c + i < last ? c + i : last) * form.chunk;
+
+#pragma unroll
+            for (int p = 0; p < kPanels; p++) {
+                low[i][p] = load_stream(w[p] + at);
+                high[i][p] = load_stream(w[p] + at + form.half);
+            }
+        }
+    }
+};
+
 template <class T, int kPanels>
-__global__ void __launch_bounds__(kThreads, kPanels == 1 ? 3 : 2)
-    lm_few(const __grid_constant__ trmi_lmf_args a)
+__global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ trmi_lmf_args a)
 {
     constexpr int kAhead = kPanels == 1 ? 4 : 2;
     TRM_DYN_SMEM(float, slots);
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int g = lane / 4, t = lane % 4, panel = static_cast<int>(blockIdx.x) * kPanels;
     const trmi_lmf_plan &plan = a.plan;
+    const bool works = warp < plan.workers;
+    const int leaf_first = works ? plan.first[warp] : 0,
+              leaf_end = works ? plan.first[warp + 1] : 0;
+    const int first = plan.begin[leaf_first] / TRMI_LMF_CHUNK;
+    const int end = (plan.begin[leaf_end] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
+    const unsigned char *w[kPanels] = {};
+    ahead<kPanels, kAhead> now, next;
 
+    /* Weights that do not depend on what kernels before this one write are asked for while those
+     * still run: they were written when the model was loaded. */
+    if (a.experts == 0 && first < end) {
+#pragma unroll
+        for (int p = 0; p < kPanels; p++)
+            w[p] = panel_data(a, panel + p, 0) + g * a.form.row + t * 16;
+        now.load(w, a.form, first, end - 1);
+    }
     TRM_KERNEL_BEGIN();
     const rows r = rows_of(a, static_cast<int>(blockIdx.y), kRows);
     if (r.count <= 0)
         return;
-
-    const unsigned char *w[kPanels];
+    if (a.experts > 0 && first < end) {
 #pragma unroll
-    for (int p = 0; p < kPanels; p++)
-        w[p] = panel_data(a, panel + p, r.expert) + g * a.form.row + t * 16;
-    const int source = g >= r.count          ? -1
-                       : a.row_of != nullptr ? a.row_of[r.first + g]
-                                             : r.first + g;
-    const float *const x = source < 0 ? nullptr : a.x + static_cast<size_t>(source) * a.k;
+        for (int p = 0; p < kPanels; p++)
+            w[p] = panel_data(a, panel + p, r.expert) + g * a.form.row + t * 16;
+        now.load(w, a.form, first, end - 1);
+    }
+
+    /* rows past the last one are computed from the first, and not stored */
+    const int mine = r.first + (g < r.count ? g : 0);
+    const float *const x =
+        a.x + static_cast<size_t>(a.row_of != nullptr ? a.row_of[mine] : mine) * a.k;
     const bool wide = a.k % 4 == 0 && reinterpret_cast<uintptr_t>(a.x) % 16 == 0;
-    const size_t half = a.form.half, chunk = a.form.chunk;
-
-    if (warp < plan.workers) {
-        for (int leaf = plan.first[warp]; leaf < plan.first[warp + 1]; leaf++) {
-            const int end = (plan.begin[leaf + 1] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
-            float sum[kPanels][4] = {};
-            int c = plan.begin[leaf] / TRMI_LMF_CHUNK;
-
-            for (; c + kAhead <= end; c += kAhead) {
-                quad low[kAhead][kPanels], high[kAhead][kPanels], b[kAhead];
+    float sum[kPanels][4] = {};
+    int leaf = leaf_first, leaf_stop = 0;
+    auto flush = [&]() {
+#pragma unroll
+        for (int p = 0; p < kPanels; p++) {
+            float *const to = slots + (leaf * kPanels + p) * kFragment;
 
 #pragma unroll
-                for (int i = 0; i < kAhead; i++) {
-#pragma unroll
-                    for (int p = 0; p < kPanels; p++) {
-                        low[i][p] = load_stream(w[p] + (c + i) * chunk);
-                        high[i][p] = load_stream(w[p] + (c + i) * chunk + half);
-                    }
-                }
-#pragma unroll
-                for (int i = 0; i < kAhead; i++)
-                    b[i] = x == nullptr ? quad{{0, 0, 0, 0}}
-                                        : x_load<T>(x, (c + i) * TRMI_LMF_CHUNK + t * 8, a.k, wide);
-#pragma unroll
-                for (int i = 0; i < kAhead; i++)
-#pragma unroll
-                    for (int p = 0; p < kPanels; p++)
-                        mma_chunk<T>(sum[p], low[i][p], high[i][p], b[i]);
+            for (int e = 0; e < 4; e++) {
+                to[(t * 2 + e % 2) * TRMI_LMF_PANEL + g + e / 2 * 8] = sum[p][e];
+                sum[p][e] = 0.0f;
             }
-            for (; c < end; c++) {
-                const quad b = x == nullptr ? quad{{0, 0, 0, 0}}
-                                            : x_load<T>(x, c * TRMI_LMF_CHUNK + t * 8, a.k, wide);
+        }
+        leaf++;
+    };
+    auto stop_of = [&]() { return (plan.begin[leaf + 1] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK; };
+
+    if (works && first == end) /* K is 0 */
+        flush();
+    else if (works)
+        leaf_stop = stop_of();
+    for (int c = first; c < end; c += kAhead) {
+        eight e[kAhead];
+
+        if (wide && (c + kAhead) * TRMI_LMF_CHUNK <= a.k) {
+#pragma unroll
+            for (int i = 0; i < kAhead; i++)
+                e[i] = x_wide(x, (c + i) * TRMI_LMF_CHUNK + t * 8);
+        } else {
+#pragma unroll
+            for (int i = 0; i < kAhead; i++)
+                e[i] = x_any(x, (c + i) * TRMI_LMF_CHUNK + t * 8, a.k);
+        }
+        if (c + kAhead < end)
+            next.load(w, a.form, c + kAhead, end - 1);
+#pragma unroll
+        for (int i = 0; i < kAhead; i++) {
+            if (c + i < end) {
+                const quad b = x_round<T>(e[i]);
 
 #pragma unroll
                 for (int p = 0; p < kPanels; p++)
-                    mma_chunk<T>(sum[p], load_stream(w[p] + c * chunk),
-                                 load_stream(w[p] + c * chunk + half), b);
-            }
-#pragma unroll
-            for (int p = 0; p < kPanels; p++) {
-                float *const to = slots + (leaf * kPanels + p) * kFragment;
-
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    to[(t * 2 + e % 2) * TRMI_LMF_PANEL + g + e / 2 * 8] = sum[p][e];
+                    mma_chunk<T>(sum[p], now.low[i][p], now.high[i][p], b);
+                if (c + i + 1 == leaf_stop) {
+                    flush();
+                    leaf_stop = leaf < leaf_end ? stop_of() : 0;
+                }
             }
         }
+        now = next;
     }
     __syncthreads();
 

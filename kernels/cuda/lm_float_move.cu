@@ -129,6 +129,14 @@ __global__ void lm_fold(const __grid_constant__ trmi_lmf_args a, size_t columns,
     }
 }
 
+__global__ void lm_gate(int act, float *out, const float *up, size_t n)
+{
+    TRM_KERNEL_BEGIN();
+    for (size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n;
+         i += static_cast<size_t>(gridDim.x) * kThreads)
+        out[i] = trm_lm_gated(act, out[i], up[i]);
+}
+
 unsigned blocks_of(size_t works)
 {
     return static_cast<unsigned>((works + kThreads - 1) / kThreads);
@@ -183,4 +191,17 @@ extern "C" trm_status trmi_lmf_fold(const trmi_lmf_args *a, int multiprocessors,
     return trmi_launched(TRM_LAUNCH(lm_fold, static_cast<unsigned>(blocks < most ? blocks : most),
                                     kThreads, 0, stream, *a, columns, works),
                          "lm_fold");
+}
+
+extern "C" trm_status trmi_lmf_gate(trmi_lmc_act act, float *out, const float *up, size_t n,
+                                    int multiprocessors, cudaStream_t stream)
+{
+    const size_t most = static_cast<size_t>(multiprocessors) * 8;
+    const size_t blocks = (n + kThreads - 1) / kThreads;
+
+    if (n == 0)
+        return TRM_OK;
+    return trmi_launched(TRM_LAUNCH(lm_gate, static_cast<unsigned>(blocks < most ? blocks : most),
+                                    kThreads, 0, stream, static_cast<int>(act), out, up, n),
+                         "lm_gate");
 }

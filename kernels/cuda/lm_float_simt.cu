@@ -15,7 +15,7 @@ namespace
 constexpr int kThreads = 256, kFeatures = TRMI_LMF_SIMT_PANELS * TRMI_LMF_PANEL;
 
 template <class T, int kRows>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
     lm_simt(const __grid_constant__ trmi_lmf_args a, int panel_tiles, int64_t row_tiles)
 {
     constexpr int kPanels = TRMI_LMF_SIMT_PANELS, kEach = kRows / 16, kStep = TRMI_LMF_CHUNK;

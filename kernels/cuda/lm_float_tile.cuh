@@ -45,24 +45,55 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
     const size_t row_bytes = a.form.k_padded * sizeof(T);
     float *const stack = a.stack + static_cast<size_t>(blockIdx.x) * a.depth * S::kLevel + id;
 
+    const unsigned char *weights[kWeightLoads], *from[kRowLoads];
+    int first = 0, end = 0; /* chunks */
+    auto stage_of = [&](int chunk) { return smem + (chunk - first) % kStages * S::kStageBytes; };
+    auto begin = [&](const piece &at, int expert) {
+#pragma unroll
+        for (int i = 0; i < kWeightLoads; i++) {
+            const int load = id + i * S::kThreads, in = load % 64; /* [2][8][4] of a panel */
+
+            weights[i] = panel_data(a, at.panel_tile * TRMI_LMF_TILE_PANELS + load / 64, expert) +
+                         in / 32 * a.form.half + in % 32 / 4 * a.form.row + in % 4 * 16;
+        }
+        first = plan.begin[plan.first[at.worker]] / TRMI_LMF_CHUNK;
+        end = (plan.begin[plan.first[at.worker + 1]] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
+    };
+    auto bring_weights = [&](int chunk) {
+        if (chunk >= end)
+            return;
+#pragma unroll
+        for (int i = 0; i < kWeightLoads; i++)
+            trm_cp_async16(stage_of(chunk) + (id + i * S::kThreads) * 16,
+                           weights[i] + chunk * a.form.chunk);
+    };
+    auto bring_rows = [&](int chunk) {
+        if (chunk < end) {
+#pragma unroll
+            for (int i = 0; i < kRowLoads; i++)
+                if (S::kRows * 4 % S::kThreads == 0 || id + i * S::kThreads < S::kRows * 4)
+                    trm_cp_async16(stage_of(chunk) + S::kWeightBytes + (id + i * S::kThreads) * 16,
+                                   from[i] + chunk * (TRMI_LMF_CHUNK * sizeof(T)));
+        }
+        trm_cp_async_commit();
+    };
+
+    /* as in `few`: the weights of the first piece do not wait for the rows */
+    const bool early = a.experts == 0 && blockIdx.x < works;
+    if (early) {
+        begin(piece_of(blockIdx.x, panel_tiles, row_tiles), 0);
+        for (int i = 0; i < kStages - 1; i++)
+            bring_weights(first + i);
+    }
     TRM_KERNEL_BEGIN();
     for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
         const piece at = piece_of(work, panel_tiles, row_tiles);
         const rows r = rows_of(a, at.row_tile, S::kRows);
         const int panel = at.panel_tile * TRMI_LMF_TILE_PANELS;
+        const bool brought = early && work == blockIdx.x;
 
         if (r.count <= 0)
             continue;
-
-        /* what this thread brings of each chunk */
-        const unsigned char *weights[kWeightLoads], *from[kRowLoads];
-#pragma unroll
-        for (int i = 0; i < kWeightLoads; i++) {
-            const int load = id + i * S::kThreads, in = load % 64; /* [2][8][4] of a panel */
-
-            weights[i] = panel_data(a, panel + load / 64, r.expert) + in / 32 * a.form.half +
-                         in % 32 / 4 * a.form.row + in % 4 * 16;
-        }
 #pragma unroll
         for (int i = 0; i < kRowLoads; i++) {
             const int load = id + i * S::kThreads, row = load / 4;
@@ -71,30 +102,15 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
             from[i] = static_cast<const unsigned char *>(a.rounded) +
                       static_cast<size_t>(r.first + inside) * row_bytes + load % 4 * 16;
         }
-        const int first = plan.begin[plan.first[at.worker]] / TRMI_LMF_CHUNK;
-        const int end =
-            (plan.begin[plan.first[at.worker + 1]] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
-        auto bring = [&](int chunk) {
-            unsigned char *const stage = smem + (chunk - first) % kStages * S::kStageBytes;
-
-            if (chunk < end) {
-#pragma unroll
-                for (int i = 0; i < kWeightLoads; i++)
-                    trm_cp_async16(stage + (id + i * S::kThreads) * 16,
-                                   weights[i] + chunk * a.form.chunk);
-#pragma unroll
-                for (int i = 0; i < kRowLoads; i++)
-                    if (S::kRows * 4 % S::kThreads == 0 || id + i * S::kThreads < S::kRows * 4)
-                        trm_cp_async16(stage + S::kWeightBytes + (id + i * S::kThreads) * 16,
-                                       from[i] + chunk * (TRMI_LMF_CHUNK * sizeof(T)));
-            }
-            trm_cp_async_commit();
-        };
-
-        __syncthreads(); /* the piece before has left its stages */
-#pragma unroll
-        for (int i = 0; i < kStages - 1; i++)
-            bring(first + i);
+        if (!brought) {
+            begin(at, r.expert);
+            __syncthreads(); /* the piece before has left its stages */
+        }
+        for (int i = 0; i < kStages - 1; i++) {
+            if (!brought)
+                bring_weights(first + i);
+            bring_rows(first + i);
+        }
 
         sums<kPanels, kTiles * 4> s;
         int chunk = first, slot = plan.slot[at.worker];
@@ -113,7 +129,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
 
                 trm_cp_async_wait<kStages - 2>();
                 __syncthreads();
-                bring(chunk + kStages - 1);
+                bring_weights(chunk + kStages - 1);
+                bring_rows(chunk + kStages - 1);
 #pragma unroll
                 for (int p = 0; p < kPanels; p++) {
                     low[p] = w[p * 64 + lane];
@@ -167,7 +184,7 @@ trm_status tile_any(const trmi_lmf_args *a, int rows, int blocks, cudaStream_t s
     case 32:
         return tile_launch<T, tile_shape<4, 1, 2, 4, 8, 2>>(a, blocks, stream);
     case 64:
-        return tile_launch<T, tile_shape<4, 1, 2, 8, 6, 2>>(a, blocks, stream);
+        return tile_launch<T, tile_shape<4, 2, 2, 4, 6, 2>>(a, blocks, stream);
     case 128:
         return tile_launch<T, tile_shape<2, 4, 4, 4, 6, 1>>(a, blocks, stream);
     default:

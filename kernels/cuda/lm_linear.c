@@ -2,6 +2,8 @@
  * are packed through the device's cache, and the family (lm.h) does the rest. */
 #include "kernels/cuda/lm_linear.h"
 
+#include "kernels/cuda/lm_float.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -197,6 +199,8 @@ static trm_status linear_run(trm_kernel *base, trm_stream *s, const void *const 
         p.segment[i].bias = k->bias_input[i] > 0 ? in[k->bias_input[i]] : NULL;
         p.segment[i].out = i == 0 || p.gated == TRMI_LMC_ACT_COUNT ? out[i] : NULL;
     }
+    if (k->blas != NULL)
+        return trmi_lmf_blas_run(k->blas, &p, workspace, trmi_cuda_stream(base, s));
     return k->weights[0].family->run(k->base.cuda, &p, workspace, trmi_cuda_stream(base, s));
 }
 
@@ -204,6 +208,7 @@ static void linear_destroy(trm_kernel *base)
 {
     lm_linear *k = (lm_linear *)base;
 
+    trmi_lmf_blas_destroy(k->blas);
     for (int i = 0; i < TRMI_LMC_SEGMENTS; i++)
         trmi_cuda_pack_release(k->base.cuda, k->weights[i].pack);
     trm_free(k);
@@ -211,6 +216,8 @@ static void linear_destroy(trm_kernel *base)
 
 static const trm_kernel_ops linear_ops = {
     .name = "lm linear", .run = linear_run, .destroy = linear_destroy};
+static const trm_kernel_ops blas_ops = {
+    .name = "lm linear cublaslt", .run = linear_run, .destroy = linear_destroy};
 
 /* weights 1..segments and, from `bias_from` on, as many biases or none */
 static trm_status take_weights(lm_linear *k, const trm_op_desc *desc, int segments, int bias_from)
@@ -300,6 +307,24 @@ static trm_status expect(const trm_op_desc *desc, int output, const lm_linear *k
     return TRM_OK;
 }
 
+/* who runs it, and in what workspace */
+static trm_status settle(lm_linear *k)
+{
+    const trmi_lmc_family *family = k->weights[0].family;
+    unsigned biased = 0;
+
+    for (int i = 0; i < k->product.segments; i++)
+        biased |= (unsigned)(k->bias_input[i] > 0) << i;
+    if (family == &trmi_lmc_float)
+        TRM_CHECK(trmi_lmf_blas_create(k->base.cuda, &k->product, biased, &k->blas));
+    if (k->blas != NULL)
+        k->base.base.ops = &blas_ops;
+    k->base.base.workspace_bytes = k->blas != NULL
+                                       ? trmi_lmf_blas_workspace_bytes(k->blas)
+                                       : family->workspace_bytes(k->base.cuda, &k->product);
+    return TRM_OK;
+}
+
 static trm_status linear_init(lm_linear *k, const trm_op_desc *desc)
 {
     bool part = false;
@@ -307,8 +332,7 @@ static trm_status linear_init(lm_linear *k, const trm_op_desc *desc)
     TRM_CHECK(take_weights(k, desc, 1, 2));
     TRM_CHECK(take_leaves(k, desc, &part));
     TRM_CHECK(expect(desc, 0, k, k->weights[0].n, part));
-    k->base.base.workspace_bytes = k->weights[0].family->workspace_bytes(k->base.cuda, &k->product);
-    return TRM_OK;
+    return settle(k);
 }
 
 trm_status trmi_cuda_prepare_lm_linear(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kernel_out)
@@ -352,8 +376,7 @@ static trm_status linears_init(lm_linear *k, const trm_op_desc *desc)
     }
     for (int i = 0; i < desc->output_count; i++)
         TRM_CHECK(expect(desc, i, k, k->weights[i].n, false));
-    k->base.base.workspace_bytes = k->weights[0].family->workspace_bytes(k->base.cuda, &k->product);
-    return TRM_OK;
+    return settle(k);
 }
 
 trm_status trmi_cuda_prepare_lm_linears(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kernel_out)

@@ -22,6 +22,7 @@ typedef struct trmi_lmc_linear {
     trmi_lmc_leaves leaves;
     trmi_lmc_product product;          /* without pointers of a run */
     int bias_input[TRMI_LMC_SEGMENTS]; /* 0: none */
+    struct trmi_lmf_blas *blas;        /* lm_float.h; NULL: the family's kernels */
 } trmi_lmc_linear;
 
 /* What attribute `act` of a node asks for: NONE: the family's choice (block types), F32, BF16, F16.

@@ -222,6 +222,59 @@ START_TEST(features_do_not_depend)
 }
 END_TEST
 
+/* ---- order_free: other sums, the same products ---- */
+
+static const struct free_row {
+    const char *name;
+    int m, unit, first, leaves;
+    bool biased;
+    const char *gated;
+} free_rows[] = {
+    {"plain", 70, 0, 0, 0, false, NULL},        {"biased", 65, 0, 0, 0, true, NULL},
+    {"few rows", 64, 0, 0, 0, true, NULL},      {"parts", 66, 32, 1, 8, false, NULL},
+    {"gated", 67, 0, 0, 0, false, "gelu_tanh"}, {"gated, biased", 70, 0, 0, 0, true, "silu"},
+};
+#define FREES (int)(sizeof(free_rows) / sizeof(free_rows[0]))
+
+START_TEST(order_free)
+{
+    enum { N = 40, K = 160 };
+    const struct kind *kind = &kinds[_i % KINDS];
+    const struct free_row *r = &free_rows[_i / KINDS];
+    bool gated = r->gated != NULL;
+    cuda_case c = {.name = r->name, .op = gated ? TRM_OP_TrmLinears : TRM_OP_TrmLinear};
+    trm_tensor got, want;
+    int weights = gated ? 2 : 1;
+
+    c.attrs = kit_int(attrs_of(kind->act), "unit", r->unit);
+    if (r->leaves > 0) {
+        kit_int(c.attrs, "first", r->first);
+        kit_int(c.attrs, "leaves", r->leaves);
+    }
+    if (gated) {
+        kit_int(c.attrs, "n", 2);
+        kit_string(c.attrs, "gated", r->gated);
+    }
+    c.in[0] = kit_random(KIT_T(F32, r->m, K), -1.0, 1.0);
+    for (int i = 0; i < weights; i++) {
+        c.in[1 + i] = kit_random(KIT_T(kind->weight, N, K), -0.2, 0.2);
+        c.in[1 + weights + i] = kit_random(KIT_T(F32, N), -1.0, 1.0);
+        c.known[1 + i] = true;
+    }
+    c.in_count = r->biased ? 1 + 2 * weights : 1 + weights;
+    c.out_count = 1;
+    /* leaves 1 to 5 of 8: nodes [1, 2), [2, 4), [4, 6) */
+    c.out[0] = r->leaves > 0 ? KIT_T(F32, 3, r->m, N) : KIT_T(F32, r->m, N);
+    want = run(&c);
+    kit_gpu->order_free = true;
+    got = run(&c);
+    kit_gpu->order_free = false;
+    ck_assert_str_eq(c.kernel, kind->act != F32 && r->m > 64 ? "lm linear cublaslt" : "lm linear");
+    c.atol = 2e-5;
+    kit_compare(&c, 0, &got, &want);
+}
+END_TEST
+
 /* columns [column, column + columns) */
 static trm_tensor columns_of(trm_tensor t, int64_t column, int64_t columns)
 {
@@ -547,6 +600,7 @@ int main(void)
     tcase_add_loop_test(t, activations_are_rounded, 0, KINDS);
     tcase_add_loop_test(t, rows_do_not_depend, 0, KINDS);
     tcase_add_loop_test(t, features_do_not_depend, 0, KINDS);
+    tcase_add_loop_test(t, order_free, 0, FREES * KINDS);
     tcase_add_loop_test(t, leaves_do_not_depend, 0, PARTS * KINDS);
     tcase_add_loop_test(t, several, 0, LINEARS * KINDS);
     tcase_add_loop_test(t, experts, 0, EXPERTS_ROWS * KINDS);
