@@ -328,9 +328,12 @@ static void plan(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
         q->grid_x = q->grid_x < blocks ? q->grid_x : (unsigned)blocks;
     }
     if (q->variant != TRMI_LMQ_FEW) {
-        size_t of_rows = p->experts > 0 ? p->m / 8 + (size_t)p->experts + 1 : (p->m + 7) / 8;
+        size_t rows = (size_t)tokens_of(q->variant), n = (p->m + rows - 1) / rows;
 
-        q->x_bytes = of_rows * (size_t)a->steps * 2 * 8 * TRMI_LMQ_X_TOKEN;
+        if (p->experts > 0)
+            n = p->m / rows + (size_t)p->experts + 1;
+        a->x_columns = (int32_t)(rows / 8);
+        q->x_bytes = n * (size_t)a->steps * 2 * rows * TRMI_LMQ_X_TOKEN;
     }
 }
 

@@ -37,7 +37,7 @@
 namespace
 {
 
-/* The rows that a block has: [first, first + count), at most `most`. tile: of eight, in xq. */
+/* The rows that a block has: [first, first + count), at most `most`; their tile in xq. */
 struct lmq_rows {
     int first, count, tile, expert;
 };
@@ -46,7 +46,7 @@ struct lmq_rows {
 __device__ __forceinline__ lmq_rows find_rows(const trmi_lmq_args &a, int most)
 {
     const int y = static_cast<int>(blockIdx.y), lane = threadIdx.x % 32;
-    lmq_rows o = {y * most, a.m - y * most, y * (most / 8), 0};
+    lmq_rows o = {y * most, a.m - y * most, y, 0};
     int before = 0;
 
     if (a.experts == 0) {
@@ -77,7 +77,7 @@ __device__ __forceinline__ lmq_rows find_rows(const trmi_lmq_args &a, int most)
             o.expert = base + who;
             o.first = first + at * most;
             o.count = count - at * most < most ? count - at * most : most;
-            o.tile = first / 8 + o.expert + at * (most / 8);
+            o.tile = first / most + o.expert + at;
             return o;
         }
         before += all;
@@ -95,31 +95,38 @@ __device__ __forceinline__ int leaf_end(const trmi_lmq_args &a, int leaf)
     return (a.begin[leaf + 1] + 3) / 4;
 }
 
-/* Where a warp is in its work: step `step` (from the beginning of its leaves) of set `set` of
- * leaves, in tile `tile`. */
+/* Where a warp is in what it copies: step `step` (from the beginning of its leaves) of set `set` of
+ * leaves, in tile `tile`. Of each leaf: where its next step lies in the panel, how many it has. */
 template <trm_dtype T, int kLeaves> struct lmq_cursor {
+    static constexpr int kBytes = trmi_lmq_step_bytes(T), kTop = trmi_lmq_top_bytes(T);
     int tile, set, step, steps;
-    const unsigned char *panel; /* NULL: the work is done */
+    uint32_t at[kLeaves];
+    int count[kLeaves];
+    bool odd[kLeaves];
+    const unsigned char *panel; /* of the lane; NULL: the work is done */
 
     __device__ __forceinline__ void at_set(const trmi_lmq_args &a)
     {
-        steps = 0;
+        step = steps = 0;
 #pragma unroll
         for (int j = 0; j < kLeaves; j++) {
             const int leaf = set * a.per_set + j;
 
+            count[j] = 0;
             if (j < a.per_set && leaf < a.leaves) {
-                const int n = leaf_end(a, leaf) - leaf_first(a, leaf);
+                const int from = leaf_first(a, leaf);
 
-                steps = n > steps ? n : steps;
+                at[j] = static_cast<uint32_t>(trmi_lmq_step_at(T, static_cast<size_t>(from)));
+                count[j] = leaf_end(a, leaf) - from;
+                odd[j] = from % 2 != 0;
+                steps = count[j] > steps ? count[j] : steps;
             }
         }
-        step = 0;
     }
     __device__ __forceinline__ void at_tile(const trmi_lmq_args &a, int p, int first, int expert)
     {
         const int v = tile * a.panels_block + p;
-        int s = 0, at = v;
+        int s = 0, of_segment = v;
 
         set = first;
         panel = nullptr;
@@ -127,20 +134,34 @@ template <trm_dtype T, int kLeaves> struct lmq_cursor {
             return;
         if (a.gated != TRMI_LMC_ACT_COUNT) {
             s = v % 2;
-            at = v / 2;
+            of_segment = v / 2;
         } else {
             while (s + 1 < a.segments && v >= a.segment[s + 1].panel_first)
                 s++;
-            at = v - a.segment[s].panel_first;
+            of_segment = v - a.segment[s].panel_first;
         }
         panel = a.segment[s].data + static_cast<size_t>(expert) * a.segment[s].stride +
-                static_cast<size_t>(at) * a.panel_bytes;
+                static_cast<size_t>(of_segment) * a.panel_bytes + threadIdx.x % 32 * 16;
         at_set(a);
     }
-    __device__ __forceinline__ void advance(const trmi_lmq_args &a, int p, int first, int end,
-                                            int expert)
+    /* Copies a step to `stage` (the lane's place in it) and goes on to the next. */
+    __device__ __forceinline__ void fetch(const trmi_lmq_args &a, int p, int first, int end,
+                                          int expert, unsigned char *stage)
     {
-        if (panel == nullptr || ++step < steps)
+        if (panel == nullptr)
+            return;
+#pragma unroll
+        for (int j = 0; j < kLeaves; j++) {
+            if (step < count[j]) {
+#pragma unroll
+                for (int i = 0; i < kBytes; i += 512)
+                    if (i + 512 <= kBytes || static_cast<int>(threadIdx.x % 32) * 16 < kBytes - i)
+                        trm_cp_async16(stage + j * kBytes + i, panel + at[j] + i);
+            }
+            at[j] += kBytes - kTop + (kTop > 0 && odd[j] ? kTop : 0);
+            odd[j] = !odd[j];
+        }
+        if (++step < steps)
             return;
         if (++set < end) {
             at_set(a);
@@ -149,40 +170,54 @@ template <trm_dtype T, int kLeaves> struct lmq_cursor {
         tile += static_cast<int>(gridDim.x);
         at_tile(a, p, first, expert);
     }
-    __device__ __forceinline__ void fetch(const trmi_lmq_args &a, int lane,
-                                          unsigned char *stage) const
-    {
-        constexpr int kBytes = trmi_lmq_step_bytes(T);
-
-        if (panel == nullptr)
-            return;
-#pragma unroll
-        for (int j = 0; j < kLeaves; j++) {
-            const int leaf = set * a.per_set + j;
-
-            if (j < a.per_set && leaf < a.leaves &&
-                leaf_first(a, leaf) + step < leaf_end(a, leaf)) {
-                const unsigned char *from =
-                    panel + trmi_lmq_step_at(T, static_cast<size_t>(leaf_first(a, leaf) + step));
-
-#pragma unroll
-                for (int i = 0; i < kBytes; i += 512)
-                    if (i + lane * 16 < kBytes)
-                        trm_cp_async16(stage + j * kBytes + i + lane * 16, from + i + lane * 16);
-            }
-        }
-    }
 };
 
-/* Where a pair of a step lies in a stage, and the superblock's d: behind the pairs of its first
- * step, before those of its second. */
-template <trm_dtype T> __device__ __forceinline__ int pair_at(int step, int pair)
+/* B's registers of a pair for eight columns, and what scales them: of each group {scale, aux} of
+ * the lane's two columns. */
+struct lmq_x {
+    uint4 b, meta[2];
+};
+
+__device__ __forceinline__ lmq_x load_x(const unsigned char *b, const unsigned char *meta)
 {
-    return pair * trmi_lmq_pair_bytes(T) + (step % 2 != 0 ? trmi_lmq_top_bytes(T) : 0);
+    lmq_x o;
+
+    o.b = *reinterpret_cast<const uint4 *>(b);
+    o.meta[0] = *reinterpret_cast<const uint4 *>(meta);
+    o.meta[1] = *reinterpret_cast<const uint4 *>(meta + 16);
+    return o;
 }
-template <trm_dtype T> __device__ __forceinline__ int top_at(int step)
+
+/* A pair times a tile of tokens. inside: which of the groups are the leaf's. */
+template <trm_dtype T, int kLeaves>
+__device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4],
+                                         const row_scale (&scales)[2][2], const lmq_x &x,
+                                         const bool (&inside)[2], int column, float (&acc)[4])
 {
-    return step % 2 != 0 ? 0 : 2 * trmi_lmq_pair_bytes(T);
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        const float scale[2] = {__uint_as_float(x.meta[k].x), __uint_as_float(x.meta[k].z)};
+        const uint32_t aux[2] = {x.meta[k].y, x.meta[k].w};
+        const uint32_t b0 = k == 0 ? x.b.x : x.b.z, b1 = k == 0 ? x.b.y : x.b.w;
+        dots<T> dot;
+
+        if (kLeaves == 1 && !inside[k])
+            continue; /* the same for all of the warp */
+        dot.begin(aux);
+#pragma unroll
+        for (int j = 0; j < kLeaves; j++) {
+            const bool mine = kLeaves == 1 || column / TRMI_LMQ_FEW_TOKENS == j;
+
+            dot.add(values[j][k], mine ? b0 : 0u, mine ? b1 : 0u);
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float sum =
+                add_group<T>(acc[e], dot, e / 2, e % 2, scales[e / 2][k], scale[e % 2], aux[e % 2]);
+
+            acc[e] = kLeaves == 1 || inside[k] ? sum : acc[e];
+        }
+    }
 }
 
 /* Folds the values of an element, `stride` apart in shared memory by slot: what is left are the
@@ -201,37 +236,40 @@ __device__ __forceinline__ void fold(const trmi_lmq_args &a, float *at, int stri
 }
 
 template <trm_dtype T, int kLeaves, int kTiles>
-__global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, 2)
+__global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
     lm_quant_kernel(const __grid_constant__ trmi_lmq_args a)
 {
     constexpr int kTokens = kLeaves > 1 ? TRMI_LMQ_FEW_TOKENS : 8, kRows = kTokens * kTiles;
     constexpr int kStep = trmi_lmq_step_bytes(T), kStages = trmi_lmq_stages(T, kLeaves);
+    constexpr int kStage = kLeaves * kStep, kTop = trmi_lmq_top_bytes(T);
+    constexpr int kWeights = trmi_lmq_pair_bytes(T); /* of a pair */
     constexpr int kSlot = TRMI_LMQ_PANEL * kRows, kPair = kTokens * TRMI_LMQ_X_TOKEN;
+    constexpr int kXPair = kTiles * kPair; /* of all tokens */
     TRM_DYN_SMEM(unsigned char, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int p = warp / a.splits, q = warp % a.splits; /* panel of the tile, share of leaves */
     const int first = a.sets * q / a.splits, end = a.sets * (q + 1) / a.splits;
-    unsigned char *ring = shared + static_cast<size_t>(warp) * (kStages * kLeaves * kStep);
+    unsigned char *ring = shared + static_cast<size_t>(warp) * (kStages * kStage);
     float *slots = reinterpret_cast<float *>(shared + static_cast<size_t>(blockDim.x / 32) *
-                                                          (kStages * kLeaves * kStep));
+                                                          (kStages * kStage));
     unsigned char *xs = reinterpret_cast<unsigned char *>(slots + a.panels_block * a.slots * kSlot);
 
     TRM_KERNEL_BEGIN();
     const lmq_rows rows = find_rows(a, kRows);
     if (rows.count <= 0)
         return;
-    const int used = kLeaves > 1 ? 1 : (rows.count + 7) / 8; /* tiles of tokens */
+    /* tiles of tokens; the reduction tells the compiler that it is the same for all lanes */
+    const int used = kLeaves > 1 ? 1 : __reduce_max_sync(~0u, (rows.count + 7) / 8);
     const unsigned char *x =
-        kLeaves > 1 ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kPair);
+        kLeaves > 1 ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kXPair);
     lmq_cursor<T, kLeaves> ahead;
-    int stage = 0;
+    int stage = 0; /* the one to be read next, in bytes of the ring */
 
     ahead.tile = static_cast<int>(blockIdx.x);
     ahead.at_tile(a, p, first, rows.expert);
     for (int s = 0; s < kStages - 1; s++) {
-        ahead.fetch(a, lane, ring + s * (kLeaves * kStep));
+        ahead.fetch(a, p, first, end, rows.expert, ring + s * kStage + lane * 16);
         trm_cp_async_commit();
-        ahead.advance(a, p, first, end, rows.expert);
     }
     if constexpr (kLeaves > 1) {
         const int groups = a.k / 32, items = groups * rows.count, each = blockDim.x / 8;
@@ -261,7 +299,7 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, 2)
                 leaf_b = kLeaves > 1 ? leaf0 + g / 2 : leaf0;
             const bool real = kLeaves == 1 || (t < a.per_set && leaf_a < a.leaves);
             float acc[kTiles][4] = {};
-            int steps = 0;
+            int steps = 0, parity = 0; /* parity: of each leaf's first step */
 
             leaf_a = real ? leaf_a : leaf0;
             leaf_b = g / 2 < a.per_set && leaf_b < a.leaves ? leaf_b : leaf0;
@@ -271,78 +309,86 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, 2)
                     const int n = leaf_end(a, leaf0 + j) - leaf_first(a, leaf0 + j);
 
                     steps = n > steps ? n : steps;
+                    parity |= leaf_first(a, leaf0 + j) % 2 << j;
                 }
             }
             const int first_a = leaf_first(a, leaf_a), first_b = leaf_first(a, leaf_b);
-            const int begin = a.begin[leaf_a], stop = real ? a.begin[leaf_a + 1] : 0;
+            /* groups of the lane's leaf, from its first step on */
+            int skip = a.begin[leaf_a] - 4 * first_a;
+            unsigned groups = real ? a.begin[leaf_a + 1] - a.begin[leaf_a] : 0;
+            const int stage_a = kLeaves > 1 && real ? t * kStep : 0;
+            if (kLeaves == 1) {
+                skip = __reduce_max_sync(~0u, skip);
+                groups = __reduce_max_sync(~0u, groups);
+                steps = __reduce_max_sync(~0u, steps);
+            }
+            const unsigned char *x_b = x + (g % kTokens * 4 + t) * 16;
+            const unsigned char *x_meta = x + kTokens * 64 + (kLeaves > 1 ? 0 : t * 32);
 
             for (int i = 0; i < steps; i++) {
-                const unsigned char *w = ring + stage * (kLeaves * kStep);
-                const int step_a = first_a + i;
-                const int step_x = step_a < a.steps ? step_a : a.steps - 1;
-                const int step_b = first_b + i < a.steps ? first_b + i : a.steps - 1;
-                const unsigned char *mine_w = w + (kLeaves > 1 && real ? t * kStep : 0);
+                const unsigned char *w = ring + stage;
+                const bool odd = (first_a + i) % 2 != 0;
+                const unsigned char *w_a = w + stage_a + (kTop > 0 && odd ? kTop : 0);
+                const unsigned char *top = w + stage_a + (kTop > 0 && odd ? 0 : 2 * kWeights);
+                /* leaves of a set may be shorter than its longest, and end with K */
+                int at_b = first_b + i, at_a = first_a + i;
 
+                if (kLeaves > 1) {
+                    at_b = at_b < a.steps ? at_b : a.steps - 1;
+                    at_a = at_a < a.steps ? at_a : a.steps - 1;
+                }
+                const unsigned char *xb = x_b + static_cast<size_t>(at_b) * (2 * kXPair);
+                const unsigned char *xm = x_meta + static_cast<size_t>(at_a) * (2 * kXPair);
+                lmq_x xs_of[2] = {}; /* in turn */
+
+                if constexpr (kLeaves == 1)
+                    xs_of[0] = load_x(xb, xm);
                 trm_cp_async_wait<kStages - 2>();
                 __syncwarp(); /* all copies are here; and all have read the stage to be filled */
-                ahead.fetch(a, lane,
-                            ring + (stage == 0 ? kStages - 1 : stage - 1) * (kLeaves * kStep));
+                ahead.fetch(a, p, first, end, rows.expert,
+                            ring + (stage == 0 ? (kStages - 1) * kStage : stage - kStage) +
+                                lane * 16);
                 trm_cp_async_commit();
-                ahead.advance(a, p, first, end, rows.expert);
-                stage = stage + 1 == kStages ? 0 : stage + 1;
+                stage = stage == (kStages - 1) * kStage ? 0 : stage + kStage;
 #pragma unroll
                 for (int pair = 0; pair < 2; pair++) {
                     uint32_t values[kLeaves][2][4];
                     row_scale scales[2][2]; /* rows g and g + 8; groups */
+                    bool inside[2];
 
 #pragma unroll
                     for (int j = 0; j < kLeaves; j++) {
-                        const int leaf = j < a.per_set && leaf0 + j < a.leaves ? leaf0 + j : leaf0;
+                        const bool shift = kTop > 0 && (parity >> j & 1) != (i & 1);
 
-                        load_values<T>(w + (leaf - leaf0) * kStep +
-                                           pair_at<T>(leaf_first(a, leaf) + i, pair),
-                                       lane, values[j]);
+                        load_values<T>(w + j * kStep + pair * kWeights + (shift ? kTop : 0), lane,
+                                       values[j]);
                     }
 #pragma unroll
                     for (int r = 0; r < 2; r++)
-                        load_scales<T>(mine_w + pair_at<T>(step_a, pair),
-                                       mine_w + top_at<T>(step_a), g + 8 * r, scales[r]);
+                        load_scales<T>(w_a + pair * kWeights, top, g + 8 * r, scales[r]);
 #pragma unroll
-                    for (int n = 0; n < kTiles; n++) {
-                        if (kTiles > 1 && n >= used)
-                            break;
-                        const unsigned char *xt =
-                            x + static_cast<size_t>(n) * a.steps * (2 * kPair);
-                        const uint4 b = *reinterpret_cast<const uint4 *>(
-                            xt + (2 * step_b + pair) * kPair + (g % kTokens * 4 + t) * 16);
-                        const unsigned char *meta = xt + (2 * step_x + pair) * kPair +
-                                                    kTokens * 64 + (kLeaves > 1 ? 0 : t * 32);
-
+                    for (int k = 0; k < 2; k++)
+                        inside[k] = static_cast<unsigned>(4 * i + 2 * pair + k - skip) < groups;
+                    if constexpr (kLeaves > 1) {
+                        multiply<T, kLeaves>(values, scales,
+                                             load_x(xb + pair * kPair, xm + pair * kPair), inside,
+                                             g, acc[0]);
+                    } else {
+                        /* the next tile's activations are on their way while one is multiplied */
 #pragma unroll
-                        for (int k = 0; k < 2; k++) {
-                            const int group = 4 * step_a + 2 * pair + k;
-                            const bool inside = group >= begin && group < stop;
-                            const uint4 m = *reinterpret_cast<const uint4 *>(meta + k * 16);
-                            const float scale[2] = {__uint_as_float(m.x), __uint_as_float(m.z)};
-                            const uint32_t aux[2] = {m.y, m.w};
-                            const uint32_t b0 = k == 0 ? b.x : b.z, b1 = k == 0 ? b.y : b.w;
-                            dots<T> dot;
+                        for (int n = 0; n < kTiles; n++) {
+                            lmq_x &now = xs_of[(pair * kTiles + n) % 2];
+                            lmq_x &next = xs_of[(pair * kTiles + n + 1) % 2];
 
-                            dot.begin(aux);
-#pragma unroll
-                            for (int j = 0; j < kLeaves; j++) {
-                                const bool column = kLeaves == 1 || g / 2 == j;
-
-                                dot.add(values[j][k], column ? b0 : 0u, column ? b1 : 0u);
+                            if (n + 1 < kTiles) {
+                                if (n + 1 < used)
+                                    next = load_x(xb + (n + 1) * kPair + pair * kXPair,
+                                                  xm + (n + 1) * kPair + pair * kXPair);
+                            } else if (pair == 0) {
+                                next = load_x(xb + kXPair, xm + kXPair);
                             }
-#pragma unroll
-                            for (int e = 0; e < 4; e++) {
-                                const float sum =
-                                    add_group<T>(acc[n][e], dot, e / 2, e % 2, scales[e / 2][k],
-                                                 scale[e % 2], aux[e % 2]);
-
-                                acc[n][e] = inside ? sum : acc[n][e];
-                            }
+                            if (kTiles == 1 || n < used)
+                                multiply<T, kLeaves>(values, scales, now, inside, g, acc[n]);
                         }
                     }
                 }

@@ -20,8 +20,9 @@
  * dmin, so that either step of a superblock is one contiguous piece with them. Bytes to the file's:
  * Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K equal, Q3_K 1.04, Q4_K 1.03, Q5_K 1.02, Q6_K 1.01.
  *
- * Quantised activations are tiles of 8 (or 2) tokens; a pair of a tile is [token][t][16 bytes]: B's
- * registers of both groups, then [tokens / 2][2 groups][2 tokens] of {scale, aux}. */
+ * Quantised activations are tiles of the tokens that a block takes, a tile [pairs][columns of 8 (or
+ * 2) tokens]; a pair of a column is [token][t][16 bytes]: B's registers of both groups, then
+ * [tokens / 2][2 groups][2 tokens] of {scale, aux}. */
 #ifndef TRM_KERNELS_CUDA_LM_QUANT_H
 #define TRM_KERNELS_CUDA_LM_QUANT_H
 
@@ -101,7 +102,7 @@ TRMI_LMQ_CONSTANT int trmi_lmq_stages(trm_dtype t, int leaves)
 /* How `aux` of a group of activations is read. */
 typedef enum trmi_lmq_aux {
     TRMI_LMQ_AUX_NONE,
-    TRMI_LMQ_AUX_SEED,  /* int32: 0x4b400000 - offset * sum: where the dot starts */
+    TRMI_LMQ_AUX_SEED,  /* int32: -offset * sum: where the dot starts */
     TRMI_LMQ_AUX_SUM,   /* float: scale * sum */
     TRMI_LMQ_AUX_HALVES /* int16 [2]: sums of 16 */
 } trmi_lmq_aux;
@@ -144,11 +145,12 @@ typedef struct trmi_lmq_segment {
  * top two are added outer[v] times. */
 typedef struct trmi_lmq_args {
     const float *x;
-    unsigned char *xq; /* tiles of 8 tokens; FEW: unused */
+    unsigned char *xq; /* FEW: unused */
     const int32_t *starts, *row_of;
     trmi_lmq_segment segment[TRMI_LMC_SEGMENTS];
     uint64_t panel_bytes;
     int32_t m, k, segments, gated, experts;
+    int32_t x_columns;            /* of 8 tokens, of a tile of xq */
     int32_t steps, panels, tiles; /* of panels; tiles: of panels_block */
     int32_t panels_block, splits, sets, per_set, leaves, parts, slots, values;
     uint16_t begin[TRM_TREE_LEAVES_MAX + 1]; /* groups */

@@ -143,8 +143,7 @@ __device__ __forceinline__ void load_scales(const unsigned char *pair, const uns
     }
 }
 
-/* A group's dots. Without halves they start at the seed, so that they are the mantissa of a number
- * above 1.5 * 2^23 and become fp32 by one subtraction (|dot| is below 2^22). */
+/* A group's dots. */
 template <trm_dtype T> struct dots {
     int32_t v[trmi_lmq_halves(T) ? 2 : 1][4];
 
@@ -158,7 +157,7 @@ template <trm_dtype T> struct dots {
             else if constexpr (trmi_lmq_aux_of(T) == TRMI_LMQ_AUX_SEED)
                 v[0][e] = static_cast<int32_t>(aux[e & 1]);
             else
-                v[0][e] = kLmqSeed;
+                v[0][e] = 0;
         }
     }
     __device__ __forceinline__ void add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
@@ -193,7 +192,7 @@ __device__ __forceinline__ float add_group(float acc, const dots<T> &dot, int r,
         }
         return acc;
     } else {
-        const float f = __fsub_rn(__int_as_float(dot.v[0][2 * r + c]), 12582912.0f);
+        const float f = static_cast<float>(dot.v[0][2 * r + c]);
 
         acc = __fadd_rn(acc, __fmul_rn(__fmul_rn(w.d, scale), f));
         if constexpr (trmi_lmq_mins(T)) {

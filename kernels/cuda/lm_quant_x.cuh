@@ -5,8 +5,6 @@
 #include "kernels/cuda/gpu.cuh"
 #include "kernels/cuda/lm_quant.h"
 
-constexpr int kLmqSeed = 0x4b400000; /* 1.5 * 2^23 in fp32: 0x4b400000 + i is that plus i */
-
 /* Elements 4 * word on of group x, to its pair of a tile of kTokens; i: group in the pair. All
  * threads of the warp come here. */
 template <int kTokens>
@@ -66,7 +64,7 @@ __device__ __forceinline__ void lmq_quantize_group(const float *x, bool aligned,
         meta.x = __float_as_uint(scale);
         meta.y = 0;
         if (aux == TRMI_LMQ_AUX_SEED)
-            meta.y = static_cast<uint32_t>(kLmqSeed - offset * (sum + other));
+            meta.y = static_cast<uint32_t>(-offset * (sum + other));
         else if (aux == TRMI_LMQ_AUX_SUM)
             meta.y = __float_as_uint(__fmul_rn(scale, static_cast<float>(sum + other)));
         else if (aux == TRMI_LMQ_AUX_HALVES)
