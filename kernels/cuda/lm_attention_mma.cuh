@@ -61,11 +61,13 @@ template <class T, bool kBytes, int kDim, bool kWide> struct plan {
     static constexpr int kWarps = !kWide ? 1 : kDim > 128 ? 4 : 8;
     static constexpr int kThreads = kWarps * 32;
     static constexpr int kRows = kWarps * 16;
-    static constexpr int kKeys = kDim >= 128 ? 32 : 64; /* the same for wide and narrow */
+    static constexpr int kKeys = 32; /* the same for all */
     static constexpr int kPitch = kDim + kPad;
     static constexpr bool kHeld = kDim <= 128; /* q stays in registers */
-    static constexpr int kAhead = kWide || kDim > 128 ? 1 : kDim > 64 ? 3 : 2;
+    static constexpr int kAhead = kWide || kDim > 128 ? 1 : kDim > 64 ? 2 : 3;
     static constexpr int kStages = kAhead + 1;
+    /* blocks of threads on a multiprocessor: what registers must leave room for */
+    static constexpr int kResident = kWide && kDim <= 64 ? 2 : 1;
     static constexpr int kTiles = kBytes ? 1 : kStages; /* of keys, and of values, as T */
     static constexpr size_t kTileBytes = static_cast<size_t>(kKeys) * kPitch * sizeof(T);
     static constexpr size_t kRawBytes = kBytes ? static_cast<size_t>(kKeys) * (kDim + 4) : 0;
@@ -79,7 +81,8 @@ template <class T, bool kBytes, int kDim, bool kWide> struct plan {
 };
 
 template <class T, bool kBytes, int kDim, bool kWide>
-__global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads))
+__global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
+                                  (plan<T, kBytes, kDim, kWide>::kResident))
     lm_attention_mma(const trmi_lmc_attention a, int parts)
 {
     using P = plan<T, kBytes, kDim, kWide>;
@@ -122,40 +125,33 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads))
             const int stage = block % P::kStages, key = key_begin + block * kKeys;
 
             constexpr int kChunks = kDim * (kBytes ? 1 : static_cast<int>(sizeof(T))) / 16;
-            constexpr int kElems = kDim / kChunks; /* of a chunk */
+            constexpr int kStep = kThreads / kChunks; /* rows: a thread stays in its column */
+            constexpr int kPitchBytes = kBytes ? kDim : kPitch * static_cast<int>(sizeof(T));
+            const int r_first = static_cast<int>(threadIdx.x) / kChunks;
+            const int x = static_cast<int>(threadIdx.x) % kChunks * 16; /* bytes */
+            unsigned char *const k_to =
+                (kBytes ? raw + 2 * stage * P::kRawBytes : smem + stage * P::kTileBytes) + x;
+            unsigned char *const v_to = k_to + (kBytes ? P::kRawBytes : P::kTiles * P::kTileBytes);
+            const bool used = x < a.head_dim * (kBytes ? 1 : static_cast<int>(sizeof(T)));
 
 #pragma unroll
             for (int page = 0; page < kKeys / TRM_KV_PAGE; page++) {
                 const int at = key + page * TRM_KV_PAGE;
                 const bool any = at < valid.last && at + TRM_KV_PAGE > valid.first;
-                const unsigned char *const from = any ? lm_key_at(u.keys, at) : nullptr;
+                const unsigned char *const from = any ? lm_key_at(u.keys, at) + x : nullptr;
 
 #pragma unroll
-                for (int from_e = 0; from_e < TRM_KV_PAGE * kChunks; from_e += kThreads) {
-                    const int e = from_e + static_cast<int>(threadIdx.x);
-                    const int r = e / kChunks, x = e % kChunks, j = at + r;
-                    const int to_row = page * TRM_KV_PAGE + r;
-                    unsigned char *k_to, *v_to;
+                for (int r = r_first; r < TRM_KV_PAGE && used; r += kStep) {
+                    const int to = (page * TRM_KV_PAGE + r) * kPitchBytes;
 
-                    if (e >= TRM_KV_PAGE * kChunks || x * kElems >= a.head_dim)
-                        continue;
-                    if constexpr (kBytes) {
-                        k_to = raw + 2 * stage * P::kRawBytes + to_row * kDim + x * 16;
-                        v_to = k_to + P::kRawBytes;
+                    if (at + r >= valid.first && at + r < valid.last) {
+                        const unsigned char *const row = from + r * u.keys.row_bytes;
+
+                        trm_cp_async16(k_to + to, row);
+                        trm_cp_async16(v_to + to, row + u.keys.values);
                     } else {
-                        const int place = (stage * kKeys + to_row) * kPitch + x * kElems;
-
-                        k_to = reinterpret_cast<unsigned char *>(k_tiles + place);
-                        v_to = reinterpret_cast<unsigned char *>(v_tiles + place);
-                    }
-                    if (j >= valid.first && j < valid.last) {
-                        const unsigned char *const row = from + r * u.keys.row_bytes + x * 16;
-
-                        trm_cp_async16(k_to, row);
-                        trm_cp_async16(v_to, row + u.keys.values);
-                    } else {
-                        *reinterpret_cast<chunk<T> *>(k_to) = chunk<T>{};
-                        *reinterpret_cast<chunk<T> *>(v_to) = chunk<T>{};
+                        *reinterpret_cast<chunk<T> *>(k_to + to) = chunk<T>{};
+                        *reinterpret_cast<chunk<T> *>(v_to + to) = chunk<T>{};
                     }
                 }
                 /* scales of four positions at once */
@@ -163,7 +159,7 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads))
                     unsigned char *const to = raw + 2 * stage * P::kRawBytes + kKeys * kDim +
                                               page * TRM_KV_PAGE * sizeof(float) + threadIdx.x * 16;
                     const unsigned char *const scales =
-                        from + TRM_KV_PAGE * a.head_dim + threadIdx.x * 16;
+                        from - x + TRM_KV_PAGE * a.head_dim + threadIdx.x * 16;
 
                     trm_cp_async16(to, scales);
                     trm_cp_async16(to + P::kRawBytes, scales + u.keys.values);
@@ -283,7 +279,7 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads))
 #pragma unroll
                     for (int e = 0; e < 4; e++)
                         s[n][e] = 0.0f;
-#pragma unroll
+#pragma unroll(P::kHeld ? kDim / 16 : 2)
                 for (int c = 0; c < kDim / 16; c++) {
                     if (c * 16 >= a.head_dim)
                         break;
@@ -450,7 +446,8 @@ trm_status launch(const trmi_lmc_attention *a, cudaStream_t stream)
 {
     using P = plan<T, kBytes, kDim, kWide>;
     const int parts = lm_parts(*a, kWide ? TRMI_LM_WIDE : TRMI_LM_NARROW, P::kRows);
-    const unsigned grid = lm_grid(*a, kWide, parts, lm_resident(P::kBytesAll, kWide ? 2 : 8));
+    const unsigned grid =
+        lm_grid(*a, kWide, parts, lm_resident(P::kBytesAll, kWide ? P::kResident : 8));
     static bool allowed; /* captured launches rely on it; one thread */
 
     if (P::kBytesAll > 48 * 1024 && !allowed) {

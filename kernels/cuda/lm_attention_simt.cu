@@ -144,6 +144,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
             for (int o = 0; o < kOwn; o++)
                 s[o] = 0.0f;
+#pragma unroll 4
             for (int d = 0; d < dims; d += 4) {
                 const quad k = *reinterpret_cast<const quad *>(k_tile + lane * pitch + d);
 #pragma unroll
@@ -213,6 +214,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
                 for (int r = 0; r < kRows; r++)
                     out[r][c] = __fmul_rn(out[r][c], keeps[r]);
+#pragma unroll 4
                 for (int j = 0; j < kKeys; j++) {
                     const float v = v_tile[j * pitch + d];
 #pragma unroll
