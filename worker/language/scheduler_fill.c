@@ -18,7 +18,7 @@ struct filling {
     trmi_lm_flight *f;
     trm_sequence *held; /* is left out, to be preempted when it is no longer under way */
     int budget, scores, parts;
-    bool starved; /* a sequence waits for pages of one that is under way: no more is taken in */
+    bool starved; /* pages will be free when a step has ended: until then no more is taken in */
 };
 
 static void preempt(trm_scheduler *s, trm_sequence *q)
@@ -64,12 +64,11 @@ static bool may_run(const struct filling *w, const trm_sequence *q)
         return false;
     if (q->under_way == 0)
         return true;
-    return w->s->limits.lookahead && q->under_way == 1 &&
-           (q->awaited == 0 || (goes_on(q) && q->constraint == NULL));
+    return w->s->limits.lookahead && q->under_way == 1 && (q->awaited == 0 || goes_on(q));
 }
 
-/* Whether a step that is filled now leaves out a sequence that only waits for its token: from then
- * on it would be in every second step. */
+/* Whether a step that is filled now would leave out a sequence that goes on: one under a
+ * constraint, which wants its token first. From then on it would be in every second step. */
 static bool is_too_early(const trm_scheduler *s)
 {
     if (!s->limits.lookahead || s->stats.under_way == 0)
@@ -80,29 +79,17 @@ static bool is_too_early(const trm_scheduler *s)
     return false;
 }
 
-/* Whom q takes pages from, or q itself: the least and latest that no step writes for. *waits_out:
- * there is a lesser one that the steps before this one write for. */
-static trm_sequence *find_victim(const trm_scheduler *s, trm_sequence *q, bool *waits_out)
-{
-    trm_sequence *v = s->running.last;
-
-    *waits_out = false;
-    for (; v != q && v->under_way > 0; v = v->prev)
-        *waits_out = *waits_out || v->newest != s->number;
-    return v;
-}
-
 /* Pages for the sequence, from the least and latest if need be. false: it cannot run now. */
 static bool pages_for(struct filling *w, trm_sequence *q, int positions)
 {
     trm_scheduler *s = w->s;
 
     while (!trm_kv_grow(s->cache, positions, &q->table)) {
-        bool waits;
-        trm_sequence *victim = find_victim(s, q, &waits);
+        trm_sequence *victim = s->running.last;
 
-        w->starved = s->ghost_count > 0 ||
-                     (s->limits.lookahead && victim == q && (waits || q->under_way > 0));
+        while (victim != q && victim->under_way > 0)
+            victim = victim->prev;
+        w->starved = s->ghost_count > 0 || victim->under_way > 0;
         if (w->starved)
             return false;
         preempt(s, victim);
