@@ -520,7 +520,7 @@ START_TEST(the_least_gives_way)
 
     open_run(&r, &row, 1);
     for (int i = 0; i < 3; i++)
-        all[i] = add(&r, 3, 40 + i, priorities[i]);
+        all[i] = add(&r, 3 + 5 * i, 30, priorities[i]);
     while (!is_empty(&r)) {
         while (fill_one(&r))
             ;
