@@ -20,3 +20,12 @@ target_compile_definitions(bench_lm_stream PRIVATE TRM_SOURCE_DIR="${CMAKE_SOURC
 # What masks of constrained decoding cost: build/<preset>/tests/bench_lm_constraint MODEL
 add_executable(bench_lm_constraint EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_constraint.c)
 target_link_libraries(bench_lm_constraint PRIVATE trm_warnings trm_worker)
+
+# Language models on the emulated device (tests/cuda.cmake): logits against PyTorch's.
+if(TARGET trireme_cuda_emulated)
+  trm_opens_modules(worker_test_lm_logits)
+  add_dependencies(worker_test_lm_logits trireme_cuda_emulated)
+  add_test(NAME cuda/lm-logits COMMAND worker_test_lm_logits)
+  set_tests_properties(cuda/lm-logits PROPERTIES LABELS cuda TIMEOUT 600
+    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda;TRM_TEST_DTYPE=fp32")
+endif()

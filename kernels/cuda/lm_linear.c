@@ -46,9 +46,10 @@ trm_status trmi_lmc_leaves_init(trmi_lmc_leaves *l, size_t k, size_t unit, int64
         own_leaves(l, k);
         return TRM_OK;
     }
-    if (k % unit != 0 || count == 0 || unit % 32 != 0 || leaves < 1 ||
-        leaves > TRM_TREE_LEAVES_MAX || first < 0 || count > (size_t)leaves ||
-        first > leaves - (int64_t)count)
+    if (unit % 32 != 0) /* no model of real size: these run on the host */
+        return trm_fail(TRM_ERR_UNSUPPORTED, "leaves of %zu: want a multiple of 32", unit);
+    if (k % unit != 0 || count == 0 || leaves < 1 || leaves > TRM_TREE_LEAVES_MAX || first < 0 ||
+        count > (size_t)leaves || first > leaves - (int64_t)count)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "K = %zu in leaves of %zu, from leaf %lld of %lld: want whole leaves of a "
                         "multiple of 32, at most %d in all",

@@ -40,9 +40,10 @@ trm_status trmi_lmc_begin(trm_op_desc *desc, int outputs, int rank)
     if (desc->output_count != outputs)
         return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': %d outputs, want %d",
                         trm_op_get(desc->op)->name, desc->name, desc->output_count, outputs);
-    for (int i = 0; i < outputs; i++)
-        if (desc->outputs[i].dtype != TRM_DTYPE_F32 || desc->outputs[i].rank != rank ||
-            !trm_tensor_is_concrete(&desc->outputs[i]))
+    for (int i = 0; i < outputs; i++) /* of several, one may not be wanted */
+        if ((outputs == 1 || trmi_cuda_has_output(desc, i)) &&
+            (desc->outputs[i].dtype != TRM_DTYPE_F32 || desc->outputs[i].rank != rank ||
+             !trm_tensor_is_concrete(&desc->outputs[i])))
             return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': output %d is %s %s, want f32 of %d dims",
                             trm_op_get(desc->op)->name, desc->name, i,
                             trm_dtype_name(desc->outputs[i].dtype),
