@@ -292,16 +292,20 @@ static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
     return TRM_OK;
 }
 
-/* the most that any of the products wants */
+/* the most that any of the products wants, of whole waves and of the last */
 static void measure_products(lm_experts *k)
 {
+    size_t each = k->wave > 0 ? k->rows_max / k->wave : 0;
+    size_t last = k->wave > 0 ? k->tokens % k->wave * each : 0;
     space s = {.memory = NULL};
 
-    for (int i = 0; i < WEIGHTS; i++) {
-        bool pair = i == GATE && together(k);
-        trmi_lmc_product p = pair ? gated_product(k, &s, k->rows_max, NULL)
-                                  : product_of(k, &s, i, k->rows_max, NULL, NULL);
-        size_t bytes = k->weights[i].family->workspace_bytes(k->base.cuda, &p);
+    for (int i = 0; i < 2 * WEIGHTS; i++) {
+        int which = i / 2;
+        size_t rows = i % 2 == 0 ? k->rows_max : last;
+        trmi_lmc_product p = which == GATE && together(k)
+                                 ? gated_product(k, &s, rows, NULL)
+                                 : product_of(k, &s, which, rows, NULL, NULL);
+        size_t bytes = k->weights[which].family->workspace_bytes(k->base.cuda, &p);
 
         k->product_bytes = bytes > k->product_bytes ? bytes : k->product_bytes;
     }
