@@ -40,7 +40,8 @@
  * E_all] F32, gate [E, F, D], up [E, F, D], down [E, D, F]) -> [T, D]; attrs top_k, normalize
  * (weights of the chosen are renormalised to 1), act, groups (G: experts [g * E_all / G, (g + 1) *
  * E_all / G) are a group, a leaf of the tree), first (0: first local expert), leaves (as TrmLinear:
- * the output is [P, T, D]). softmax over all of a row's router logits, then the top_k (ties: lower
+ * the output is [P, T, D]), rounded (absent; "bf16": what is multiplied with BF16 weights is
+ * rounded to BF16 first). softmax over all of a row's router logits, then the top_k (ties: lower
  * id first), weighted sum of expert outputs by ascending id inside a group, then by the tree.
  * TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives zeros.
  * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows past

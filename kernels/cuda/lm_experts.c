@@ -268,70 +268,44 @@ static trm_status find_act(const trm_op_desc *desc, trmi_lmc_act *act_out)
     return TRM_OK;
 }
 
-/* Weights that no family takes are multiplied plainly. */
-static trm_status pack_plainly(lm_experts *k, const trm_op_desc *desc, int which)
-{
-    const trm_tensor *t = &desc->inputs[IN_GATE + which];
-    size_t block = trm_dtype_block_elems(t->dtype), row, bytes;
-    trmi_lmc_weight *w = &k->weights[which];
-    bool found = false;
-
-    w->family = &trmi_lmc_plain;
-    w->dtype = t->dtype;
-    if (!w->family->takes(t->dtype, TRM_DTYPE_NONE, &w->act))
-        return trmi_cuda_bad_dtype(desc, IN_GATE + which, "f32, f16, bf16 or a block type");
-    if (t->data == NULL)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': input %d must be a constant",
-                        desc->name, IN_GATE + which);
-    TRM_CHECK(trm_tensor_bytes(t, &bytes));
-    w->stack = (size_t)t->dims[0];
-    w->n = (size_t)t->dims[1];
-    w->k = (size_t)t->dims[2];
-    row = w->k / block * trm_dtype_block_bytes(t->dtype);
-    w->stride = w->family->weight_bytes(w);
-    if (!trm_mul_ok(w->stride, w->stack, &bytes))
-        return trm_fail(TRM_ERR_INVALID_ARG, "TrmExperts '%s': %zu experts", desc->name, w->stack);
-    TRM_CHECK(trmi_cuda_pack(k->base.cuda,
-                             desc->weight_keys == NULL ? 0 : desc->weight_keys[IN_GATE + which],
-                             "lm experts plain", bytes > 0 ? bytes : 1, &w->pack, &found));
-    w->data = w->pack->memory;
-    for (size_t e = 0; e < w->stack && !found; e++)
-        TRM_CHECK(w->family->pack(k->base.cuda, w, (const unsigned char *)t->data + e * w->n * row,
-                                  row, false, (unsigned char *)w->pack->memory + e * w->stride));
-    return TRM_OK;
-}
-
 static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
 {
+    const char *rounded = trm_attr_string(desc->attrs, "rounded", NULL);
+
+    if (rounded != NULL && strcmp(rounded, "bf16") != 0)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': rounded '%.40s', want bf16",
+                        desc->name, rounded);
     for (int i = 0; i < WEIGHTS; i++) {
         const trm_tensor *t = &desc->inputs[IN_GATE + i];
-        /* as the CPU, which does not round activations of float weights */
-        trm_dtype act = trm_dtype_is_block(t->dtype) ? TRM_DTYPE_NONE : TRM_DTYPE_F32;
-        trm_status st;
+        trm_dtype act = trm_dtype_is_block(t->dtype)                    ? TRM_DTYPE_NONE
+                        : rounded != NULL && t->dtype == TRM_DTYPE_BF16 ? TRM_DTYPE_BF16
+                                                                        : TRM_DTYPE_F32;
 
         if ((size_t)t->dims[2] % trm_dtype_block_elems(t->dtype) != 0)
             return trm_fail(TRM_ERR_INVALID_ARG, "TrmExperts '%s': %s of %lld, want whole blocks",
                             desc->name, trm_dtype_name(t->dtype), (long long)t->dims[2]);
-        st = trmi_lmc_weight_pack(k->base.cuda, desc, IN_GATE + i, act, false, &k->weights[i]);
-        if (st == TRM_ERR_UNSUPPORTED)
-            st = pack_plainly(k, desc, i);
-        TRM_CHECK(st);
+        TRM_CHECK(
+            trmi_lmc_weight_pack(k->base.cuda, desc, IN_GATE + i, act, false, &k->weights[i]));
         k->base.base.packed_inputs |= 1u << (IN_GATE + i);
     }
     k->base.base.copied_inputs = k->base.base.packed_inputs;
     return TRM_OK;
 }
 
-/* the most that any of the products wants */
+/* the most that any of the products wants, of whole waves and of the last */
 static void measure_products(lm_experts *k)
 {
+    size_t each = k->wave > 0 ? k->rows_max / k->wave : 0;
+    size_t last = k->wave > 0 ? k->tokens % k->wave * each : 0;
     space s = {.memory = NULL};
 
-    for (int i = 0; i < WEIGHTS; i++) {
-        bool pair = i == GATE && together(k);
-        trmi_lmc_product p = pair ? gated_product(k, &s, k->rows_max, NULL)
-                                  : product_of(k, &s, i, k->rows_max, NULL, NULL);
-        size_t bytes = k->weights[i].family->workspace_bytes(k->base.cuda, &p);
+    for (int i = 0; i < 2 * WEIGHTS; i++) {
+        int which = i / 2;
+        size_t rows = i % 2 == 0 ? k->rows_max : last;
+        trmi_lmc_product p = which == GATE && together(k)
+                                 ? gated_product(k, &s, rows, NULL)
+                                 : product_of(k, &s, which, rows, NULL, NULL);
+        size_t bytes = k->weights[which].family->workspace_bytes(k->base.cuda, &p);
 
         k->product_bytes = bytes > k->product_bytes ? bytes : k->product_bytes;
     }

@@ -50,11 +50,6 @@ TRM_MUST_USE trm_status trmi_cuda_experts_combine(cudaStream_t stream, const trm
                                                   const trmi_experts_routes *r, const float *y,
                                                   float *out, size_t part_stride);
 
-/* The plain family (lm_plain.c): weights as in the file, products in fp32, for any weight dtype;
- * what other families do not take. A warp an output: it reads weights once a row. */
-extern const trmi_lmc_family trmi_lmc_plain;
-TRM_MUST_USE trm_status trmi_cuda_lm_plain(cudaStream_t stream, const trmi_lmc_product *p);
-
 #ifdef __cplusplus
 }
 #endif

@@ -181,19 +181,20 @@ __global__ void __launch_bounds__(kPlaceThreads)
     TRM_KERNEL_BEGIN();
     __shared__ Place p;
     constexpr int kWords = TRMI_EXPERTS_ALONE / 32;
+    const int threads = static_cast<int>(blockDim.x);
 
-    for (int x = static_cast<int>(threadIdx.x); x < e.local; x += kPlaceThreads) {
+    for (int x = static_cast<int>(threadIdx.x); x < e.local; x += threads) {
         p.before[x] = 0;
 #pragma unroll
         for (int w = 0; w < kWords; w++)
             p.masks[x][w] = 0;
     }
-    for (int t = static_cast<int>(threadIdx.x) / 32; t < e.tokens; t += kPlaceThreads / 32)
+    for (int t = static_cast<int>(threadIdx.x) / 32; t < e.tokens; t += threads / 32)
         route_token<kPer>(e, logits, r, t);
     __syncthreads(); /* what the block wrote to memory is seen by it, too */
     mark_rows(e, r, p, 0, e.tokens);
     __syncthreads();
-    for (int x = static_cast<int>(threadIdx.x); x < e.local; x += kPlaceThreads) {
+    for (int x = static_cast<int>(threadIdx.x); x < e.local; x += threads) {
         int total = 0;
 
 #pragma unroll
@@ -292,10 +293,13 @@ trm_status run(cudaStream_t stream, const trmi_experts *e, const float *logits,
 {
     const int chunks = chunks_of(e, static_cast<size_t>(e->tokens));
 
+    const int alone = e->tokens * 32 > kPlaceThreads ? kPlaceThreads : e->tokens * 32;
+
     if (e->tokens <= TRMI_EXPERTS_ALONE)
-        return trmi_launched(
-            TRM_LAUNCH((lm_route_alone<kPer>), 1, kPlaceThreads, 0, stream, *e, logits, *r),
-            "lm route");
+        return trmi_launched(TRM_LAUNCH((lm_route_alone<kPer>), 1,
+                                        static_cast<unsigned>(alone < 128 ? 128 : alone), 0, stream,
+                                        *e, logits, *r),
+                             "lm route");
     TRM_CHECK(trmi_launched(TRM_LAUNCH((lm_route<kPer>), static_cast<unsigned>(chunks),
                                        kRouteWarps * 32, 0, stream, *e, logits, *r),
                             "lm route"));

@@ -11,14 +11,24 @@
     {                                                                                              \
         TRM_DTYPE_BF16, TRM_DTYPE_BF16, TRM_DTYPE_BF16                                             \
     }
+#define F16x3                                                                                      \
+    {                                                                                              \
+        TRM_DTYPE_F16, TRM_DTYPE_F16, TRM_DTYPE_F16                                                \
+    }
+#define Q4Kx3                                                                                      \
+    {                                                                                              \
+        TRM_DTYPE_Q4_K, TRM_DTYPE_Q4_K, TRM_DTYPE_Q4_K                                             \
+    }
 #define Q8x3                                                                                       \
     {                                                                                              \
         TRM_DTYPE_Q8_0, TRM_DTYPE_Q8_0, TRM_DTYPE_Q8_0                                             \
     }
 /* Of the largest output. Float types: fp32 sums of up to 96 terms in another order than the CPU's,
- * three on end. Q8_0: the CPU rounds activations to 1/254 of their block's largest, twice on end;
- * errors of terms average out. */
+ * three on end. Rounded: what differs in the last bit before the down projection may be rounded to
+ * the next BF16. Block types: activations are rounded to 1/254 of their block's largest, twice on
+ * end; errors of terms average out. */
 #define FLOAT_BOUND 1e-5
+#define ROUNDED_BOUND 2e-3
 #define Q8_BOUND 2e-2
 
 typedef struct experts_row {
@@ -27,22 +37,22 @@ typedef struct experts_row {
     trm_dtype dtypes[3]; /* gate, up, down */
     double bound;
     const char *act;
-    bool normalize;
+    bool normalize, rounded;
 } experts_row;
 
 static const experts_row rows[] = {
-    {"one token", 1, 48, 40, 8, 2, 8, BF16x3, FLOAT_BOUND, "silu", false},
-    {"no tokens", 0, 48, 40, 8, 2, 8, BF16x3, FLOAT_BOUND, "silu", false},
-    {"normalised", 9, 33, 21, 6, 3, 3, F32x3, FLOAT_BOUND, "silu", true},
-    {"one group", 5, 96, 17, 5, 5, 1, F32x3, FLOAT_BOUND, "gelu", false},
-    {"one expert", 3, 16, 16, 1, 1, 1, F32x3, FLOAT_BOUND, "relu", false},
-    {"64 tokens", 64, 16, 12, 16, 4, 16, F32x3, FLOAT_BOUND, "silu", true},
-    {"65 tokens", 65, 16, 12, 16, 4, 8, F32x3, FLOAT_BOUND, "silu", true},
-    {"several blocks", 301, 16, 8, 16, 4, 4, BF16x3, FLOAT_BOUND, "gelu_tanh", false},
-    {"160 experts", 21, 12, 8, 160, 9, 32, F32x3, FLOAT_BOUND, "silu", true},
-    {"300 experts", 70, 8, 4, 300, 3, 100, F32x3, FLOAT_BOUND, "silu", true},
-    {"600 experts", 3, 8, 4, 600, 32, 120, F32x3, FLOAT_BOUND, "silu", false},
-    {"1024 experts", 66, 8, 4, 1024, 2, 128, F32x3, FLOAT_BOUND, "none", true},
+    {"one token", 1, 48, 40, 8, 2, 8, BF16x3, FLOAT_BOUND, "silu", false, false},
+    {"no tokens", 0, 48, 40, 8, 2, 8, BF16x3, FLOAT_BOUND, "silu", false, false},
+    {"normalised", 9, 33, 21, 6, 3, 3, F32x3, FLOAT_BOUND, "silu", true, false},
+    {"one group", 5, 96, 17, 5, 5, 1, F32x3, FLOAT_BOUND, "gelu", false, false},
+    {"one expert", 3, 16, 16, 1, 1, 1, F32x3, FLOAT_BOUND, "relu", false, false},
+    {"64 tokens", 64, 16, 12, 16, 4, 16, F32x3, FLOAT_BOUND, "silu", true, false},
+    {"65 tokens", 65, 16, 12, 16, 4, 8, F32x3, FLOAT_BOUND, "silu", true, false},
+    {"several blocks", 301, 16, 8, 16, 4, 4, BF16x3, FLOAT_BOUND, "gelu_tanh", false, false},
+    {"160 experts", 21, 12, 8, 160, 9, 32, F32x3, FLOAT_BOUND, "silu", true, false},
+    {"300 experts", 70, 8, 4, 300, 3, 100, F32x3, FLOAT_BOUND, "silu", true, false},
+    {"600 experts", 3, 8, 4, 600, 32, 120, F32x3, FLOAT_BOUND, "silu", false, false},
+    {"1024 experts", 66, 8, 4, 1024, 2, 128, F32x3, FLOAT_BOUND, "none", true, false},
     {"three dtypes",
      20,
      32,
@@ -53,8 +63,15 @@ static const experts_row rows[] = {
      {TRM_DTYPE_BF16, TRM_DTYPE_F32, TRM_DTYPE_F16},
      FLOAT_BOUND,
      "tanh",
+     false,
      false},
-    {"blocks", 20, 64, 32, 12, 2, 12, Q8x3, Q8_BOUND, "silu", true},
+    {"halves", 7, 64, 32, 8, 2, 4, F16x3, FLOAT_BOUND, "silu", true, false},
+    {"several leaves", 2, 520, 516, 3, 2, 3, F32x3, FLOAT_BOUND, "silu", true, false},
+    {"rounded", 9, 64, 48, 8, 2, 8, BF16x3, ROUNDED_BOUND, "silu", true, true},
+    {"rounded, many", 70, 64, 40, 4, 2, 4, BF16x3, ROUNDED_BOUND, "gelu_tanh", false, true},
+    {"superblocks", 5, 256, 256, 4, 2, 4, Q4Kx3, Q8_BOUND, "silu", true, false},
+    {"many blocks", 70, 32, 64, 4, 2, 2, Q8x3, Q8_BOUND, "silu", true, false},
+    {"blocks", 20, 64, 32, 12, 2, 12, Q8x3, Q8_BOUND, "silu", true, false},
     {"blocks and floats",
      5,
      64,
@@ -65,6 +82,7 @@ static const experts_row rows[] = {
      {TRM_DTYPE_Q8_0, TRM_DTYPE_BF16, TRM_DTYPE_F32},
      Q8_BOUND,
      "none",
+     false,
      false},
 };
 #define ROWS (int)(sizeof(rows) / sizeof(rows[0]))
@@ -85,11 +103,18 @@ static void random_q8(trm_tensor *t)
 static trm_tensor random_weights(trm_dtype dtype, int64_t e, int64_t n, int64_t k)
 {
     trm_tensor t = KIT_T(dtype, e, n, k);
+    size_t bytes;
 
     if (!trm_dtype_is_block(dtype))
         return kit_random(t, -1, 1);
     t = kit_data(t);
-    random_q8(&t);
+    if (dtype == TRM_DTYPE_Q8_0) {
+        random_q8(&t);
+        return t;
+    }
+    ck_assert_int_eq(trm_tensor_bytes(&t, &bytes), TRM_OK);
+    for (size_t i = 0; i < bytes; i++) /* any bits, but numbers where scales are */
+        ((unsigned char *)t.data)[i] = (unsigned char)((int)kit_uniform(0, 256) & 0xbb);
     return t;
 }
 
@@ -110,6 +135,8 @@ static cuda_case case_of(const experts_row *r)
     kit_int(c.attrs, "groups", r->groups);
     if (r->normalize)
         kit_int(c.attrs, "normalize", 1);
+    if (r->rounded)
+        kit_string(c.attrs, "rounded", "bf16");
     for (int i = 0; i < 3; i++)
         c.in[2 + i] = random_weights(r->dtypes[i], r->experts, i == 2 ? r->width : r->features,
                                      i == 2 ? r->features : r->width);
@@ -122,7 +149,7 @@ static trm_tensor slice(trm_tensor t, int64_t first, int64_t count)
     size_t bytes, row;
 
     ck_assert_int_eq(trm_tensor_bytes(&t, &bytes), TRM_OK);
-    row = bytes / (size_t)t.dims[0];
+    row = t.dims[0] > 0 ? bytes / (size_t)t.dims[0] : 0;
     t.dims[0] = count;
     if (t.data != NULL)
         t.data = (char *)t.data + (size_t)first * row;
@@ -171,7 +198,7 @@ END_TEST
 /* alone, and in groups on both sides of what one block routes */
 START_TEST(tokens_do_not_depend)
 {
-    static const int64_t counts[] = {1, 2, 33, 64, 65, 90};
+    static const int64_t counts[] = {1, 2, 33, 64, 65};
     cuda_case c = case_of(&rows[_i]);
     int64_t tokens = rows[_i].tokens, width = rows[_i].width;
     const float *whole;
@@ -181,9 +208,11 @@ START_TEST(tokens_do_not_depend)
     whole = run(&c);
     for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]) && counts[n] < tokens; n++)
         for (int64_t first = n == 0 ? 0 : tokens - counts[n]; first + counts[n] <= tokens;
-             first += 1 + tokens / 2) {
+             first += tokens > 2 ? tokens - 1 : 1) {
             cuda_case some = tokens_of(&c, first, counts[n]);
 
+            if (rows[_i].experts > 200 && counts[n] != 64) /* slow here, and not other code */
+                continue;
             ck_assert_msg(memcmp(run(&some), whole + first * width,
                                  (size_t)(counts[n] * width) * sizeof(float)) == 0,
                           "%s: %d tokens from %d on", c.name, (int)counts[n], (int)first);
@@ -202,6 +231,8 @@ static const float *run_part(const cuda_case *c, const experts_row *r, int first
     kit_int(part.attrs, "top_k", r->top_k);
     kit_int(part.attrs, "groups", r->groups);
     kit_int(part.attrs, "normalize", r->normalize ? 1 : 0);
+    if (r->rounded)
+        kit_string(part.attrs, "rounded", "bf16");
     kit_int(part.attrs, "first", first * group);
     kit_int(part.attrs, "leaves", r->groups);
     for (int i = 2; i < 5; i++)
@@ -323,7 +354,8 @@ END_TEST
 /* more tokens than go through the products at once */
 START_TEST(waves)
 {
-    static const experts_row r = {"waves", 4100, 4, 1, 3, 1, 3, F32x3, FLOAT_BOUND, "silu", false};
+    static const experts_row r = {"waves", 4100,  4,           1,      3,     1,
+                                  3,       F32x3, FLOAT_BOUND, "silu", false, false};
     cuda_case c = case_of(&r), last;
     trm_tensor got[1], want[1];
 
@@ -369,7 +401,7 @@ static const struct flaw {
 
 START_TEST(refusals)
 {
-    static const experts_row r = {"flaw", 3, 16, 8, 8, 2, 4, BF16x3, 0, "silu", false};
+    static const experts_row r = {"flaw", 3, 16, 8, 8, 2, 4, BF16x3, 0, "silu", false, false};
     const struct flaw *f = &flaws[_i];
     cuda_case c = case_of(&r);
     trm_tensor out[1];

@@ -67,7 +67,7 @@ static trm_tensor slice(trm_tensor t, int64_t first, int64_t count)
     size_t bytes, row;
 
     ck_assert_int_eq(trm_tensor_bytes(&t, &bytes), TRM_OK);
-    row = bytes / (size_t)t.dims[0];
+    row = t.dims[0] > 0 ? bytes / (size_t)t.dims[0] : 0;
     t.dims[0] = count;
     if (t.data != NULL)
         t.data = (char *)t.data + (size_t)first * row;

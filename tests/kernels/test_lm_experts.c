@@ -211,6 +211,7 @@ static void token_truth(const model *m, size_t t, const trm_attrs *attrs, double
  * on end; errors of terms average out. */
 #define FLOAT_BOUND 1e-5
 #define Q8_BOUND 2e-2
+#define ROUNDED_BOUND 2e-2 /* BF16: to 1/512, twice on end */
 static const struct {
     const char *name;
     size_t tokens, width, features, experts;
@@ -254,6 +255,14 @@ static const struct {
      {TRM_DTYPE_Q8_0, TRM_DTYPE_Q8_0, TRM_DTYPE_Q8_0},
      Q8_BOUND,
      {INT("top_k", 2), INT("groups", 12), INT("normalize", 1)}},
+    {"rounded",
+     9,
+     64,
+     32,
+     8,
+     BF16x3,
+     ROUNDED_BOUND,
+     {INT("top_k", 2), INT("groups", 4), TEXT("rounded", "bf16")}},
     {"blocks and floats",
      5,
      64,
@@ -476,6 +485,13 @@ static const struct {
     {"groups do not divide", TRM_ERR_INVALID_ARG, 0, -1, 0, 8, {INT("top_k", 2), INT("groups", 3)}},
     {"no groups", TRM_ERR_INVALID_ARG, 0, -1, 0, 8, {INT("top_k", 2), INT("groups", 0)}},
     {"unknown act", TRM_ERR_UNSUPPORTED, 0, -1, 0, 8, {INT("top_k", 2), TEXT("act", "swoosh")}},
+    {"rounded to halves",
+     TRM_ERR_UNSUPPORTED,
+     0,
+     -1,
+     0,
+     8,
+     {INT("top_k", 2), TEXT("rounded", "f16")}},
     {"experts missing", TRM_ERR_INVALID_ARG, 0, -1, 0, 4, {INT("top_k", 2), INT("groups", 4)}},
     {"part of another tree",
      TRM_ERR_INVALID_ARG,
