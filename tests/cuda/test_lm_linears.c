@@ -125,28 +125,32 @@ static void *device_copy(const void *from, size_t bytes)
 }
 
 #define EXPERTS 5
+#define EXPERTS_MAX 140
 static const struct experts_row {
     const char *name;
-    int m; /* the most rows */
-    int32_t starts[EXPERTS + 1];
+    int m;                       /* the most rows */
+    int32_t starts[EXPERTS + 1]; /* all 0: EXPERTS_MAX experts, of which few have rows */
     bool gated, by_row;
 } experts_rows[] = {
     {"few", 20, {0, 3, 3, 12, 13, 18}, false, true},
     {"few, gated", 20, {0, 0, 9, 9, 9, 20}, true, true},
-    {"no rows", 10, {0, 0, 0, 0, 0, 0}, false, true},
+    {"no rows", 10, {0, 0, 0, 0, 0, -1}, false, true},
+    {"many experts", 50, {0}, false, true},
     {"tiles", 45, {0, 3, 3, 30, 31, 40}, false, true},
     {"tiles, gated", 45, {0, 17, 33, 33, 45, 45}, true, false},
     {"many rows", 400, {0, 1, 1, 140, 270, 390}, false, false},
 };
 #define EXPERTS_ROWS (int)(sizeof(experts_rows) / sizeof(experts_rows[0]))
 
-START_TEST(experts)
+START_TEST(of_experts)
 {
     enum { N = 40, K = 300, TOKENS = 12, MARK = 0x7fc12345 };
     const struct kind *kind = &kinds[_i % KINDS];
     const struct experts_row *r = &experts_rows[_i / KINDS];
     trm_cuda *cuda = (trm_cuda *)kit_gpu;
     int tokens = r->by_row ? TOKENS : r->m, segments = r->gated ? 2 : 1;
+    int experts = r->starts[EXPERTS] == 0 ? EXPERTS_MAX : EXPERTS;
+    int32_t starts[EXPERTS_MAX + 1] = {0};
     trm_tensor x = kit_random(KIT_T(F32, tokens, K), -1.0, 1.0), w[2];
     trm_tensor one = kit_random(KIT_T(kind->weight, N, K), -1.0, 1.0);
     size_t elems = (size_t)r->m * N, each = (size_t)N * K * trm_dtype_bytes(kind->weight), bytes;
@@ -158,7 +162,7 @@ START_TEST(experts)
                           .k = K,
                           .segments = segments,
                           .gated = r->gated ? TRMI_LMC_SILU : TRMI_LMC_ACT_COUNT,
-                          .experts = EXPERTS};
+                          .experts = experts};
     cuda_case c = linear_case(r->name, attrs_of(kind->act), x, one, NULL);
     trm_op_desc desc = {.op = c.op, .attrs = c.attrs, .name = r->name, .input_count = 2};
     void *memory[6 + 2], *ws;
@@ -170,13 +174,16 @@ START_TEST(experts)
     KIT_OK(kit_gpu->ops->prepare(kit_gpu, &desc, &k));
     leaves = ((trmi_lmc_linear *)k)->leaves;
     p.leaves = &leaves;
+    for (int e = 1; e <= experts; e++)
+        starts[e] = experts == EXPERTS ? r->starts[e] > 0 ? r->starts[e] : 0
+                                       : starts[e - 1] + (e % 7 == 4 || e == experts ? 2 : 0);
     for (int i = 0; i < r->m; i++)
         row_of[i] = i * 7 % TOKENS;
     for (size_t i = 0; i < elems; i++)
         out[i] = MARK;
     memory[0] = device_copy(x.data, (size_t)tokens * K * sizeof(float));
     memory[1] = device_copy(out, elems * sizeof(float));
-    memory[2] = device_copy(r->starts, sizeof(r->starts));
+    memory[2] = device_copy(starts, sizeof(starts));
     memory[3] = device_copy(row_of, (size_t)r->m * sizeof(*row_of));
     p.x = memory[0];
     p.starts = memory[2];
@@ -185,11 +192,11 @@ START_TEST(experts)
         trmi_lmc_weight *o = &weights[s];
 
         *o = ((trmi_lmc_linear *)k)->weights[0];
-        w[s] = kit_random(KIT_T(kind->weight, EXPERTS * N, K), -1.0, 1.0);
-        o->stack = EXPERTS;
+        w[s] = kit_random(KIT_T(kind->weight, experts * N, K), -1.0, 1.0);
+        o->stack = (size_t)experts;
         o->stride = trm_align_up(o->family->weight_bytes(o), 256);
-        o->data = memory[6 + s] = kit_device_memory(kit_gpu, o->stride * EXPERTS);
-        for (size_t e = 0; e < EXPERTS; e++)
+        o->data = memory[6 + s] = kit_device_memory(kit_gpu, o->stride * o->stack);
+        for (size_t e = 0; e < o->stack; e++)
             KIT_OK(o->family->pack(cuda, o, (const char *)w[s].data + e * each, each / N, false,
                                    (char *)memory[6 + s] + e * o->stride));
         p.segment[s].weight = o;
@@ -200,8 +207,8 @@ START_TEST(experts)
     KIT_OK(weights[0].family->run(cuda, &p, ws, cuda->stream));
     KIT_OK(kit_gpu->ops->copy_out(kit_gpu, NULL, out, memory[1], elems * sizeof(float)));
     kit_wait(kit_gpu);
-    for (int e = 0; e < EXPERTS; e++) {
-        int from = r->starts[e], rows = r->starts[e + 1] - from;
+    for (int e = 0; e < experts; e++) {
+        int from = starts[e], rows = starts[e + 1] - from;
         trm_tensor mine = kit_data(KIT_T(F32, rows, K)), y[2];
         cuda_case g = {.name = r->name, .op = TRM_OP_TrmGated, .in_count = 2, .out_count = 1};
 
@@ -222,7 +229,7 @@ START_TEST(experts)
         }
         same(r->name, kind->name, out + from * N, y[0].data, (size_t)rows * N);
     }
-    for (size_t i = (size_t)r->starts[EXPERTS] * N; i < elems; i++)
+    for (size_t i = (size_t)starts[experts] * N; i < elems; i++)
         ck_assert_msg(out[i] == MARK, "%s, %s: a row of no expert is written", r->name, kind->name);
     trm_kernel_destroy(k);
     kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, ws);
@@ -239,6 +246,6 @@ int main(void)
 
     tcase_add_loop_test(t, several, 0, LINEARS * KINDS);
     tcase_add_loop_test(t, order_free, 0, FREES * KINDS);
-    tcase_add_loop_test(t, experts, 0, EXPERTS_ROWS * KINDS);
+    tcase_add_loop_test(t, of_experts, 0, EXPERTS_ROWS * KINDS);
     return kit_main("cuda lm_linears", t);
 }
