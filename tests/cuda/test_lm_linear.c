@@ -193,6 +193,8 @@ static const struct parts_row {
     {"five ranks, many rows", 32, 24, 5, 70},
     {"four ranks, one row", 32, 32, 4, 1},
     {"a small device", 32, 23, 2, 33},
+    {"workers that cut nodes", 32, 29, 2, 20},
+    {"workers that cut nodes, few rows", 32, 31, 3, 5},
 };
 #define PARTS (int)(sizeof(parts_rows) / sizeof(parts_rows[0]))
 
@@ -211,7 +213,11 @@ START_TEST(leaves_do_not_depend)
     size_t elems = trm_tensor_numel(&whole);
     float *sum = kit_data(whole).data;
     node parts[TRM_TREE_PARTS_MAX * 5];
+    trm_tensor alone;
 
+    c = linear_case(r->name, attrs, rows_of(x, 0, 1), w, NULL);
+    alone = run(&c);
+    same(r->name, "the first row alone", alone.data, whole.data, N);
     if (strcmp(r->name, "a small device") == 0)
         cuda->multiprocessors = 1;
     for (int rank = 0; rank < r->ranks; rank++) {
