@@ -75,12 +75,20 @@ __device__ __forceinline__ rows rows_of(const trmi_lmf_args &a, int tile, int mo
     const int lane = static_cast<int>(threadIdx.x) % 32;
     int before = 0; /* tiles of the experts passed by */
 
-    for (int e0 = 0; e0 < a.experts; e0 += 32) {
-        const int e = e0 + lane, from = e < a.experts ? a.starts[e] : 0;
-        const int here = e < a.experts ? a.starts[e + 1] - from : 0;
-        const int own = (here + most - 1) / most;
-        int sum = own;
+    /* four experts a lane: their numbers are all asked for at once */
+    for (int e0 = 0; e0 < a.experts; e0 += 4 * 32) {
+        int at[5], own = 0;
 
+#pragma unroll
+        for (int i = 0; i < 5; i++) {
+            const int e = e0 + lane * 4 + i;
+
+            at[i] = a.starts[e < a.experts ? e : a.experts];
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            own += (at[i + 1] - at[i] + most - 1) / most;
+        int sum = own;
 #pragma unroll
         for (int by = 1; by < 32; by *= 2) {
             const int other = __shfl_up_sync(0xffffffffu, sum, by);
@@ -90,14 +98,22 @@ __device__ __forceinline__ rows rows_of(const trmi_lmf_args &a, int tile, int mo
         const unsigned past = __ballot_sync(0xffffffffu, before + sum > tile);
         if (past != 0) {
             const int owner = __ffs(static_cast<int>(past)) - 1;
-            const int ahead = before + __shfl_sync(0xffffffffu, sum - own, owner);
-            const int at = (tile - ahead) * most;
-            const int first = __shfl_sync(0xffffffffu, from, owner);
-            const int count = __shfl_sync(0xffffffffu, here, owner) - at;
+            int in = tile - before - __shfl_sync(0xffffffffu, sum - own, owner);
 
-            r.expert = e0 + owner;
-            r.first = first + at;
-            r.count = count < most ? count : most;
+#pragma unroll
+            for (int i = 0; i < 5; i++)
+                at[i] = __shfl_sync(0xffffffffu, at[i], owner);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int tiles = (at[i + 1] - at[i] + most - 1) / most;
+
+                if (in >= 0 && in < tiles) {
+                    r.expert = e0 + owner * 4 + i;
+                    r.first = at[i] + in * most;
+                    r.count = at[i + 1] - r.first < most ? at[i + 1] - r.first : most;
+                }
+                in -= tiles;
+            }
             return r;
         }
         before += __shfl_sync(0xffffffffu, sum, 31);

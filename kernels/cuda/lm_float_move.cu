@@ -84,47 +84,59 @@ __global__ void lm_round(const __grid_constant__ trmi_lmf_args a, size_t groups,
 
 /* ---- sums ---- */
 
-/* A thread has a column of a row, and with gated its neighbour panel's too. The stack lies in the
- * slots that have been read. */
-__global__ void lm_fold(const __grid_constant__ trmi_lmf_args a, size_t columns, size_t works)
+/* A thread has a column of a row, and with gated its neighbour panel's too. Slots are asked for
+ * kAtOnce at a time; what waits for its sibling is in shared memory. */
+constexpr int kAtOnce = 8;
+template <bool kGated>
+__global__ void __launch_bounds__(kThreads)
+    lm_fold(const __grid_constant__ trmi_lmf_args a, size_t columns, size_t works)
 {
-    TRM_KERNEL_BEGIN();
+    constexpr int kBy = kGated ? 2 : 1;
+    __shared__ float stack[TRM_TREE_DEPTH_MAX][kBy][kThreads];
     const trmi_lmf_plan &plan = a.plan;
-    const bool gated = a.gated != TRMI_LMC_ACT_COUNT;
     const size_t width = static_cast<size_t>(a.panels) * TRMI_LMF_PANEL;
     const size_t level = static_cast<size_t>(a.m) * width;
+    const int id = static_cast<int>(threadIdx.x);
 
+    TRM_KERNEL_BEGIN();
     for (size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x; i < works;
          i += static_cast<size_t>(gridDim.x) * kThreads) {
         const int row = static_cast<int>(i / columns), in = static_cast<int>(i % columns);
-        const int panel = in / TRMI_LMF_PANEL * (gated ? 2 : 1), column = in % TRMI_LMF_PANEL;
-        float *const slots = a.slots + row * width + panel * TRMI_LMF_PANEL + column;
-        float top = 0.0f, up = 0.0f;
+        const int panel = in / TRMI_LMF_PANEL * kBy, column = in % TRMI_LMF_PANEL;
+        const float *const slots = a.slots + row * width + panel * TRMI_LMF_PANEL + column;
         int depth = 0, part = 0;
 
         if (a.experts > 0 && row >= a.starts[a.experts])
             return;
-        for (int s = 0; s < plan.slots; s++) {
-            if (depth > 0) {
-                slots[(depth - 1) * level] = top;
-                if (gated)
-                    slots[(depth - 1) * level + TRMI_LMF_PANEL] = up;
+        for (int s0 = 0; s0 < plan.slots; s0 += kAtOnce) {
+            float v[kAtOnce][kBy];
+
+#pragma unroll
+            for (int s = 0; s < kAtOnce; s++)
+#pragma unroll
+                for (int p = 0; p < kBy; p++)
+                    v[s][p] = s0 + s < plan.slots
+                                  ? __ldcs(slots + (s0 + s) * level + p * TRMI_LMF_PANEL)
+                                  : 0.0f;
+#pragma unroll
+            for (int s = 0; s < kAtOnce; s++) {
+                if (s0 + s >= plan.slots)
+                    break;
+                for (int j = plan.folds[s0 + s]; j > 0; j--) {
+                    depth--;
+#pragma unroll
+                    for (int p = 0; p < kBy; p++)
+                        v[s][p] = __fadd_rn(stack[depth][p][id], v[s][p]);
+                }
+                if (s0 + s + 1 == plan.last[part]) {
+                    store(a, place_of(a, panel), column, part++, row, v[s][0], v[s][kBy - 1]);
+                } else {
+#pragma unroll
+                    for (int p = 0; p < kBy; p++)
+                        stack[depth][p][id] = v[s][p];
+                    depth++;
+                }
             }
-            depth++;
-            top = slots[s * level];
-            if (gated)
-                up = slots[s * level + TRMI_LMF_PANEL];
-            for (int j = plan.folds[s]; j > 0; j--) {
-                depth--;
-                top = __fadd_rn(slots[(depth - 1) * level], top);
-                if (gated)
-                    up = __fadd_rn(slots[(depth - 1) * level + TRMI_LMF_PANEL], up);
-            }
-            if (s + 1 != plan.last[part])
-                continue;
-            store(a, place_of(a, panel), column, part, row, top, up);
-            depth = 0;
-            part++;
         }
     }
 }
@@ -182,15 +194,19 @@ extern "C" trm_status trmi_lmf_round(const trmi_lmf_args *a, cudaStream_t stream
 extern "C" trm_status trmi_lmf_fold(const trmi_lmf_args *a, int multiprocessors,
                                     cudaStream_t stream)
 {
+    const bool gated = a->gated != TRMI_LMC_ACT_COUNT;
     const size_t panels = static_cast<size_t>(a->panels);
-    const size_t columns = (a->gated != TRMI_LMC_ACT_COUNT ? panels / 2 : panels) * TRMI_LMF_PANEL;
+    const size_t columns = (gated ? panels / 2 : panels) * TRMI_LMF_PANEL;
     const size_t works = columns * static_cast<size_t>(a->m);
     const size_t most = static_cast<size_t>(multiprocessors) * 8;
     const size_t blocks = (works + kThreads - 1) / kThreads;
 
-    return trmi_launched(TRM_LAUNCH(lm_fold, static_cast<unsigned>(blocks < most ? blocks : most),
-                                    kThreads, 0, stream, *a, columns, works),
-                         "lm_fold");
+    const unsigned grid = static_cast<unsigned>(blocks < most ? blocks : most);
+
+    return trmi_launched(
+        gated ? TRM_LAUNCH((lm_fold<true>), grid, kThreads, 0, stream, *a, columns, works)
+              : TRM_LAUNCH((lm_fold<false>), grid, kThreads, 0, stream, *a, columns, works),
+        "lm_fold");
 }
 
 extern "C" trm_status trmi_lmf_gate(trmi_lmc_act act, float *out, const float *up, size_t n,

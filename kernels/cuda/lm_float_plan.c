@@ -26,7 +26,7 @@ void trmi_lmf_plan_init(trmi_lmf_plan *plan, const trmi_lmc_leaves *leaves, int 
         plan->slot[w] = (unsigned char)plan->slots;
         for (int i = from; i < end; i++) {
             all[held++] = own[depth++] = (node){i, i + 1};
-            for (int j = 0; j < leaves->merges[i]; j++) {
+            for (int j = 0; j < leaves->merges[i] && held > 1; j++) {
                 all[held - 2].hi = i + 1;
                 held--;
                 if (!inside || all[held - 1].lo < from)

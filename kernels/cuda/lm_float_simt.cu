@@ -2,9 +2,9 @@
  * chain of FMAs over K in order, from zero for each leaf.
  *
  * A block of 256 threads takes 64 features and kRows rows, 32 terms at a time: weights and rows of
- * x go through shared memory, turned so that threads read neighbours, while the next piece of
- * weights is already on its way to registers. A thread has four features, 16 apart, of kRows / 16
- * rows. */
+ * x go through shared memory, laid out so that a thread reads its four features (16 apart: one of
+ * each panel) and its kRows / 16 rows by one load each, while the next piece of weights is already
+ * on its way to registers. */
 #include "kernels/cuda/lm_float.cuh"
 
 using namespace trmi_lmf;
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
 {
     constexpr int kPanels = TRMI_LMF_SIMT_PANELS, kEach = kRows / 16, kStep = TRMI_LMF_CHUNK;
     constexpr int kLevel = kFeatures * kRows, kLoads = kRows * kStep / kThreads;
-    __shared__ float ws[kStep][kFeatures + 1], xs[kStep][kRows + 1];
+    __shared__ __align__(16) float ws[kStep][16][kPanels], xs[kStep][16][kEach];
     const int id = static_cast<int>(threadIdx.x), column = id % 16, row = id / 16;
     const trmi_lmf_plan &plan = a.plan;
     const int64_t works = panel_tiles * row_tiles * plan.workers;
@@ -82,24 +82,26 @@ __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
                 __syncthreads();
 #pragma unroll
                 for (int i = 0; i < 8; i++)
-                    ws[id % 4 * 8 + i][feature] = trm_up(next[i]);
+                    ws[id % 4 * 8 + i][feature % 16][feature / 16] = trm_up(next[i]);
 #pragma unroll
-                for (int i = 0; i < kLoads; i++)
-                    xs[id % kStep][id / kStep + i * (kThreads / kStep)] = next_x[i];
+                for (int i = 0; i < kLoads; i++) {
+                    const int at = id / kStep + i * (kThreads / kStep); /* row */
+
+                    xs[id % kStep][at % 16][at / 16] = next_x[i];
+                }
                 __syncthreads();
                 bring(chunk + 1);
 #pragma unroll 8
                 for (int k = 0; k < kStep; k++) {
-                    float y[kEach];
+                    float f[kPanels], y[kEach];
 
-#pragma unroll
-                    for (int e = 0; e < kEach; e++)
-                        y[e] = xs[k][row + e * 16];
+                    memcpy(f, ws[k][column], sizeof(f)); /* 16 bytes at once */
+                    memcpy(y, xs[k][row], sizeof(y));
 #pragma unroll
                     for (int p = 0; p < kPanels; p++)
 #pragma unroll
                         for (int e = 0; e < kEach; e++)
-                            s.top[p][e] = __fmaf_rn(ws[k][column + p * 16], y[e], s.top[p][e]);
+                            s.top[p][e] = __fmaf_rn(f[p], y[e], s.top[p][e]);
                 }
             }
             leaf_done(
