@@ -206,7 +206,7 @@ __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4]
         dot.begin(aux);
 #pragma unroll
         for (int j = 0; j < kLeaves; j++) {
-            const bool mine = kLeaves == 1 || column / TRMI_LMQ_FEW_TOKENS == j;
+            const bool mine = kLeaves == 1 || column / (8 / kLeaves) == j;
 
             dot.add(values[j][k], mine ? b0 : 0u, mine ? b1 : 0u);
         }
@@ -239,8 +239,8 @@ template <trm_dtype T, int kLeaves, int kTiles>
 __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
     lm_quant_kernel(const __grid_constant__ trmi_lmq_args a)
 {
-    constexpr int kTokens = kLeaves > 1 ? TRMI_LMQ_FEW_TOKENS : 8, kRows = kTokens * kTiles;
-    constexpr int kStep = trmi_lmq_step_bytes(T), kStages = trmi_lmq_stages(T, kLeaves);
+    constexpr int kTokens = 8 / kLeaves, kRows = kTokens * kTiles;
+    constexpr int kStep = trmi_lmq_step_bytes(T), kStages = trmi_lmq_stages(kLeaves);
     constexpr int kStage = kLeaves * kStep, kTop = trmi_lmq_top_bytes(T);
     constexpr int kWeights = trmi_lmq_pair_bytes(T); /* of a pair */
     constexpr int kSlot = TRMI_LMQ_PANEL * kRows, kPair = kTokens * TRMI_LMQ_X_TOKEN;
@@ -260,8 +260,10 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         return;
     /* tiles of tokens; the reduction tells the compiler that it is the same for all lanes */
     const int used = kLeaves > 1 ? 1 : __reduce_max_sync(~0u, (rows.count + 7) / 8);
+    /* what one or two tokens need is made here, which saves a launch */
+    const bool own_x = kLeaves == 4 || (kLeaves == 2 && a.xq == nullptr);
     const unsigned char *x =
-        kLeaves > 1 ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kXPair);
+        own_x ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kXPair);
     lmq_cursor<T, kLeaves> ahead;
     int stage = 0; /* the one to be read next, in bytes of the ring */
 
@@ -271,7 +273,7 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         ahead.fetch(a, p, first, end, rows.expert, ring + s * kStage + lane * 16);
         trm_cp_async_commit();
     }
-    if constexpr (kLeaves > 1) {
+    if (own_x) {
         const int groups = a.k / 32, items = groups * rows.count, each = blockDim.x / 8;
         const bool aligned = reinterpret_cast<uintptr_t>(a.x) % 16 == 0;
 
@@ -295,14 +297,13 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         for (int set = first; mine && set < end; set++) {
             /* the leaf of the lane's accumulators and the one of its column of B */
             const int leaf0 = set * a.per_set;
-            int leaf_a = kLeaves > 1 ? leaf0 + t : leaf0,
-                leaf_b = kLeaves > 1 ? leaf0 + g / 2 : leaf0;
-            const bool real = kLeaves == 1 || (t < a.per_set && leaf_a < a.leaves);
+            int leaf_a = leaf0 + t * kLeaves / 4, leaf_b = leaf0 + g / kTokens;
+            const bool real = t * kLeaves / 4 < a.per_set && leaf_a < a.leaves;
             float acc[kTiles][4] = {};
             int steps = 0, parity = 0; /* parity: of each leaf's first step */
 
             leaf_a = real ? leaf_a : leaf0;
-            leaf_b = g / 2 < a.per_set && leaf_b < a.leaves ? leaf_b : leaf0;
+            leaf_b = g / kTokens < a.per_set && leaf_b < a.leaves ? leaf_b : leaf0;
 #pragma unroll
             for (int j = 0; j < kLeaves; j++) {
                 if (j < a.per_set && leaf0 + j < a.leaves) {
@@ -316,14 +317,14 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
             /* groups of the lane's leaf, from its first step on */
             int skip = a.begin[leaf_a] - 4 * first_a;
             unsigned groups = real ? a.begin[leaf_a + 1] - a.begin[leaf_a] : 0;
-            const int stage_a = kLeaves > 1 && real ? t * kStep : 0;
+            const int stage_a = kLeaves > 1 && real ? t * kLeaves / 4 * kStep : 0;
             if (kLeaves == 1) {
                 skip = __reduce_max_sync(~0u, skip);
                 groups = __reduce_max_sync(~0u, groups);
                 steps = __reduce_max_sync(~0u, steps);
             }
             const unsigned char *x_b = x + (g % kTokens * 4 + t) * 16;
-            const unsigned char *x_meta = x + kTokens * 64 + (kLeaves > 1 ? 0 : t * 32);
+            const unsigned char *x_meta = x + kTokens * 64 + 2 * t % kTokens / 2 * 32;
 
             for (int i = 0; i < steps; i++) {
                 const unsigned char *w = ring + stage;
@@ -395,7 +396,8 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
             }
             if constexpr (kLeaves > 1) {
                 if (real)
-                    *reinterpret_cast<float4 *>(own + leaf_a * kSlot + g * 4) =
+                    *reinterpret_cast<float4 *>(own + leaf_a * kSlot +
+                                                (g * (kTokens / 2) + t % (kTokens / 2)) * 4) =
                         make_float4(acc[0][0], acc[0][1], acc[0][2], acc[0][3]);
             } else {
                 int merges = a.local[leaf0];
@@ -428,9 +430,9 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         for (int at = threadIdx.x; at < outputs * kRows * TRMI_LMQ_PANEL; at += blockDim.x) {
             const int feature = at % TRMI_LMQ_PANEL, token = at / TRMI_LMQ_PANEL % kRows;
             const int which = at / (TRMI_LMQ_PANEL * kRows), row = feature % 8, high = feature / 8;
-            const int inside = kLeaves > 1 ? row * 4 + high * 2 + token
-                                           : token / 8 * 128 + (row * 4 + token % 8 / 2) * 4 +
-                                                 high * 2 + token % 2;
+            const int inside = token / kTokens * 128 +
+                               (row * (kTokens / 2) + token % kTokens / 2) * 4 + high * 2 +
+                               token % 2;
             const int v = tile * a.panels_block + (gated ? 2 * which : which);
             int s = 0;
 
@@ -487,8 +489,10 @@ trm_status lmq_run(trmi_lmq_variant variant, const trmi_lmq_args *a, unsigned gr
                    unsigned grid_y, size_t bytes, cudaStream_t stream)
 {
     switch (variant) {
-    case TRMI_LMQ_FEW:
-        return lmq_launch<T, TRMI_LMQ_FEW_LEAVES, 1>(a, grid_x, grid_y, bytes, stream);
+    case TRMI_LMQ_2:
+        return lmq_launch<T, 4, 1>(a, grid_x, grid_y, bytes, stream);
+    case TRMI_LMQ_4:
+        return lmq_launch<T, 2, 1>(a, grid_x, grid_y, bytes, stream);
     case TRMI_LMQ_8:
         return lmq_launch<T, 1, 1>(a, grid_x, grid_y, bytes, stream);
     case TRMI_LMQ_16:
