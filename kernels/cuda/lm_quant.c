@@ -215,7 +215,10 @@ static void deal(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
     int64_t want = (int64_t)cuda->multiprocessors * 6, panels = (int64_t)a->panels * q->grid_y;
     int least = a->gated != TRMI_LMC_ACT_COUNT ? 2 : 1; /* panels of a block */
     int leaves = leaves_of(q->variant);
+    size_t limit = cuda_shared(cuda);
 
+    if (leaves > 1 && limit > SHARED_OF_SM / 2 - 1024)
+        limit = SHARED_OF_SM / 2 - 1024;
     a->per_set = leaves;
     a->sets = (a->leaves + leaves - 1) / leaves;
     while (a->per_set > 1 && panels * a->sets < want) {
@@ -235,11 +238,12 @@ static void deal(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
         else
             deal_leaves(a, p->leaves);
         q->shared_bytes = shared_of(q);
-        if (q->shared_bytes <= SHARED_OF_SM / 2 - 1024)
+        if (q->shared_bytes <= limit)
             return;
-        if (a->panels_block > least && (leaves > 1 || q->shared_bytes > cuda_shared(cuda)))
+        if (a->panels_block > least)
             a->panels_block /= 2;
-        else if (a->splits > 1 && leaves > 1 && a->panels_block * a->splits > 4)
+        else if (a->splits > 1 &&
+                 (q->shared_bytes > cuda_shared(cuda) || a->panels_block * a->splits > 4))
             a->splits /= 2;
         else
             return;
