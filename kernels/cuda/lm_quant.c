@@ -195,6 +195,23 @@ static void deal_few(trmi_lmq_args *a, const trmi_lmc_leaves *l)
     a->slots = a->values = a->leaves;
 }
 
+/* Finds the usual tree. */
+static void deal_even(trmi_lmq_args *a)
+{
+    unsigned char merges[TRM_TREE_LEAVES_MAX];
+    int n = a->values;
+
+    a->even = 0;
+    a->apart = n > 1 ? a->slot_of[1] - a->slot_of[0] : 0;
+    if (a->parts != 1 || n > 32 || (n & (n - 1)) != 0)
+        return;
+    trm_tree_merges(0, n, n, merges);
+    for (int i = 0; i < n; i++)
+        if (merges[i] != a->outer[i] || a->slot_of[i] != i * a->apart)
+            return;
+    a->even = n;
+}
+
 /* Largest power of two that is at most n (n >= 1) and `most`. */
 static int power_below(int n, int most)
 {
@@ -237,6 +254,7 @@ static void deal(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
             deal_few(a, p->leaves);
         else
             deal_leaves(a, p->leaves);
+        deal_even(a);
         q->shared_bytes = shared_of(q);
         if (q->shared_bytes <= limit)
             return;

@@ -151,6 +151,7 @@ typedef struct trmi_lmq_args {
     int32_t x_tokens;             /* of a tile of xq */
     int32_t steps, panels, tiles; /* of panels; tiles: of panels_block */
     int32_t panels_block, splits, sets, per_set, leaves, parts, slots, values;
+    int32_t even, apart;
     uint16_t begin[TRM_TREE_LEAVES_MAX + 1]; /* groups */
     uint8_t slot_first[TRMI_LMQ_WARPS];      /* of a split */
     uint8_t local[TRM_TREE_LEAVES_MAX];      /* merges behind a leaf by the warp that has it */

@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kThreads)
 {
     TRM_KERNEL_BEGIN();
     constexpr int kColumn = kTokens * TRMI_LMQ_X_TOKEN;
-    const int groups = a.k / 32, word = threadIdx.x % 8, tokens = a.x_tokens,
+    const int groups = a.k / 32, tokens = a.x_tokens,
               all = tokens * TRMI_LMQ_X_TOKEN; /* of a pair */
     const int row = static_cast<int>(blockIdx.x);
     int tile = row / tokens, token = row % tokens, from = row;
@@ -43,13 +43,10 @@ __global__ void __launch_bounds__(kThreads)
     unsigned char *to =
         a.xq + static_cast<size_t>(tile) * a.steps * (2 * all) + token / kTokens * kColumn;
 
-    for (int base = 0; base < groups; base += kThreads / 8) {
-        const int group = base + static_cast<int>(threadIdx.x) / 8;
-        const bool keep = group < groups;
-
-        lmq_quantize_group<kTokens>(x + 32 * group, aligned, word, aux, offset, token % kTokens,
-                                    group % 2, keep, to + static_cast<size_t>(group / 2) * all);
-    }
+    lmq_quantize<kTokens>(groups, aligned, aux, offset, [&](int group) {
+        return lmq_group{x + 32 * group, token % kTokens, group,
+                         to + static_cast<size_t>(group / 2) * all};
+    });
 }
 
 template <int kTokens>
