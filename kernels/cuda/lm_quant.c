@@ -97,36 +97,53 @@ typedef struct quant_plan {
     trm_dtype dtype;
     unsigned grid_x, grid_y;
     size_t shared_bytes, x_bytes;
+    bool itself; /* quantises_itself */
 } quant_plan;
+
+static size_t cuda_shared(const trm_cuda *cuda)
+{
+    return (size_t)cuda->shared_bytes_max;
+}
 
 static int tokens_of(trmi_lmq_variant v)
 {
-    return v == TRMI_LMQ_FEW ? TRMI_LMQ_FEW_TOKENS : 8 << (v - TRMI_LMQ_8);
+    return 2 << v;
 }
 
+static int leaves_of(trmi_lmq_variant v)
+{
+    return v == TRMI_LMQ_2 ? 4 : v == TRMI_LMQ_4 ? 2 : 1;
+}
+
+/* Blocks quantise x themselves: every one of them all of it, so it must be little. */
+static bool quantises_itself(const trmi_lmc_product *p, trmi_lmq_variant v)
+{
+    return p->m <= 2 && p->experts == 0 && v <= TRMI_LMQ_4;
+}
+
+/* Rows of the tile. Of experts: of one, if rows are dealt out evenly. */
 static trmi_lmq_variant variant_of(const trmi_lmc_product *p)
 {
-    /* rows of an expert, if they are dealt out evenly */
     size_t m = p->experts > 0 ? (p->m + (size_t)p->experts - 1) / (size_t)p->experts : p->m;
+    trmi_lmq_variant v = p->experts > 0 ? TRMI_LMQ_4 : TRMI_LMQ_2;
 
-    return m <= TRMI_LMQ_FEW_TOKENS && p->experts == 0 ? TRMI_LMQ_FEW
-           : m <= 8                                    ? TRMI_LMQ_8
-           : m <= 16                                   ? TRMI_LMQ_16
-           : m <= 32                                   ? TRMI_LMQ_32
-                                                       : TRMI_LMQ_64;
+    while (v < TRMI_LMQ_64 && m > (size_t)tokens_of(v))
+        v++;
+    return v;
 }
 
 static size_t shared_of(const quant_plan *q)
 {
     const trmi_lmq_args *a = &q->args;
-    int few = q->variant == TRMI_LMQ_FEW, leaves = few ? TRMI_LMQ_FEW_LEAVES : 1;
-    size_t ring =
-        (size_t)(trmi_lmq_stages(q->dtype, leaves) * leaves * trmi_lmq_step_bytes(q->dtype)) *
-        (size_t)(a->panels_block * a->splits);
+    int leaves = leaves_of(q->variant);
+    size_t ring = (size_t)(trmi_lmq_stages(leaves) * leaves * trmi_lmq_step_bytes(q->dtype)) *
+                  (size_t)(a->panels_block * a->splits);
     size_t slots = (size_t)a->panels_block * (size_t)a->slots * TRMI_LMQ_PANEL *
                    (size_t)tokens_of(q->variant) * sizeof(float);
 
-    return ring + slots + (few ? (size_t)a->steps * 2 * TRMI_LMQ_FEW_TOKENS * TRMI_LMQ_X_TOKEN : 0);
+    return ring + slots +
+           (q->itself ? (size_t)a->steps * 2 * (size_t)tokens_of(q->variant) * TRMI_LMQ_X_TOKEN
+                      : 0);
 }
 
 /* Merges that each warp does by itself, and those of what is left. A merge whose left operand is
@@ -178,6 +195,23 @@ static void deal_few(trmi_lmq_args *a, const trmi_lmc_leaves *l)
     a->slots = a->values = a->leaves;
 }
 
+/* Finds the usual tree. */
+static void deal_even(trmi_lmq_args *a)
+{
+    unsigned char merges[TRM_TREE_LEAVES_MAX];
+    int n = a->values;
+
+    a->even = 0;
+    a->apart = n > 1 ? a->slot_of[1] - a->slot_of[0] : 0;
+    if (a->parts != 1 || n > 32 || (n & (n - 1)) != 0)
+        return;
+    trm_tree_merges(0, n, n, merges);
+    for (int i = 0; i < n; i++)
+        if (merges[i] != a->outer[i] || a->slot_of[i] != i * a->apart)
+            return;
+    a->even = n;
+}
+
 /* Largest power of two that is at most n (n >= 1) and `most`. */
 static int power_below(int n, int most)
 {
@@ -188,43 +222,49 @@ static int power_below(int n, int most)
     return p;
 }
 
-static int deal_least(const trmi_lmq_args *a)
-{
-    return a->gated != TRMI_LMC_ACT_COUNT ? 2 : 1; /* panels of a block */
-}
-
-/* Panels and leaves to the warps of a block: enough warps for the device first (eight an SM, or
+/* Panels and leaves to the warps of a block. First enough warps for the device (six an SM, or
  * memory is not kept busy), then as few shares of a panel's leaves as that allows, since warps of a
- * block that have the same leaves read the same activations. */
+ * block that have the same leaves read the same activations; and two blocks or more on an SM where
+ * shared memory allows them. */
 static void deal(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
 {
     trmi_lmq_args *a = &q->args;
-    int want = cuda->multiprocessors * TRMI_LMQ_WARPS, least = deal_least(a);
-    int most = TRMI_LMQ_WARPS / least, tiles = (int)q->grid_y;
+    int64_t want = (int64_t)cuda->multiprocessors * 6, panels = (int64_t)a->panels * q->grid_y;
+    int least = a->gated != TRMI_LMC_ACT_COUNT ? 2 : 1; /* panels of a block */
+    int leaves = leaves_of(q->variant);
+    size_t limit = cuda_shared(cuda);
 
-    a->per_set = q->variant == TRMI_LMQ_FEW ? TRMI_LMQ_FEW_LEAVES : 1;
-    a->sets = (a->leaves + a->per_set - 1) / a->per_set;
-    while (a->per_set > 1 && (int64_t)a->panels * a->sets < want) {
+    if (leaves > 1 && limit > SHARED_OF_SM / 2 - 1024)
+        limit = SHARED_OF_SM / 2 - 1024;
+    a->per_set = leaves;
+    a->sets = (a->leaves + leaves - 1) / leaves;
+    while (a->per_set > 1 && panels * a->sets < want) {
         a->per_set /= 2;
         a->sets = (a->leaves + a->per_set - 1) / a->per_set;
     }
     a->splits = 1;
-    while (2 * a->splits <= power_below(a->sets, most) &&
-           (q->variant == TRMI_LMQ_FEW || (int64_t)a->panels * tiles * a->splits < want))
+    while (2 * a->splits <= power_below(a->sets, TRMI_LMQ_WARPS / least) &&
+           (q->itself || panels * a->splits < want))
         a->splits *= 2;
     a->panels_block = TRMI_LMQ_WARPS / a->splits;
-    while (a->panels_block > least &&
-           (int64_t)a->panels / a->panels_block * tiles < cuda->multiprocessors)
+    while (a->panels_block > least && panels / a->panels_block < cuda->multiprocessors)
         a->panels_block /= 2;
     for (;;) {
-        if (q->variant == TRMI_LMQ_FEW)
+        if (leaves > 1)
             deal_few(a, p->leaves);
         else
             deal_leaves(a, p->leaves);
+        deal_even(a);
         q->shared_bytes = shared_of(q);
-        if (q->shared_bytes <= (size_t)cuda->shared_bytes_max || a->panels_block == least)
-            break;
-        a->panels_block /= 2;
+        if (q->shared_bytes <= limit)
+            return;
+        if (a->panels_block > least)
+            a->panels_block /= 2;
+        else if (a->splits > 1 &&
+                 (q->shared_bytes > cuda_shared(cuda) || a->panels_block * a->splits > 4))
+            a->splits /= 2;
+        else
+            return;
     }
 }
 
@@ -302,37 +342,43 @@ static void plan(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
 
     memset(q, 0, sizeof(*q));
     q->dtype = p->segment[0].weight->dtype;
-    q->variant = variant_of(p);
     fill(p, a);
+    q->variant = variant_of(p);
+    /* one or two tokens of a weight with little to do: fewer leaves a warp */
+    if (q->variant == TRMI_LMQ_2 &&
+        (int64_t)a->panels * ((a->leaves + 3) / 4) < (int64_t)cuda->multiprocessors * 6)
+        q->variant = TRMI_LMQ_4;
     for (;;) {
         size_t rows = (size_t)tokens_of(q->variant);
+        size_t most = p->m < (size_t)p->experts ? p->m : (size_t)p->experts;
 
-        tiles = p->experts > 0
-                    ? p->m / rows + (p->m < (size_t)p->experts ? p->m : (size_t)p->experts)
-                    : (p->m + rows - 1) / rows;
+        tiles = p->experts > 0 ? p->m / rows + most : (p->m + rows - 1) / rows;
         q->grid_y = (unsigned)tiles;
+        q->itself = quantises_itself(p, q->variant);
         deal(cuda, p, q);
-        if (q->shared_bytes <= (size_t)cuda->shared_bytes_max || q->variant == TRMI_LMQ_8)
+        if (q->shared_bytes <= cuda_shared(cuda) || q->variant == TRMI_LMQ_8)
             break;
-        q->variant = q->variant == TRMI_LMQ_FEW ? TRMI_LMQ_8 : q->variant - 1;
+        q->variant = q->variant < TRMI_LMQ_8 ? TRMI_LMQ_8 : q->variant - 1;
     }
     a->tiles = (a->panels + a->panels_block - 1) / a->panels_block;
     q->grid_x = (unsigned)a->tiles;
     if (q->grid_x > 0 && q->grid_y > 0) {
-        /* what an SM holds at once; a block of them takes several panels one after another */
+        /* what an SM holds at once: by shared memory, and 16 warps by registers (8 of the largest);
+         * a block of them takes several panels one after another */
+        size_t warps = (size_t)(a->panels_block * a->splits);
         size_t of_sm = SHARED_OF_SM / (q->shared_bytes + 1024);
-        size_t blocks;
+        size_t most = (q->variant == TRMI_LMQ_64 ? 8 : 16) / warps, blocks;
 
-        of_sm = of_sm < 1 ? 1 : of_sm > 2 ? 2 : of_sm;
+        of_sm = of_sm < 1 ? 1 : of_sm > most ? most : of_sm;
         blocks = ((size_t)cuda->multiprocessors * of_sm + tiles - 1) / tiles;
         q->grid_x = q->grid_x < blocks ? q->grid_x : (unsigned)blocks;
     }
-    if (q->variant != TRMI_LMQ_FEW) {
-        size_t rows = (size_t)tokens_of(q->variant), n = (p->m + rows - 1) / rows;
+    a->x_tokens = tokens_of(q->variant);
+    if (!q->itself) {
+        size_t rows = (size_t)a->x_tokens, n = (p->m + rows - 1) / rows;
 
         if (p->experts > 0)
             n = p->m / rows + (size_t)p->experts + 1;
-        a->x_columns = (int32_t)(rows / 8);
         q->x_bytes = n * (size_t)a->steps * 2 * rows * TRMI_LMQ_X_TOKEN;
     }
 }
@@ -358,12 +404,12 @@ static trm_status quant_run(trm_cuda *cuda, const trmi_lmc_product *p, void *wor
     plan(cuda, p, &q);
     if (q.grid_x == 0)
         return TRM_OK;
-    if (q.grid_y > 65535 || q.shared_bytes > (size_t)cuda->shared_bytes_max)
+    if (q.grid_y > 65535 || q.shared_bytes > cuda_shared(cuda))
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "product with block types: %zu rows, %zu bytes of shared memory", p->m,
                         q.shared_bytes);
-    q.args.xq = workspace;
-    if (q.variant != TRMI_LMQ_FEW)
+    q.args.xq = q.itself ? NULL : workspace;
+    if (!q.itself)
         TRM_CHECK(trmi_lmq_quantize(q.dtype, &q.args, stream));
     switch (q.dtype) {
 #define CASE(name, type)                                                                           \

@@ -1,33 +1,36 @@
 /* The product's kernel for block types (lm_quant.h); instantiated a type a file.
  *
  * A warp has a panel of 16 features and some of its leaves. Weights are mma's A: m16n8k32 takes a
- * group of 32 of K at once, and columns are what the warp has of tokens: 8 tokens and one leaf, or
- * (kLeaves 4, for one or two tokens) 2 tokens and 4 leaves. The latter multiplies each leaf's
- * values with zeros in the columns of the others, so that dots of four leaves come to lie in the
- * lanes that would otherwise have nothing: scaling, which takes most of the instructions, costs a
- * quarter. Dots are exact, so it makes no difference to the bits.
+ * group of 32 of K at once, and its eight columns are what the warp has of tokens: 8 tokens and one
+ * leaf, or 4 tokens and 2 leaves, or 2 tokens and 4 leaves. With several leaves each leaf's values
+ * are multiplied with zeros in the columns of the others, so that their dots come to lie in lanes
+ * that would otherwise have nothing: scaling, which takes most of the instructions, is shared by
+ * the leaves. Dots are exact, so it makes no difference to the bits.
  *
  * Weights travel by cp.async into a ring of each warp: a step (128 of K) of a panel is one
- * contiguous piece of 0.6 to 2.2 KB. Several steps are always on their way, whatever the compiler
- * does with registers, and also while the block quantises its activations or folds its leaves; the
- * ring goes on into the block's next panel. A warp waits for its own copies only (__syncwarp).
+ * contiguous piece of 0.6 to 2.2 KB. One or more steps are always on their way, whatever the
+ * compiler does with registers, and also while the block quantises its activations or folds its
+ * leaves; the ring goes on into the block's next panel. A warp waits for its own copies only
+ * (__syncwarp).
  *
  * Activations of more than two tokens are read where lm_quant_x.cu put them, 16 bytes a lane in the
- * order of B's registers: warps of a block read the same ones at nearly the same time, from L1.
+ * order of B's registers: warps of a block read the same ones at nearly the same time, from L1; the
+ * next columns are on their way while one is multiplied.
  *
  * Computed, not measured, for one token on an H200 (4.8 TB/s, 132 SMs at 1.9 GHz: 19 bytes a clock
- * and SM, 4 instructions). Of a panel's group, with kLeaves 4:
- *             bytes   clocks at 4.8 TB/s   instructions, of which slots
- *   Q4_K       296     15.5                 21               34%
- *   Q6_K       424     22.2                 34               38%
- *   Q8_0       544     28.4                 15               13%
- * (values: 1 or 2 loads and 0 to 28 to unpack a pair; a mma and 2 masks a group; scales and sums 30
- * to 60 for four leaves' groups; 2 to 3 copies a step and leaf.) All is coalesced: no byte is read
- * twice but d of a superblock, 32 bytes of 1.7 KB or 64 of 1.2. So the ring decides: 8 warps with 2
- * steps of 4 leaves on their way have 78 KB (Q4_K), 109 KB (Q6_K), 70 KB (Q8_0) in flight on an SM,
- * and latency times bandwidth is about 40 KB. A leaf a warp (kLeaves 1, 8 tokens) takes 50
- * instructions (Q4_K): 80% of the slots, still bound by memory; from 16 tokens on scaling decides:
- * 17 instructions for 4096 products, 480 Top/s at most. */
+ * and SM, which issues 4 instructions a clock); instructions counted in sm_90a's machine code. Of a
+ * panel's group, with 4 leaves a warp:
+ *
+ *           bytes  clocks at 4.8 TB/s  instructions, of the slots   in flight on an SM
+ *   Q4_K     296    15.5                31            50%           78 KB (16 warps)
+ *   Q6_K     420    21.9                54            62%           81 KB (12 warps)
+ *   Q8_0     544    28.4                21            18%           70 KB (8 warps)
+ *
+ * Latency times bandwidth is about 40 KB an SM, so memory should decide. All reads are coalesced,
+ * and nothing is read twice but d of a superblock: 64 bytes in 2.4 KB (Q4_K), 32 in 3.4 (Q6_K),
+ * from L2. With 2 leaves a warp Q4_K takes 46 instructions a group; with one (5 to 8 tokens) 73,
+ * which is 1.2 times the slots. From 16 tokens on scaling decides: 37 instructions (Q4_K), 40
+ * (Q6_K), 27 (Q8_0) for 16 x 8 x 32 products with 64 tokens, so 220, 205, 300 Top/s at most. */
 #ifndef TRM_KERNELS_CUDA_LM_QUANT_CUH
 #define TRM_KERNELS_CUDA_LM_QUANT_CUH
 
@@ -206,7 +209,7 @@ __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4]
         dot.begin(aux);
 #pragma unroll
         for (int j = 0; j < kLeaves; j++) {
-            const bool mine = kLeaves == 1 || column / TRMI_LMQ_FEW_TOKENS == j;
+            const bool mine = kLeaves == 1 || column / (8 / kLeaves) == j;
 
             dot.add(values[j][k], mine ? b0 : 0u, mine ? b1 : 0u);
         }
@@ -220,12 +223,44 @@ __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4]
     }
 }
 
+/* The tree over N = 2^i values. */
+template <int N> __device__ __forceinline__ float tree(const float *at, int stride)
+{
+    if constexpr (N == 1)
+        return at[0];
+    else
+        return __fadd_rn(tree<N / 2>(at, stride), tree<N / 2>(at + N / 2 * stride, stride));
+}
+
 /* Folds the values of an element, `stride` apart in shared memory by slot: what is left are the
- * parts, at the first values' places. */
+ * parts, at the first values' places. The usual trees are added from registers, all loads at once;
+ * others a value at a time, on a stack that takes the place of the values. */
 __device__ __forceinline__ void fold(const trmi_lmq_args &a, float *at, int stride)
 {
+    const int apart = a.apart * stride;
     int height = 0;
 
+    switch (a.even) {
+    case 1:
+        return;
+    case 2:
+        at[0] = tree<2>(at, apart);
+        return;
+    case 4:
+        at[0] = tree<4>(at, apart);
+        return;
+    case 8:
+        at[0] = tree<8>(at, apart);
+        return;
+    case 16:
+        at[0] = tree<16>(at, apart);
+        return;
+    case 32:
+        at[0] = tree<32>(at, apart);
+        return;
+    default:
+        break;
+    }
     for (int v = 0; v < a.values; v++) {
         float x = at[a.slot_of[v] * stride];
 
@@ -239,8 +274,8 @@ template <trm_dtype T, int kLeaves, int kTiles>
 __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
     lm_quant_kernel(const __grid_constant__ trmi_lmq_args a)
 {
-    constexpr int kTokens = kLeaves > 1 ? TRMI_LMQ_FEW_TOKENS : 8, kRows = kTokens * kTiles;
-    constexpr int kStep = trmi_lmq_step_bytes(T), kStages = trmi_lmq_stages(T, kLeaves);
+    constexpr int kTokens = 8 / kLeaves, kRows = kTokens * kTiles;
+    constexpr int kStep = trmi_lmq_step_bytes(T), kStages = trmi_lmq_stages(kLeaves);
     constexpr int kStage = kLeaves * kStep, kTop = trmi_lmq_top_bytes(T);
     constexpr int kWeights = trmi_lmq_pair_bytes(T); /* of a pair */
     constexpr int kSlot = TRMI_LMQ_PANEL * kRows, kPair = kTokens * TRMI_LMQ_X_TOKEN;
@@ -260,8 +295,10 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         return;
     /* tiles of tokens; the reduction tells the compiler that it is the same for all lanes */
     const int used = kLeaves > 1 ? 1 : __reduce_max_sync(~0u, (rows.count + 7) / 8);
+    /* what one or two tokens need is made here, which saves a launch */
+    const bool own_x = kLeaves == 4 || (kLeaves == 2 && a.xq == nullptr);
     const unsigned char *x =
-        kLeaves > 1 ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kXPair);
+        own_x ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kXPair);
     lmq_cursor<T, kLeaves> ahead;
     int stage = 0; /* the one to be read next, in bytes of the ring */
 
@@ -271,19 +308,17 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         ahead.fetch(a, p, first, end, rows.expert, ring + s * kStage + lane * 16);
         trm_cp_async_commit();
     }
-    if constexpr (kLeaves > 1) {
-        const int groups = a.k / 32, items = groups * rows.count, each = blockDim.x / 8;
-        const bool aligned = reinterpret_cast<uintptr_t>(a.x) % 16 == 0;
+    if (own_x) {
+        const int groups = a.k / 32;
 
-        for (int base = 0; base < items; base += each) {
-            const int item = base + static_cast<int>(threadIdx.x) / 8;
-            const int token = item >= groups ? 1 : 0, group = item - token * groups;
+        lmq_quantize<kTokens>(groups * rows.count, reinterpret_cast<uintptr_t>(a.x) % 16 == 0,
+                              trmi_lmq_aux_of(T), trmi_lmq_seed_offset(T), [&](int item) {
+                                  const int token = item >= groups ? 1 : 0;
+                                  const int group = item - token * groups;
 
-            lmq_quantize_group<kTokens>(
-                a.x + static_cast<size_t>(rows.first + token) * a.k + group * 32, aligned,
-                threadIdx.x % 8, trmi_lmq_aux_of(T), trmi_lmq_seed_offset(T), token, group % 2,
-                item < items, xs + group / 2 * kPair);
-        }
+                                  return lmq_group{a.x + static_cast<size_t>(item) * 32, token,
+                                                   group, xs + group / 2 * kPair};
+                              });
         __syncthreads();
     }
     for (int tile = static_cast<int>(blockIdx.x); tile < a.tiles;
@@ -295,14 +330,13 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         for (int set = first; mine && set < end; set++) {
             /* the leaf of the lane's accumulators and the one of its column of B */
             const int leaf0 = set * a.per_set;
-            int leaf_a = kLeaves > 1 ? leaf0 + t : leaf0,
-                leaf_b = kLeaves > 1 ? leaf0 + g / 2 : leaf0;
-            const bool real = kLeaves == 1 || (t < a.per_set && leaf_a < a.leaves);
+            int leaf_a = leaf0 + t * kLeaves / 4, leaf_b = leaf0 + g / kTokens;
+            const bool real = t * kLeaves / 4 < a.per_set && leaf_a < a.leaves;
             float acc[kTiles][4] = {};
             int steps = 0, parity = 0; /* parity: of each leaf's first step */
 
             leaf_a = real ? leaf_a : leaf0;
-            leaf_b = g / 2 < a.per_set && leaf_b < a.leaves ? leaf_b : leaf0;
+            leaf_b = g / kTokens < a.per_set && leaf_b < a.leaves ? leaf_b : leaf0;
 #pragma unroll
             for (int j = 0; j < kLeaves; j++) {
                 if (j < a.per_set && leaf0 + j < a.leaves) {
@@ -316,14 +350,14 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
             /* groups of the lane's leaf, from its first step on */
             int skip = a.begin[leaf_a] - 4 * first_a;
             unsigned groups = real ? a.begin[leaf_a + 1] - a.begin[leaf_a] : 0;
-            const int stage_a = kLeaves > 1 && real ? t * kStep : 0;
+            const int stage_a = kLeaves > 1 && real ? t * kLeaves / 4 * kStep : 0;
             if (kLeaves == 1) {
                 skip = __reduce_max_sync(~0u, skip);
                 groups = __reduce_max_sync(~0u, groups);
                 steps = __reduce_max_sync(~0u, steps);
             }
             const unsigned char *x_b = x + (g % kTokens * 4 + t) * 16;
-            const unsigned char *x_meta = x + kTokens * 64 + (kLeaves > 1 ? 0 : t * 32);
+            const unsigned char *x_meta = x + kTokens * 64 + 2 * t % kTokens / 2 * 32;
 
             for (int i = 0; i < steps; i++) {
                 const unsigned char *w = ring + stage;
@@ -395,7 +429,8 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
             }
             if constexpr (kLeaves > 1) {
                 if (real)
-                    *reinterpret_cast<float4 *>(own + leaf_a * kSlot + g * 4) =
+                    *reinterpret_cast<float4 *>(own + leaf_a * kSlot +
+                                                (g * (kTokens / 2) + t % (kTokens / 2)) * 4) =
                         make_float4(acc[0][0], acc[0][1], acc[0][2], acc[0][3]);
             } else {
                 int merges = a.local[leaf0];
@@ -428,9 +463,9 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         for (int at = threadIdx.x; at < outputs * kRows * TRMI_LMQ_PANEL; at += blockDim.x) {
             const int feature = at % TRMI_LMQ_PANEL, token = at / TRMI_LMQ_PANEL % kRows;
             const int which = at / (TRMI_LMQ_PANEL * kRows), row = feature % 8, high = feature / 8;
-            const int inside = kLeaves > 1 ? row * 4 + high * 2 + token
-                                           : token / 8 * 128 + (row * 4 + token % 8 / 2) * 4 +
-                                                 high * 2 + token % 2;
+            const int inside = token / kTokens * 128 +
+                               (row * (kTokens / 2) + token % kTokens / 2) * 4 + high * 2 +
+                               token % 2;
             const int v = tile * a.panels_block + (gated ? 2 * which : which);
             int s = 0;
 
@@ -487,8 +522,10 @@ trm_status lmq_run(trmi_lmq_variant variant, const trmi_lmq_args *a, unsigned gr
                    unsigned grid_y, size_t bytes, cudaStream_t stream)
 {
     switch (variant) {
-    case TRMI_LMQ_FEW:
-        return lmq_launch<T, TRMI_LMQ_FEW_LEAVES, 1>(a, grid_x, grid_y, bytes, stream);
+    case TRMI_LMQ_2:
+        return lmq_launch<T, 4, 1>(a, grid_x, grid_y, bytes, stream);
+    case TRMI_LMQ_4:
+        return lmq_launch<T, 2, 1>(a, grid_x, grid_y, bytes, stream);
     case TRMI_LMQ_8:
         return lmq_launch<T, 1, 1>(a, grid_x, grid_y, bytes, stream);
     case TRMI_LMQ_16:

@@ -21,7 +21,7 @@
  * Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K equal, Q3_K 1.04, Q4_K 1.03, Q5_K 1.02, Q6_K 1.01.
  *
  * Quantised activations are tiles of the tokens that a block takes, a tile [pairs][columns of 8 (or
- * 2) tokens]; a pair of a column is [token][t][16 bytes]: B's registers of both groups, then
+ * 4 or 2) tokens]; a pair of a column is [token][t][16 bytes]: B's registers of both groups, then
  * [tokens / 2][2 groups][2 tokens] of {scale, aux}. */
 #ifndef TRM_KERNELS_CUDA_LM_QUANT_H
 #define TRM_KERNELS_CUDA_LM_QUANT_H
@@ -94,9 +94,9 @@ TRMI_LMQ_CONSTANT size_t trmi_lmq_step_at(trm_dtype t, size_t step)
            step % 2 * (size_t)(2 * trmi_lmq_pair_bytes(t));
 }
 /* Steps in flight for each warp: what hides the memory's latency. `leaves`: of a warp at once. */
-TRMI_LMQ_CONSTANT int trmi_lmq_stages(trm_dtype t, int leaves)
+TRMI_LMQ_CONSTANT int trmi_lmq_stages(int leaves)
 {
-    return leaves == 1 ? 4 : trmi_lmq_bits(t) == 8 ? 2 : 3;
+    return leaves == 1 ? 4 : leaves == 2 ? 3 : 2;
 }
 
 /* How `aux` of a group of activations is read. */
@@ -118,17 +118,15 @@ TRMI_LMQ_CONSTANT int trmi_lmq_seed_offset(trm_dtype t)
     return t == TRM_DTYPE_Q4_0 ? 8 : t == TRM_DTYPE_Q5_0 ? 16 : 0;
 }
 
-/* Kernels: up to 2 tokens with up to 4 leaves a warp, or 8 to 64 tokens. */
+/* Kernels, by the tokens of a tile: 2 with 4 leaves a warp at once, 4 with 2, more with one. */
 typedef enum trmi_lmq_variant {
-    TRMI_LMQ_FEW,
+    TRMI_LMQ_2,
+    TRMI_LMQ_4,
     TRMI_LMQ_8,
     TRMI_LMQ_16,
     TRMI_LMQ_32,
-    TRMI_LMQ_64,
-    TRMI_LMQ_VARIANT_COUNT
+    TRMI_LMQ_64
 } trmi_lmq_variant;
-#define TRMI_LMQ_FEW_TOKENS 2
-#define TRMI_LMQ_FEW_LEAVES 4
 
 typedef struct trmi_lmq_segment {
     const unsigned char *data;
@@ -145,14 +143,15 @@ typedef struct trmi_lmq_segment {
  * top two are added outer[v] times. */
 typedef struct trmi_lmq_args {
     const float *x;
-    unsigned char *xq; /* FEW: unused */
+    unsigned char *xq; /* NULL: blocks quantise x themselves (at most two rows) */
     const int32_t *starts, *row_of;
     trmi_lmq_segment segment[TRMI_LMC_SEGMENTS];
     uint64_t panel_bytes;
     int32_t m, k, segments, gated, experts;
-    int32_t x_columns;            /* of 8 tokens, of a tile of xq */
+    int32_t x_tokens;             /* of a tile of xq */
     int32_t steps, panels, tiles; /* of panels; tiles: of panels_block */
     int32_t panels_block, splits, sets, per_set, leaves, parts, slots, values;
+    int32_t even, apart;
     uint16_t begin[TRM_TREE_LEAVES_MAX + 1]; /* groups */
     uint8_t slot_first[TRMI_LMQ_WARPS];      /* of a split */
     uint8_t local[TRM_TREE_LEAVES_MAX];      /* merges behind a leaf by the warp that has it */

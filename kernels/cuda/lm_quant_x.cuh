@@ -5,23 +5,21 @@
 #include "kernels/cuda/gpu.cuh"
 #include "kernels/cuda/lm_quant.h"
 
-/* Elements 4 * word on of group x, to its pair of a tile of kTokens; i: group in the pair. All
- * threads of the warp come here. */
-template <int kTokens>
-__device__ __forceinline__ void lmq_quantize_group(const float *x, bool aligned, int word,
-                                                   trmi_lmq_aux aux, int offset, int token, int i,
-                                                   bool keep, unsigned char *pair)
+/* Elements 4 * word on of group x. */
+__device__ __forceinline__ float4 lmq_load_group(const float *x, bool aligned, int word)
 {
-    float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    x += 4 * word;
+    return aligned ? *reinterpret_cast<const float4 *>(x) : make_float4(x[0], x[1], x[2], x[3]);
+}
 
-    if (keep && aligned) {
-        const float4 f = *reinterpret_cast<const float4 *>(x + 4 * word);
+/* The same elements, loaded, to their group's pair of a column of kTokens; i: group in the pair.
+ * All threads of the warp come here. */
+template <int kTokens>
+__device__ __forceinline__ void lmq_quantize_group(float4 x, int word, trmi_lmq_aux aux, int offset,
+                                                   int token, int i, bool keep, unsigned char *pair)
+{
+    const float v[4] = {x.x, x.y, x.z, x.w};
 
-        v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-    } else if (keep) {
-        for (int e = 0; e < 4; e++)
-            v[e] = x[4 * word + e];
-    }
     /* |x| as bits: infinite and NaN are above all others */
     uint32_t most = 0;
 #pragma unroll
@@ -71,6 +69,38 @@ __device__ __forceinline__ void lmq_quantize_group(const float *x, bool aligned,
             meta.y = (static_cast<uint32_t>(sum) & 0xffffu) | static_cast<uint32_t>(other) << 16;
         *reinterpret_cast<uint2 *>(pair + kTokens * 64 + token / 2 * 32 + i * 16 + token % 2 * 8) =
             meta;
+    }
+}
+
+/* Groups [0, items) on the block's threads. at(item): where its elements are, its token, its group
+ * and its pair. Four loads of a thread are on their way at once: a block does little else. */
+struct lmq_group {
+    const float *x;
+    int token, group;
+    unsigned char *pair;
+};
+template <int kTokens, class At>
+__device__ __forceinline__ void lmq_quantize(int items, bool aligned, trmi_lmq_aux aux, int offset,
+                                             At at)
+{
+    constexpr int kAtOnce = 4;
+    const int each = blockDim.x / 8, word = threadIdx.x % 8;
+
+    for (int base = threadIdx.x / 8; base - static_cast<int>(threadIdx.x / 8) < items;
+         base += kAtOnce * each) {
+        float4 x[kAtOnce];
+
+#pragma unroll
+        for (int n = 0; n < kAtOnce; n++)
+            x[n] = base + n * each < items ? lmq_load_group(at(base + n * each).x, aligned, word)
+                                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+        for (int n = 0; n < kAtOnce; n++) {
+            const lmq_group to = at(base + n * each);
+
+            lmq_quantize_group<kTokens>(x[n], word, aux, offset, to.token, to.group % 2,
+                                        base + n * each < items, to.pair);
+        }
     }
 }
 
