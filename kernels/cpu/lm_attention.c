@@ -483,7 +483,7 @@ static trm_status settle(attention_kernel *k, const trm_op_desc *desc)
     return TRM_OK;
 }
 
-trm_status trmi_prepare_lm_attention(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
+trm_status trmi_prepare_lm_attention_plain(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
 {
     attention_kernel *k;
     size_t bytes;
