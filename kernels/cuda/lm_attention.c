@@ -212,6 +212,7 @@ trm_status trmi_cuda_prepare_lm_attention(trm_cuda *cuda, trm_op_desc *desc,
     TRM_TRY(st, settle(&k->a, desc, k->sinks), fail);
     TRM_TRY(st, choose(k, desc), fail);
     k->a.multiprocessors = cuda->multiprocessors;
+    k->a.shared_max = cuda->shared_bytes_max;
     rows = (size_t)k->a.rows;
     row = (size_t)k->a.heads * (size_t)k->a.head_dim;
     keys = (size_t)k->a.kv_heads * (size_t)k->a.head_dim;

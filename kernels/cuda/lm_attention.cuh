@@ -155,6 +155,35 @@ __device__ __forceinline__ lm_range lm_query_sees(const trmi_lmc_attention &a, c
     return lm_sees(a, u.sequence_tokens, u.position + i / u.heads);
 }
 
+/* What any of `rows` queries of a unit sees of the item's splits. */
+__device__ __forceinline__ lm_range lm_unit_sees(const trmi_lmc_attention &a, const lm_unit &u,
+                                                 int rows)
+{
+    const int left = u.count - u.first, last = u.first + (left < rows ? left : rows) - 1;
+    const int begin = u.split_begin * TRMI_LM_SPLIT, end = u.split_end * TRMI_LM_SPLIT;
+    lm_range seen = {lm_query_sees(a, u, u.first).first, lm_query_sees(a, u, last).last};
+
+    seen.first = seen.first > begin ? seen.first : begin;
+    seen.last = seen.last < end ? seen.last : end;
+    return seen;
+}
+
+/* Elements before query i of a unit's item, in q and in the output. */
+__device__ __forceinline__ size_t lm_query_at(const trmi_lmc_attention &a, const lm_unit &u, int i)
+{
+    return (static_cast<size_t>(u.row + i / u.heads) * a.heads + u.head_first + i % u.heads) *
+           a.head_dim;
+}
+
+/* Number of its partial result of a split, over rows and heads. */
+__device__ __forceinline__ size_t lm_partial_at(const trmi_lmc_attention &a, const lm_unit &u,
+                                                int i, int split)
+{
+    return static_cast<size_t>(u.slot + i / u.heads * u.slot_step + split - u.split_begin) *
+               a.heads +
+           u.head_first + i % u.heads;
+}
+
 __device__ __forceinline__ bool lm_split_seen(const lm_range &seen, int split)
 {
     return seen.first < (split + 1) * TRMI_LM_SPLIT && seen.last > split * TRMI_LM_SPLIT;

@@ -42,7 +42,7 @@ typedef struct trmi_lmc_attention {
     trm_dtype compute; /* F32: plain arithmetic; F16, BF16: tensor cores */
     int encoder, interleaved;
     float scale, cap, rope_scale;
-    int multiprocessors;
+    int multiprocessors, shared_max; /* shared memory that a block may have, bytes */
 } trmi_lmc_attention;
 
 TRM_MUST_USE trm_status trmi_lmc_attention_rows(const trmi_lmc_attention *a, cudaStream_t stream);

@@ -15,46 +15,13 @@
  *
  * Caches of bytes: numbers up to 127 are exact in BF16, so bytes become BF16 as they are; a key's
  * scale multiplies its score, a value's scale its weight. */
-#include "kernels/cuda/lm_attention.cuh"
+#ifndef TRM_KERNELS_CUDA_LM_ATTENTION_MMA_CUH
+#define TRM_KERNELS_CUDA_LM_ATTENTION_MMA_CUH
 
-#include <string.h>
+#include "kernels/cuda/lm_attention_tile.cuh"
 
 namespace
 {
-
-constexpr int kPad = 8; /* elements */
-
-/* What is stored at once: elements of T, so that it may alias them. */
-template <class T> struct alignas(16) chunk {
-    T x[16 / sizeof(T)];
-};
-template <class T> struct alignas(4) couple {
-    T x[2];
-};
-struct alignas(8) couple_f32 {
-    float x[2];
-};
-
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                    __half)
-{
-    trm_mma_m16n8k16_f16(d, a, b, d);
-}
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                    __nv_bfloat16)
-{
-    trm_mma_m16n8k16_bf16(d, a, b, d);
-}
-
-/* Two values rounded, as one register: lo in the low half. */
-template <class T> __device__ __forceinline__ uint32_t pair(float lo, float hi)
-{
-    const couple<T> p = {{trm_down<T>(lo), trm_down<T>(hi)}};
-    uint32_t bits;
-
-    memcpy(&bits, &p, sizeof(bits));
-    return bits;
-}
 
 /* What a kernel's sizes are: heads of up to kDim, caches of bytes or of T. */
 template <class T, bool kBytes, int kDim, bool kWide> struct plan {
@@ -108,13 +75,8 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
         if (!lm_unit_of(a, kWide, parts, P::kRows, index, &u))
             continue;
         const int left = u.count - u.first, rows = left < P::kRows ? left : P::kRows;
-        const int split_first = u.split_begin * TRMI_LM_SPLIT;
-        const int split_last = u.split_end * TRMI_LM_SPLIT;
-        lm_range valid = {lm_query_sees(a, u, u.first).first,
-                          lm_query_sees(a, u, u.first + rows - 1).last};
+        const lm_range valid = lm_unit_sees(a, u, P::kRows);
 
-        valid.first = valid.first > split_first ? valid.first : split_first;
-        valid.last = valid.last < split_last ? valid.last : split_last;
         if (valid.first >= valid.last)
             continue;
         const int key_begin = valid.first / kKeys * kKeys;
@@ -198,11 +160,9 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
         __syncthreads(); /* the unit before is read to its end */
         for (int e = static_cast<int>(threadIdx.x); e < rows * (a.head_dim / 8); e += kThreads) {
             const int r = e / (a.head_dim / 8), x = e % (a.head_dim / 8) * 8, i = u.first + r;
-            const size_t at =
-                static_cast<size_t>(u.row + i / u.heads) * a.heads + u.head_first + i % u.heads;
 
             trm_cp_async16(q_tile + r * kPitch + x,
-                           static_cast<const T *>(a.q_rounded) + at * a.head_dim + x);
+                           static_cast<const T *>(a.q_rounded) + lm_query_at(a, u, i) + x);
         }
         trm_cp_async_commit();
 #pragma unroll
@@ -215,12 +175,7 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
         /* of a 16 x 8 accumulator a thread has rows lane / 4 and lane / 4 + 8, columns lane % 4 * 2
          * and the next */
         const int query = u.first + warp * 16;
-        const lm_range warp_all = {lm_query_sees(a, u, query + 15 < u.count ? query + 15 : u.count)
-                                       .first, /* what all 16 see; less than 16: nothing */
-                                   query + 15 < u.count ? lm_query_sees(a, u, query).last : 0};
-        const lm_range warp_any = {
-            lm_query_sees(a, u, query).first,
-            lm_query_sees(a, u, query + 15 < u.count ? query + 15 : u.count - 1).last};
+        const lm_tile_sees tile = lm_tile_of(a, u, query);
         const bool idle = query >= u.count;
         lm_range seen[2];
         lm_total total[2];
@@ -270,75 +225,24 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
                 widen(block);
                 __syncthreads();
             }
-            if (!idle && key < warp_any.last && key + kKeys > warp_any.first) {
+            if (!idle && key < tile.any.last && key + kKeys > tile.any.first) {
                 float s[kKeys / 8][4], keep[2];
-                const bool all = key >= warp_all.first && key + kKeys <= warp_all.last;
+                const bool all = key >= tile.all.first && key + kKeys <= tile.all.last;
 
-#pragma unroll
-                for (int n = 0; n < kKeys / 8; n++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        s[n][e] = 0.0f;
-#pragma unroll(P::kHeld ? kDim / 16 : 2)
-                for (int c = 0; c < kDim / 16; c++) {
-                    if (c * 16 >= a.head_dim)
-                        break;
-                    if constexpr (!P::kHeld)
-                        trm_ldmatrix_x4(qa[0], q_tile + (warp * 16 + low) * kPitch + c * 16 + high);
-#pragma unroll
-                    for (int n = 0; n < kKeys / 8; n += 2) {
-                        uint32_t kb[4];
-
-                        trm_ldmatrix_x4(kb, k_tile + (n * 8 + lane % 8 + high) * kPitch + c * 16 +
-                                                lane / 8 % 2 * 8);
-                        const uint32_t b0[2] = {kb[0], kb[1]}, b1[2] = {kb[2], kb[3]};
-
-                        mma(s[n], qa[P::kHeld ? c : 0], b0, T());
-                        mma(s[n + 1], qa[P::kHeld ? c : 0], b1, T());
-                    }
-                }
+                lm_scores<T, kDim, kKeys, P::kHeld>(
+                    s, qa, k_tile, q_tile + (warp * 16 + low) * kPitch + high, a.head_dim);
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    float most = -INFINITY, added = 0.0f;
-
-#pragma unroll
-                    for (int n = 0; n < kKeys / 8; n++) {
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            const int column = n * 8 + lane % 4 * 2 + e, j = key + column;
-                            float x = s[n][half * 2 + e];
-
-                            if constexpr (kBytes)
-                                x = __fmul_rn(x, k_scales[column]);
-                            x = lm_score(x, scale, a.cap);
-                            if (!all && (j < seen[half].first || j >= seen[half].last))
-                                x = -INFINITY;
-                            s[n][half * 2 + e] = x;
-                            most = fmaxf(most, x);
-                        }
-                    }
-                    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-                    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-                    most = fmaxf(most, top[half]);
+                    const float most = fmaxf(lm_mask<kKeys>(s, half, key, seen[half], all, scale,
+                                                            a.cap, kBytes ? k_scales : nullptr),
+                                             top[half]);
                     const float shift = most == -INFINITY ? 0.0f : most;
+                    const float added =
+                        lm_weigh<kKeys>(s, half, shift, kBytes ? v_scales : nullptr);
 
                     keep[half] = trm_exp2(__fadd_rn(top[half], -shift));
-                    top[half] = most;
-#pragma unroll
-                    for (int n = 0; n < kKeys / 8; n++) {
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            const float w = trm_exp2(__fadd_rn(s[n][half * 2 + e], -shift));
-
-                            added = __fadd_rn(added, w);
-                            if constexpr (kBytes)
-                                s[n][half * 2 + e] =
-                                    __fmul_rn(w, v_scales[n * 8 + lane % 4 * 2 + e]);
-                            else
-                                s[n][half * 2 + e] = w;
-                        }
-                    }
                     sum[half] = __fmaf_rn(sum[half], keep[half], added);
+                    top[half] = most;
                 }
                 /* times one changes nothing, and maxima soon stay */
                 if (__any_sync(0xffffffffu, keep[0] != 1.0f || keep[1] != 1.0f)) {
@@ -354,18 +258,8 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
                                            pair<T>(s[2 * c][2], s[2 * c][3]),
                                            pair<T>(s[2 * c + 1][0], s[2 * c + 1][1]),
                                            pair<T>(s[2 * c + 1][2], s[2 * c + 1][3])};
-#pragma unroll
-                    for (int n = 0; n < kDim / 8; n += 2) {
-                        uint32_t vb[4];
-
-                        if (n * 8 >= a.head_dim)
-                            break;
-                        trm_ldmatrix_x4_trans(vb, v_tile + (c * 16 + low) * kPitch + n * 8 + high);
-                        const uint32_t b0[2] = {vb[0], vb[1]}, b1[2] = {vb[2], vb[3]};
-
-                        mma(out[n], w, b0, T());
-                        mma(out[n + 1], w, b1, T());
-                    }
+                    lm_add_values<T, kDim / 8>(out, w, v_tile + c * 16 * kPitch, kPitch,
+                                               a.head_dim);
                 }
             }
 
@@ -379,17 +273,13 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
             for (int half = 0; half < 2; half++) {
                 const int i = query + half * 8 + lane / 4;
                 const bool sees = lm_split_seen(seen[half], split);
-                const size_t head = static_cast<size_t>(u.head_first + i % u.heads);
                 lm_join join = {1.0f, 0.0f};
                 float l = sum[half];
 
                 l = __fadd_rn(l, __shfl_xor_sync(0xffffffffu, l, 1));
                 l = __fadd_rn(l, __shfl_xor_sync(0xffffffffu, l, 2));
                 if (u.slot >= 0) {
-                    const size_t at = static_cast<size_t>(u.slot + i / u.heads * u.slot_step +
-                                                          split - u.split_begin) *
-                                          a.heads +
-                                      head;
+                    const size_t at = lm_partial_at(a, u, i, split);
 
                     if (sees && lane % 4 == 0)
                         *reinterpret_cast<couple_f32 *>(a.tops + 2 * at) = {{top[half], l}};
@@ -403,10 +293,7 @@ __global__ void __launch_bounds__((plan<T, kBytes, kDim, kWide>::kThreads),
                     if (sees)
                         join = lm_merge(total[half], top[half], l);
                     const float inverse = lm_inverse(total[half]);
-                    float *const to =
-                        a.out +
-                        (static_cast<size_t>(u.row + i / u.heads) * a.heads + head) * a.head_dim +
-                        lane % 4 * 2;
+                    float *const to = a.out + lm_query_at(a, u, i) + lane % 4 * 2;
 #pragma unroll
                     for (int n = 0; n < kDim / 8; n++) {
                         float joined[2];
@@ -470,16 +357,6 @@ trm_status launch_width(const trmi_lmc_attention *a, int wide, cudaStream_t stre
                      : launch<T, kBytes, kDim, false>(a, stream);
 }
 
-template <class T, bool kBytes>
-trm_status attention(const trmi_lmc_attention *a, int wide, cudaStream_t stream)
-{
-    if (a->rows == 0)
-        return TRM_OK;
-    if (a->head_dim <= 64)
-        return launch_width<T, kBytes, 64>(a, wide, stream);
-    if (a->head_dim <= 128)
-        return launch_width<T, kBytes, 128>(a, wide, stream);
-    return launch_width<T, kBytes, 256>(a, wide, stream);
-}
-
 } // namespace
+
+#endif

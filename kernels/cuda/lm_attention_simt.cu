@@ -94,13 +94,8 @@ __global__ void __launch_bounds__(kThreads)
         if (!lm_unit_of(a, wide, parts, kRows, index, &u))
             continue;
         const int rows = u.count - u.first < kRows ? u.count - u.first : kRows;
-        lm_range valid = {lm_query_sees(a, u, u.first).first,
-                          lm_query_sees(a, u, u.first + rows - 1).last};
+        const lm_range valid = lm_unit_sees(a, u, kRows);
 
-        valid.first = valid.first > u.split_begin * TRMI_LM_SPLIT ? valid.first
-                                                                  : u.split_begin * TRMI_LM_SPLIT;
-        valid.last =
-            valid.last < u.split_end * TRMI_LM_SPLIT ? valid.last : u.split_end * TRMI_LM_SPLIT;
         if (valid.first >= valid.last)
             continue;
         __syncthreads(); /* the unit before is read to its end */
@@ -109,11 +104,7 @@ __global__ void __launch_bounds__(kThreads)
             float x = 0.0f;
 
             if (r < rows && d < a.head_dim)
-                x = static_cast<const float *>(
-                    a.q_rounded)[(static_cast<size_t>(u.row + i / u.heads) * a.heads +
-                                  u.head_first + i % u.heads) *
-                                     a.head_dim +
-                                 d];
+                x = static_cast<const float *>(a.q_rounded)[lm_query_at(a, u, i) + d];
             q_tile[e] = x;
             sums[e] = 0.0f;
         }
@@ -191,10 +182,7 @@ __global__ void __launch_bounds__(kThreads)
                 }
                 if (ends && lane == 0 && u.slot >= 0 && lm_split_seen(seen[o], split)) {
                     const int i = u.first + r;
-                    const size_t at = static_cast<size_t>(u.slot + i / u.heads * u.slot_step +
-                                                          split - u.split_begin) *
-                                          a.heads +
-                                      u.head_first + i % u.heads;
+                    const size_t at = lm_partial_at(a, u, i, split);
 
                     a.tops[2 * at] = top[o];
                     a.tops[2 * at + 1] = sum[o];
@@ -243,10 +231,8 @@ __global__ void __launch_bounds__(kThreads)
                         }
                     }
                     if (r < rows && u.slot < 0 && key + kKeys >= valid.last)
-                        a.out[(static_cast<size_t>(u.row + i / u.heads) * a.heads + u.head_first +
-                               i % u.heads) *
-                                  a.head_dim +
-                              d] = __fmul_rn(sums[r * dims + d], joins[3 * r + 2]);
+                        a.out[lm_query_at(a, u, i) + d] =
+                            __fmul_rn(sums[r * dims + d], joins[3 * r + 2]);
                     out[r][c] = 0.0f;
                 }
             }
