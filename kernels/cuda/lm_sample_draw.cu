@@ -25,9 +25,9 @@ union Levels {
     struct {
         uint32_t counts[kBuckets], low[kBuckets], high[kBuckets], owners[kBuckets];
     } buckets;
-    double sums[4 * kBuckets]; /* of chunks */
+    double sums[2 * kBuckets]; /* of chunks */
 };
-static_assert(TRMI_LMS_VOCABULARY_MAX / kChunk <= 4 * kBuckets, "sums of chunks fit");
+static_assert(TRMI_LMS_VOCABULARY_MAX / kChunk <= 2 * kBuckets, "sums of chunks fit");
 
 struct Shared {
     Levels levels;
@@ -106,6 +106,10 @@ struct Filter {
             return false;
         return !typical || order_of(typical_of(q)) <= typical_at;
     }
+    __device__ __forceinline__ bool any() const
+    {
+        return top_k || top_p || min_p || typical;
+    }
     /* Which part of the order it is in. */
     __device__ __forceinline__ int segment_of(const Item &q) const
     {
@@ -165,28 +169,30 @@ template <int T> struct Block {
                 f(q, j);
         }
     }
-    __device__ __noinline__ uint64_t weight(const Filter &filter) const
+    __device__ __attribute__((noinline)) uint64_t weight(const Filter &filter) const
     {
         uint64_t w = 0;
 
         each(filter, [&](const Item &q, int32_t) { w += weight_of(q); });
         return sum(w);
     }
-    __device__ __noinline__ uint64_t count(const Filter &filter) const
+    __device__ __attribute__((noinline)) uint64_t count(const Filter &filter) const
     {
         uint64_t n = 0;
 
+        if (source->list != nullptr && !filter.any())
+            return static_cast<uint64_t>(source->count);
         each(filter, [&](const Item &, int32_t) { n++; });
         return sum(n);
     }
-    __device__ __noinline__ uint64_t select(const Filter &filter, Key key, int segment,
+    __device__ __attribute__((noinline)) uint64_t select(const Filter &filter, Key key, int segment,
                                             bool by_weight, uint64_t target) const;
 };
 
 /* The least key so that what the filter keeps of the segment (-1: of all) up to it reaches the
  * target: in tokens, or in weight. There is such a one. */
 template <int T>
-__device__ __noinline__ uint64_t Block<T>::select(const Filter &filter, Key key, int segment,
+__device__ __attribute__((noinline)) uint64_t Block<T>::select(const Filter &filter, Key key, int segment,
                                                   bool by_weight, uint64_t target) const
 {
     auto &b = shared->levels.buckets;
