@@ -46,6 +46,7 @@ foreach(source ${cuda_tests})
   target_include_directories(cuda_${name} SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
   if(name STREQUAL "test_lm_sample") # against the worker's sampler
     target_link_libraries(cuda_${name} PRIVATE trm_worker)
+    target_compile_definitions(cuda_${name} PRIVATE TRM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   endif()
   trm_opens_modules(cuda_${name})
   add_dependencies(cuda_${name} trireme_cuda_emulated)

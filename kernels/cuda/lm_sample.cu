@@ -10,8 +10,8 @@
  * A row of 128k logits is 512 KB, which the product before has left in L2; a multiprocessor reads
  * some 64 bytes a clock from there, so that a pass by one block takes some 5 us. Few rows are cut
  * in parts for that, so that passes take less than a launch. Reads are 4 bytes a thread, since rows
- * of odd vocabularies are not aligned to more: neighbours are read together anyway, and loops are
- * unrolled to keep some 16 KB a block on the way.
+ * of odd vocabularies are not aligned to more: neighbours are read together anyway, and a thread
+ * has 4 or 8 reads under way, some 8 to 16 KB a block.
  *
  * Sums of buckets are made with integer atomics in shared memory: which order they come in changes
  * nothing. 64 bits are two words and a carry, because shared memory adds words natively and 64 bits
@@ -39,6 +39,24 @@ __device__ __forceinline__ bool in_step(const Args &a, uint32_t row)
 {
     return row < static_cast<uint32_t>(a.block->sample_count) &&
            a.block->vocabulary == a.shape.vocabulary;
+}
+
+/* use(i, load(i)) for this thread's tokens; N loads are under way before the first is used, which a
+ * compiler does not do by itself across atomics. */
+template <int T, int N, class L, class F>
+__device__ __forceinline__ void over(const Range &p, L load, F use)
+{
+    for (int32_t base = p.from + static_cast<int32_t>(threadIdx.x); base < p.to; base += N * T) {
+        float v[N];
+
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[j] = base + j * T < p.to ? load(base + j * T) : 0;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (base + j * T < p.to)
+                use(base + j * T, v[j]);
+    }
 }
 
 /* ---- begin ---- */
@@ -124,21 +142,20 @@ template <int T> __global__ void __launch_bounds__(T) lm_sample_scan(Args a)
         clear_work<T>(a, r);
     if (r.touched != nullptr)
         mark_touched<T>(r, p);
-#pragma unroll 4
-    for (int32_t i = p.from + t; i < p.to; i += T) {
-        const float came = r.logits[i];
-        const float v =
-            r.allowed == nullptr || (r.allowed[i >> 5] >> (i & 31) & 1) != 0 ? came : kLowest;
-        const uint64_t mine = best_of(v, i);
+    over<T, 8>(
+        p, [&](int32_t i) { return r.logits[i]; },
+        [&](int32_t i, float came) {
+            const float v = r.masked(came, i);
+            const uint64_t mine = best_of(v, i);
 
-        bad += (__float_as_uint(came) & 0x7f800000u) == 0x7f800000u;
-        raw_best = mine > raw_best ? mine : raw_best;
-        if (changed) {
-            const uint64_t now = best_of(r.change(v, i), i);
+            bad += (__float_as_uint(came) & 0x7f800000u) == 0x7f800000u;
+            raw_best = mine > raw_best ? mine : raw_best;
+            if (changed) {
+                const uint64_t now = best_of(r.change(v, i), i);
 
-            best = now > best ? now : best;
-        }
-    }
+                best = now > best ? now : best;
+            }
+        });
     raw_best = warp_max(raw_best);
     best = changed ? warp_max(best) : raw_best;
     bad = warp_sum(bad);
@@ -197,24 +214,19 @@ __device__ __forceinline__ void weigh_buckets(const Args &a, const Row &r, const
     for (int i = t; i < kBuckets; i += T)
         b.counts[i] = b.low[i] = b.high[i] = 0;
     __syncthreads();
-#pragma unroll 4
-    for (int32_t i = p.from + t; i < p.to; i += T) {
-        const float v = r.value(i), z = z_of(v, max, r.scale);
-        const int at = bucket_of(-z);
+    over<T, 4>(
+        p, [&](int32_t i) { return r.value(i); },
+        [&](int32_t, float v) {
+            const float z = z_of(v, max, r.scale);
+            const int at = bucket_of(-z);
 
-        if (!(z >= kLeast)) /* it weighs nothing */
-            continue;
-        if (r.top_k) {
-            atomicAdd(&b.counts[at], 1u);
-            continue;
-        }
-        const uint64_t w = fixed_of(exp_of(z), a.shape.shift);
-        const uint32_t low = static_cast<uint32_t>(w), old = atomicAdd(&b.low[at], low);
-        const uint32_t high = static_cast<uint32_t>(w >> 32) + (old + low < old ? 1u : 0u);
-
-        if (high != 0)
-            atomicAdd(&b.high[at], high);
-    }
+            if (!(z >= kLeast)) /* it weighs nothing */
+                return;
+            if (r.top_k)
+                atomicAdd(&b.counts[at], 1u);
+            else
+                add_mass(fixed_of(exp_of(z), a.shape.shift), &b.low[at], &b.high[at]);
+        });
     __syncthreads();
     for (int i = t; i < kBuckets; i += T) {
         const uint64_t mass = static_cast<uint64_t>(b.high[i]) << 32 | b.low[i];
@@ -237,13 +249,12 @@ __device__ __forceinline__ void count_buckets(const Row &r, const Range &p, floa
     for (int i = t; i < kBuckets; i += T)
         b.counts[i] = 0;
     __syncthreads();
-#pragma unroll 4
-    for (int32_t i = p.from + t; i < p.to; i += T) {
-        const float v = r.raw(i);
-
-        if (v != kLowest)
-            atomicAdd(&b.counts[bucket_of(-z_of(v, max, 1.0f))], 1u);
-    }
+    over<T, 8>(
+        p, [&](int32_t i) { return r.raw(i); },
+        [&](int32_t, float v) {
+            if (v != kLowest)
+                atomicAdd(&b.counts[bucket_of(-z_of(v, max, 1.0f))], 1u);
+        });
     __syncthreads();
     for (int i = t; i < kBuckets; i += T)
         if (b.counts[i] != 0)
@@ -289,22 +300,30 @@ template <int T, class V, class F>
 __device__ __forceinline__ void append(const Range &p, trmi_lms_candidate *list, uint32_t room,
                                        uint32_t *count, V value, F takes)
 {
+    constexpr int kAhead = 4;
     const int t = static_cast<int>(threadIdx.x), lane = t % 32;
 
-    for (int32_t base = p.from; base < p.to; base += T) {
-        const int32_t i = base + t;
-        const float v = i < p.to ? value(i) : kLowest;
-        const bool mine = i < p.to && takes(v);
-        const uint32_t all = __ballot_sync(kAll, mine);
-        uint32_t at = 0;
+    for (int32_t base = p.from; base < p.to; base += kAhead * T) {
+        float v[kAhead];
 
-        if (all == 0)
-            continue;
-        if (lane == 0)
-            at = atomicAdd(count, static_cast<uint32_t>(__popc(all)));
-        at = __shfl_sync(kAll, at, 0) + static_cast<uint32_t>(__popc(all & ((1u << lane) - 1)));
-        if (mine && at < room)
-            list[at] = {i, v};
+#pragma unroll
+        for (int j = 0; j < kAhead; j++)
+            v[j] = base + j * T + t < p.to ? value(base + j * T + t) : kLowest;
+#pragma unroll
+        for (int j = 0; j < kAhead; j++) {
+            const int32_t i = base + j * T + t;
+            const bool mine = i < p.to && takes(v[j]);
+            const uint32_t all = __ballot_sync(kAll, mine);
+            uint32_t at = 0;
+
+            if (all == 0)
+                continue;
+            if (lane == 0)
+                at = atomicAdd(count, static_cast<uint32_t>(__popc(all)));
+            at = __shfl_sync(kAll, at, 0) + static_cast<uint32_t>(__popc(all & ((1u << lane) - 1)));
+            if (mine && at < room)
+                list[at] = {i, v[j]};
+        }
     }
 }
 

@@ -87,6 +87,17 @@ __device__ __forceinline__ uint64_t fixed_of(float weight, int shift)
     return __float2ull_rn(weight * static_cast<float>(1ull << shift));
 }
 
+/* Adds to a sum of 64 bits in shared memory, in whatever order: shared memory adds words natively,
+ * and 64 bits only by compare and swap. */
+__device__ __forceinline__ void add_mass(uint64_t mass, uint32_t *low, uint32_t *high)
+{
+    const uint32_t x = static_cast<uint32_t>(mass), old = atomicAdd(low, x);
+    const uint32_t y = static_cast<uint32_t>(mass >> 32) + (old + x < old ? 1u : 0u);
+
+    if (y != 0)
+        atomicAdd(high, y);
+}
+
 /* ---- random bits: worker/language/philox.c ---- */
 __device__ __forceinline__ double uniform(const trm_step_sample &s)
 {
@@ -158,11 +169,13 @@ struct Row {
     {
         return counts != nullptr || touched != nullptr;
     }
+    __device__ __forceinline__ float masked(float v, int32_t i) const
+    {
+        return allowed == nullptr || (allowed[i >> 5] >> (i & 31) & 1) != 0 ? v : kLowest;
+    }
     __device__ __forceinline__ float raw(int32_t i) const
     {
-        const float v = logits[i];
-
-        return allowed == nullptr || (allowed[i >> 5] >> (i & 31) & 1) != 0 ? v : kLowest;
+        return masked(logits[i], i);
     }
     __device__ float biased(float v, int32_t i) const /* bias: by ascending id */
     {

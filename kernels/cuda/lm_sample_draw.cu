@@ -186,14 +186,14 @@ template <int T> struct Block {
         return sum(n);
     }
     __device__ __attribute__((noinline)) uint64_t select(const Filter &filter, Key key, int segment,
-                                            bool by_weight, uint64_t target) const;
+                                                         bool by_weight, uint64_t target) const;
 };
 
 /* The least key so that what the filter keeps of the segment (-1: of all) up to it reaches the
  * target: in tokens, or in weight. There is such a one. */
 template <int T>
-__device__ __attribute__((noinline)) uint64_t Block<T>::select(const Filter &filter, Key key, int segment,
-                                                  bool by_weight, uint64_t target) const
+__device__ __attribute__((noinline)) uint64_t
+Block<T>::select(const Filter &filter, Key key, int segment, bool by_weight, uint64_t target) const
 {
     auto &b = shared->levels.buckets;
     uint64_t least = ~0ull, most = 0, known;
@@ -230,14 +230,8 @@ __device__ __attribute__((noinline)) uint64_t Block<T>::select(const Filter &fil
 
             atomicAdd(&b.counts[at], 1u);
             atomicMax(&b.owners[at], static_cast<uint32_t>(j));
-            if (!by_weight)
-                return;
-            const uint64_t w = weight_of(q);
-            const uint32_t low = static_cast<uint32_t>(w), old = atomicAdd(&b.low[at], low);
-            const uint32_t high = static_cast<uint32_t>(w >> 32) + (old + low < old ? 1u : 0u);
-
-            if (high != 0)
-                atomicAdd(&b.high[at], high);
+            if (by_weight)
+                add_mass(weight_of(q), &b.low[at], &b.high[at]);
         });
         __syncthreads();
         const Place p = find_bucket<T>(
@@ -575,7 +569,7 @@ __device__ __forceinline__ void keep(const Args &a, const Row &r, const trm_step
         *count = static_cast<uint16_t>(*count + 1);
 }
 
-template <int T> __global__ void __launch_bounds__(T) lm_sample_draw(Args a)
+template <int T> __global__ void __launch_bounds__(T, 1) lm_sample_draw(Args a)
 {
     __shared__ Shared shared;
 

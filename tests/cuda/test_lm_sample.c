@@ -1,182 +1,13 @@
 /* TrmSample on the CUDA device against the sampler of the host (worker/language/sampler.h): steps
  * of many sequences with random parameters and rows, through sampler_step. The same tokens, all of
  * them. */
-#include "tests/cuda/cuda_kit.h"
+#include "tests/cuda/lm_sample_kit.h"
 
 #include "base/file.h"
-#include "kernels/cuda/lm_sample.h"
 #include "worker/language/grammars.h"
 #include "worker/language/sampler_step.h"
 
-#define SLOTS 12
 #define PROMPT_MAX 40
-
-/* ---- a device that samples ---- */
-
-typedef struct sampling_device {
-    int64_t vocabulary;
-    int rows; /* of the program */
-    trm_kernel *kernel;
-    float *logits;
-    trm_step_sampled *out;
-    unsigned char *block, *workspace;
-    int32_t *slot_tokens;
-    uint16_t *slot_counts;
-    void *host;
-    size_t block_max;
-} sampling_device;
-
-static void put(void *to, const void *from, size_t bytes)
-{
-    KIT_OK(kit_gpu->ops->copy_in(kit_gpu, NULL, to, from, bytes));
-    kit_wait(kit_gpu);
-}
-
-static void get(void *to, const void *from, size_t bytes)
-{
-    KIT_OK(kit_gpu->ops->copy_out(kit_gpu, NULL, to, from, bytes));
-    kit_wait(kit_gpu);
-}
-
-static void device_init(sampling_device *d, int64_t vocabulary, int rows)
-{
-    trm_tensor in[2] = {KIT_T(TRM_DTYPE_F32, rows, vocabulary), KIT_T(TRM_DTYPE_I64, 1)},
-               out = KIT_T(TRM_DTYPE_U8, rows, (int64_t)sizeof(trm_step_sampled));
-    trm_op_desc desc = {.op = TRM_OP_TrmSample,
-                        .name = "sample",
-                        .input_count = 2,
-                        .output_count = 1,
-                        .inputs = in,
-                        .outputs = &out};
-    size_t elems = (size_t)rows * (size_t)vocabulary;
-
-    memset(d, 0, sizeof(*d));
-    d->vocabulary = vocabulary;
-    d->rows = rows;
-    KIT_OK(kit_gpu->ops->prepare(kit_gpu, &desc, &d->kernel));
-    d->block_max = 1 << 20;
-    d->logits = kit_device_memory(kit_gpu, elems * sizeof(float));
-    d->out = kit_device_memory(kit_gpu, (size_t)rows * sizeof(*d->out));
-    d->block = kit_device_memory(kit_gpu, d->block_max);
-    d->workspace = kit_device_memory(kit_gpu, d->kernel->workspace_bytes);
-    d->slot_tokens = kit_device_memory(kit_gpu, SLOTS * sizeof(int32_t));
-    d->slot_counts =
-        kit_device_memory(kit_gpu, SLOTS * (size_t)vocabulary * sizeof(*d->slot_counts));
-    d->host = malloc(d->block_max);
-    ck_assert_ptr_nonnull(d->host);
-}
-
-static void device_fini(sampling_device *d)
-{
-    trm_kernel_destroy(d->kernel);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, d->logits);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, d->out);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, d->block);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, d->workspace);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, d->slot_tokens);
-    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, d->slot_counts);
-    free(d->host);
-}
-
-/* `to`: samples and begins are there. */
-static void device_run(sampling_device *d, trm_step *to, bool counts, const float *logits,
-                       trm_step_sampled *results)
-{
-    const void *in[2] = {d->logits, d->block};
-    void *out[1] = {d->out};
-    size_t bytes = 0;
-
-    to->pick_rows = to->pick_max = d->rows;
-    to->vocabulary = d->vocabulary;
-    to->slots = SLOTS;
-    to->slot_tokens = d->slot_tokens;
-    to->slot_counts = counts ? d->slot_counts : NULL;
-    KIT_OK(kit_gpu->ops->step_encode(kit_gpu, to, d->host, d->block_max, &bytes));
-    KIT_OK(kit_gpu->ops->step_send(kit_gpu, NULL, to, d->block, d->host, bytes));
-    put(d->logits, logits, (size_t)d->rows * (size_t)d->vocabulary * sizeof(float));
-    KIT_OK(d->kernel->ops->run(d->kernel, NULL, in, out, d->workspace));
-    get(results, d->out, (size_t)to->sample_count * sizeof(*results));
-}
-
-/* ---- rows and parameters ---- */
-
-static uint32_t below(uint32_t n)
-{
-    return (uint32_t)kit_uniform(0, n);
-}
-
-static double normal(void)
-{
-    double sum = 0;
-
-    for (int i = 0; i < 12; i++)
-        sum += kit_uniform(0, 1);
-    return sum - 6;
-}
-
-enum row_kind { NORMAL, WIDE, TIES, FLAT, PEAKED, HUGE_VALUES, FEW, ROW_KINDS };
-
-static void make_row(float *row, int64_t count, enum row_kind kind)
-{
-    double spread = kit_uniform(0.5, 6), first = kit_uniform(-30, 30);
-
-    for (int64_t i = 0; i < count; i++) {
-        double v = first + spread * normal();
-
-        switch (kind) {
-        case TIES:
-            v = floor(v * 4) / 4;
-            break;
-        case FLAT:
-            v = first;
-            break;
-        case WIDE:
-            v = v * 20;
-            break;
-        case HUGE_VALUES:
-            v = v * 1e36;
-            break;
-        case FEW:
-            v = i % 37 == 5 ? v + 40 : v;
-            break;
-        default:
-            break;
-        }
-        row[i] = (float)v;
-    }
-    if (kind == PEAKED)
-        row[below((uint32_t)count)] = (float)(first + 100);
-}
-
-#define ONE_OF(...)                                                                                \
-    ((const double[]){__VA_ARGS__})[below(sizeof((double[]){__VA_ARGS__}) / sizeof(double))]
-
-static void make_sampling(trm_sampling *s, int64_t vocabulary)
-{
-    trm_sampling_init(s);
-    s->temperature = (float)ONE_OF(0, 0.01, 0.3, 0.7, 0.7, 1, 1, 1.5, 5);
-    s->top_k = (int32_t)ONE_OF(0, 0, 0, 1, 5, 50, 64, 65, 200, (double)vocabulary, 1e9);
-    s->top_p = (float)ONE_OF(1, 1, 1, 0.9, 0.95, 0.5, 0.01, 0.999, 1e-12);
-    s->min_p = (float)ONE_OF(0, 0, 0, 0.05, 0.01, 1);
-    s->typical_p = (float)ONE_OF(1, 1, 1, 0.95, 0.5, 0.1);
-    s->repetition_penalty = (float)ONE_OF(1, 1, 1.1, 0.8, 2);
-    s->presence_penalty = (float)ONE_OF(0, 0, 0.7, -1);
-    s->frequency_penalty = (float)ONE_OF(0, 0, 0.3, -0.5);
-    s->seed = (uint64_t)below(1u << 30) << 34 | below(1u << 30);
-    s->stream = below(5);
-    s->logprobs = (int32_t)ONE_OF(-1, -1, 0, 1, 5, 20);
-    s->min_tokens = (int32_t)ONE_OF(0, 0, 2, 100);
-    s->end_count = (int32_t)ONE_OF(0, 1, 4);
-    for (int i = 0; i < s->end_count; i++)
-        s->end[i] = (int32_t)below((uint32_t)vocabulary);
-    s->bias_count = (int32_t)ONE_OF(0, 0, 0, 3, 40);
-    for (int i = 0; i < s->bias_count; i++) {
-        s->bias[i].id = (int32_t)below((uint32_t)vocabulary);
-        if (i > 0 && below(4) == 0)
-            s->bias[i].id = s->bias[below((uint32_t)i)].id; /* twice */
-        s->bias[i].bias = (float)kit_uniform(-100, 100) * (below(2) == 0 ? 0.02f : 1);
-    }
-}
 
 /* ---- steps ---- */
 
@@ -186,6 +17,7 @@ typedef struct bench {
     trm_lm_step step;
     trm_sampling samplings[SLOTS];
     trm_sampler *samplers[SLOTS]; /* of the host: what is wanted */
+    trm_grammars *grammars;       /* of their constraints */
     int32_t prompts[SLOTS][PROMPT_MAX];
     int64_t positions[SLOTS];
     float *logits;
@@ -211,6 +43,7 @@ static void bench_destroy(bench *b)
 {
     for (int i = 0; i < SLOTS; i++)
         trm_sampler_destroy(b->samplers[i]);
+    trm_grammars_destroy(b->grammars);
     trm_sampler_steps_destroy(b->steps);
     trm_lm_step_fini(&b->step);
     device_fini(&b->device);
@@ -218,7 +51,8 @@ static void bench_destroy(bench *b)
     free(b);
 }
 
-static void begin(bench *b, int slot)
+/* constraint: NULL: none. */
+static void begin(bench *b, int slot, const char *constraint)
 {
     trm_sampling *s = &b->samplings[slot];
     int count = (int)below(PROMPT_MAX);
@@ -229,12 +63,21 @@ static void begin(bench *b, int slot)
     trm_sampler_destroy(b->samplers[slot]);
     KIT_OK(trm_sampler_create(s, b->device.vocabulary, b->prompts[slot], (size_t)count,
                               &b->samplers[slot]));
+    if (constraint != NULL) {
+        trm_constraint *c = NULL;
+
+        KIT_OK(trm_grammars_start(b->grammars, constraint, strlen(constraint), s->end, s->end_count,
+                                  &c));
+        trm_sampler_constrain(b->samplers[slot], c);
+    }
     b->step.begins[b->step.begin_count++] =
         (trm_lm_begin){.slot = slot,
                        .bias_count = s->bias_count,
                        .prompt_count = s->repetition_penalty != 1 ? count : 0,
                        .sampling = s,
-                       .prompt = b->prompts[slot]};
+                       .prompt = b->prompts[slot],
+                       .constraint = constraint,
+                       .constraint_bytes = constraint != NULL ? strlen(constraint) : 0};
 }
 
 static void pick(bench *b, int slot, trm_lm_pick_kind kind)
@@ -286,11 +129,10 @@ static void expect(bench *b, int i, trm_sampled *want)
     free(row);
 }
 
-/* The step that has been made, on both. */
-static void run(bench *b, trm_sampled *got)
+/* The step that has been made goes to the device; its results are not taken yet. */
+static void launch(bench *b, trm_sampled *got)
 {
     trm_step to = {0};
-    int count = b->step.pick_count;
     bool counts;
 
     trm_sampler_steps_begin(b->steps, &b->step);
@@ -298,19 +140,38 @@ static void run(bench *b, trm_sampled *got)
     ck_assert(!trm_sampler_steps_waits(b->steps, &b->step));
     KIT_OK(trm_sampler_steps_fill(b->steps, &b->step, &to));
     device_run(&b->device, &to, counts, b->logits, (trm_step_sampled *)got);
-    KIT_OK(trm_sampler_steps_took(b->steps, got, count));
-    for (int i = 0; i < count; i++) {
+}
+
+static void check_step(bench *b, const trm_sampled *got)
+{
+    for (int i = 0; i < b->step.pick_count; i++) {
         trm_sampled want;
-        int32_t kept;
 
         expect(b, i, &want);
         compare(b, &got[i], &want);
-        if (b->step.picks[i].kind != TRM_LM_PICK_NEXT || want.id < 0 || got[i].id != want.id)
-            continue;
-        get(&kept, &b->device.slot_tokens[b->step.picks[i].slot], sizeof(kept));
-        ck_assert_int_eq(kept, want.id);
     }
+}
+
+/* On both. */
+static void run(bench *b, trm_sampled *got)
+{
+    int32_t kept[SLOTS];
+
+    launch(b, got);
+    KIT_OK(trm_sampler_steps_took(b->steps, got, b->step.pick_count));
+    check_step(b, got);
+    get(kept, b->device.slot_tokens, sizeof(kept));
+    for (int i = 0; i < b->step.pick_count; i++)
+        if (b->step.picks[i].kind == TRM_LM_PICK_NEXT && got[i].id >= 0)
+            ck_assert_int_eq(kept[b->step.picks[i].slot], got[i].id);
     trm_lm_step_clear(&b->step);
+}
+
+static void make_rows(bench *b)
+{
+    for (int i = 0; i < b->step.pick_count; i++)
+        make_row(b->logits + (size_t)i * (size_t)b->device.vocabulary, b->device.vocabulary,
+                 (enum row_kind)below(ROW_KINDS));
 }
 
 static const struct {
@@ -318,9 +179,11 @@ static const struct {
     int64_t vocabulary;
     int rounds, steps;
 } mixes[] = {
-    {"one token", 1, 2, 2},      {"50 tokens", 50, 12, 4},      {"257 tokens", 257, 12, 4},
-    {"1000", 1000, 10, 4},       {"1024, a chunk", 1024, 6, 3}, {"3000", 3000, 8, 4},
-    {"9001, parts", 9001, 1, 2},
+    {"one token", 1, 2, 2},          {"50 tokens", 50, 16, 4},
+    {"257 tokens", 257, 16, 4},      {"1000 tokens", 1000, 12, 4},
+    {"1024 tokens", 1024, 8, 3},     {"3000 tokens", 3000, 8, 4},
+    {"6001 tokens", 6001, 2, 2},     {"9001 tokens, two parts", 9001, 1, 2},
+    {"151936 tokens", 151936, 1, 1},
 };
 
 START_TEST(draws_what_the_host_draws)
@@ -335,15 +198,13 @@ START_TEST(draws_what_the_host_draws)
             for (int slot = 0; slot < SLOTS; slot++) {
                 if (step == 0 || below(8) == 0) {
                     make_sampling(&b->samplings[slot], mixes[_i].vocabulary);
-                    begin(b, slot);
+                    begin(b, slot, NULL);
                 }
                 pick(b, slot, TRM_LM_PICK_NEXT);
             }
             for (int i = 0; i < 3; i++)
                 pick(b, (int)below(SLOTS), TRM_LM_PICK_SCORE);
-            for (int i = 0; i < b->step.pick_count; i++)
-                make_row(b->logits + (size_t)i * (size_t)mixes[_i].vocabulary, mixes[_i].vocabulary,
-                         (enum row_kind)below(ROW_KINDS));
+            make_rows(b);
             run(b, got);
         }
     printf("%s: %d tokens, %d not the host's\n", mixes[_i].name, b->tokens, b->others);
@@ -352,10 +213,341 @@ START_TEST(draws_what_the_host_draws)
 }
 END_TEST
 
+/* ---- constraints ---- */
+
+static const char *const constraints[] = {
+    "{\"type\": \"json_object\"}",
+    "{\"type\": \"choice\", \"choice\": [\"red\", \"green\", \"a longer text\"]}",
+    "{\"type\": \"regex\", \"regex\": \"[0-9]{2,5}(\\\\.[0-9]+)?\"}",
+    "{\"type\": \"json_schema\", \"schema\": {\"type\": \"object\", \"properties\": {\"a\": "
+    "{\"type\": \"integer\"}}, \"required\": [\"a\"], \"additionalProperties\": false}}",
+};
+
+static void read_tokenizer(void)
+{
+    trm_file *f = NULL;
+
+    KIT_OK(trm_file_open(TRM_SOURCE_DIR "/tests/data/tokenizers/gpt2.json", &f));
+    KIT_OK(trm_tokenizer_from_json("gpt2.json", trm_file_data(f), trm_file_bytes(f),
+                                   &language.tokenizer));
+    trm_file_unref(f);
+}
+
+START_TEST(follows_constraints)
+{
+    int64_t vocabulary = 0;
+    trm_sampled got[SLOTS + 3];
+    bench *b;
+
+    kit_name = "constraints";
+    read_tokenizer();
+    vocabulary = (int64_t)trm_tokenizer_count(language.tokenizer) + 3; /* as padded models have */
+    b = bench_create(vocabulary);
+    KIT_OK(trm_grammars_create(&language, vocabulary, &b->grammars));
+    for (int step = 0; step < 20; step++) {
+        for (int slot = 0; slot < SLOTS; slot++) {
+            if (step % 10 == 0) {
+                trm_sampling *s = &b->samplings[slot];
+
+                make_sampling(s, vocabulary);
+                s->end_count = 1;
+                s->end[0] = (int32_t)vocabulary - 4; /* the tokenizer's last */
+                begin(b, slot, slot % 5 == 4 ? NULL : constraints[slot % 5]);
+            }
+            pick(b, slot, TRM_LM_PICK_NEXT);
+        }
+        make_rows(b);
+        run(b, got);
+    }
+    ck_assert_int_eq(b->others, 0);
+    bench_destroy(b);
+    trm_tokenizer_destroy(language.tokenizer);
+    language.tokenizer = NULL;
+}
+END_TEST
+
+/* ---- a step before the results of the one before ---- */
+
+START_TEST(runs_ahead)
+{
+    bench *b = bench_create(300);
+    trm_lm_step spare, first;
+    trm_sampled got[2][SLOTS + 3];
+    float *logits = calloc((SLOTS + 4) * (size_t)300, sizeof(float)), *swap;
+    trm_step to = {0};
+
+    kit_name = "ahead";
+    ck_assert_ptr_nonnull(logits);
+    KIT_OK(trm_lm_step_init(&spare, 1, 1, SLOTS + 3, 1, SLOTS + 2, false));
+    for (int slot = 0; slot < SLOTS; slot++) {
+        make_sampling(&b->samplings[slot], 300);
+        b->samplings[slot].presence_penalty = 2; /* by the token of the step before */
+        begin(b, slot, NULL);
+        pick(b, slot, TRM_LM_PICK_NEXT);
+    }
+    make_rows(b);
+    launch(b, got[0]);
+    first = b->step;
+    b->step = spare;
+    swap = b->logits;
+    b->logits = logits;
+    for (int slot = 0; slot < SLOTS; slot++)
+        pick(b, slot, TRM_LM_PICK_NEXT);
+    make_rows(b);
+    launch(b, got[1]);
+    /* taken in their order */
+    KIT_OK(trm_sampler_steps_took(b->steps, got[0], SLOTS));
+    KIT_OK(trm_sampler_steps_took(b->steps, got[1], SLOTS));
+    ck_assert_int_eq(trm_sampler_steps_took(b->steps, got[1], SLOTS), TRM_ERR_INTERNAL);
+    spare = b->step;
+    b->step = first;
+    b->logits = swap;
+    check_step(b, got[0]);
+    b->step = spare;
+    b->logits = logits;
+    check_step(b, got[1]);
+    ck_assert_int_eq(b->others, 0);
+    for (int i = 0; i < TRM_SAMPLER_STEPS_AHEAD; i++)
+        KIT_OK(trm_sampler_steps_fill(b->steps, &b->step, &to));
+    ck_assert_int_eq(trm_sampler_steps_fill(b->steps, &b->step, &to), TRM_ERR_INTERNAL);
+    trm_lm_step_fini(&first);
+    free(swap);
+    bench_destroy(b);
+}
+END_TEST
+
+/* ---- single rows ---- */
+
+#define SMALL 300
+
+static trm_step_sample plain(void)
+{
+    return (trm_step_sample){
+        .slot = 0, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .logprobs = -1};
+}
+
+enum { FINE, WITH_NAN, WITH_INFINITY, WITH_MINUS_INFINITY };
+enum { ALL, NONE, SEVEN, SEVEN_AND_NINE }; /* tokens that are allowed */
+
+static const struct {
+    const char *name;
+    int row, allowed;
+    int ends; /* 1: token 7; 2: all */
+    int kind;
+    int32_t target;
+    float temperature;
+    int32_t logprobs, want; /* -3: 7 or 9 */
+    int want_top;
+} singles[] = {
+    {"greedy", FINE, ALL, 0, 0, 0, 0, -1, 40, 0},
+    {"nan", WITH_NAN, ALL, 0, 0, 0, 1, 5, -1, 0},
+    {"nan, greedy", WITH_NAN, ALL, 0, 0, 0, 0, -1, -1, 0},
+    {"infinity", WITH_INFINITY, ALL, 0, 0, 0, 1, 5, -1, 0},
+    {"-infinity is not finite", WITH_MINUS_INFINITY, ALL, 0, 0, 0, 1, 5, -1, 0},
+    {"nan, scored", WITH_NAN, ALL, 0, 1, 3, 0, 5, -1, 0},
+    {"nan before the constraint", WITH_NAN, NONE, 0, 0, 0, 0, 5, -1, 0},
+    {"nothing allowed", FINE, NONE, 0, 0, 0, 1, 5, -2, 0},
+    {"nothing allowed, greedy", FINE, NONE, 0, 0, 0, 0, -1, -2, 0},
+    {"only an end allowed, too early", FINE, SEVEN, 1, 0, 0, 1, 5, -2, 0},
+    {"all are ends", FINE, ALL, 2, 0, 0, 1, 5, -1, 0},
+    {"one allowed", FINE, SEVEN, 0, 0, 0, 1, 20, 7, 1},
+    {"two allowed", FINE, SEVEN_AND_NINE, 0, 0, 0, 5, 20, -3, 2},
+    {"one of two is an end", FINE, SEVEN_AND_NINE, 1, 0, 0, 5, 20, 9, 2},
+    {"a constraint does not score", FINE, NONE, 0, 1, 12, 1, 3, 12, 3},
+    {"target below", FINE, ALL, 0, 1, -1, 0, 3, -1, 0},
+    {"target beyond", FINE, ALL, 0, 1, SMALL, 0, 3, -1, 0},
+};
+#define SINGLES (int)(sizeof(singles) / sizeof(singles[0]))
+
+START_TEST(single_rows)
+{
+    const int rows = SINGLES + 2; /* two more than the step has */
+    static uint32_t allowed[4][SMALL / 32 + 1];
+    static trm_step_sample samples[SINGLES];
+    static trm_step_sampled got[SINGLES + 2], untouched[2];
+    static float logits[(SINGLES + 2) * SMALL], after[(SINGLES + 2) * SMALL];
+    static int32_t ends[SMALL];
+    int32_t slots[SLOTS];
+    trm_step to = {.samples = samples, .sample_count = SINGLES};
+    sampling_device d;
+
+    kit_name = "single rows";
+    device_init(&d, SMALL, rows);
+    allowed[SEVEN][0] = 1u << 7;
+    allowed[SEVEN_AND_NINE][0] = 1u << 7 | 1u << 9;
+    for (int i = 0; i < SMALL; i++)
+        ends[i] = (i + 7) % SMALL;
+    for (int i = 0; i < SLOTS; i++)
+        slots[i] = 1234;
+    put(d.slot_tokens, slots, sizeof(slots));
+    memset(untouched, 0x5a, sizeof(untouched));
+    put(d.out + SINGLES, untouched, sizeof(untouched));
+    for (int i = 0; i < SINGLES; i++) {
+        float *row = logits + i * SMALL;
+
+        make_row(row, SMALL, NORMAL);
+        row[40] = row[77] = 100;
+        row[11] = singles[i].row == WITH_NAN              ? NAN
+                  : singles[i].row == WITH_INFINITY       ? INFINITY
+                  : singles[i].row == WITH_MINUS_INFINITY ? -INFINITY
+                                                          : row[11];
+        samples[i] = plain();
+        samples[i].slot = singles[i].want == -1 || singles[i].want == -2 ? 1 : -1;
+        samples[i].row_kind = singles[i].kind;
+        samples[i].target = singles[i].target;
+        samples[i].temperature = singles[i].temperature;
+        samples[i].logprobs = singles[i].logprobs;
+        samples[i].allowed = singles[i].allowed == ALL ? NULL : allowed[singles[i].allowed];
+        samples[i].ends = ends;
+        samples[i].end_count = singles[i].ends == 2 ? SMALL : singles[i].ends;
+    }
+    device_run(&d, &to, true, logits, got);
+    for (int i = 0; i < SINGLES; i++) {
+        static const trm_step_sampled none;
+        trm_step_sampled rest = got[i];
+
+        ck_assert_msg(singles[i].want == -3 ? got[i].id == 7 || got[i].id == 9
+                                            : got[i].id == singles[i].want,
+                      "%s: token %d", singles[i].name, got[i].id);
+        ck_assert_msg(got[i].top_count == singles[i].want_top, "%s: %d alternatives",
+                      singles[i].name, got[i].top_count);
+        rest.id = 0;
+        if (got[i].id < 0)
+            ck_assert_msg(memcmp(&rest, &none, sizeof(none)) == 0, "%s", singles[i].name);
+    }
+    get(slots, d.slot_tokens, sizeof(slots));
+    for (int i = 0; i < SLOTS; i++)
+        ck_assert_int_eq(slots[i], 1234); /* failures draw nothing, scores neither */
+    get(got + SINGLES, d.out + SINGLES, sizeof(untouched));
+    ck_assert(memcmp(got + SINGLES, untouched, sizeof(untouched)) == 0);
+    get(after, d.logits, sizeof(after));
+    ck_assert(memcmp(after, logits, sizeof(after)) == 0);
+    device_fini(&d);
+}
+END_TEST
+
+/* Outputs are counted where they are penalised, up to a most; a slot that begins is cleared. */
+START_TEST(counts)
+{
+    const size_t width = 9001, all = SLOTS * width;
+    uint16_t *got = malloc(all * sizeof(*got)), *want = malloc(all * sizeof(*want));
+    float *logits = calloc(4 * width, sizeof(*logits));
+    const int32_t prompt[] = {0, 8191, 8192, 9000, 8192, -1, 9001};
+    const trm_step_begin begins[] = {{.slot = 3, .prompt_count = 7, .prompt = prompt}, {.slot = 5}};
+    trm_step_sample samples[4];
+    trm_step to = {.samples = samples, .sample_count = 4, .begins = begins, .begin_count = 2};
+    trm_step_sampled out[4];
+    sampling_device d;
+
+    kit_name = "counts";
+    ck_assert(got != NULL && want != NULL && logits != NULL);
+    device_init(&d, (int64_t)width, 4);
+    memset(want, 0x11, all * sizeof(*want));
+    want[2 * width + 70] = TRM_STEP_COUNT_MAX | TRM_STEP_IN_PROMPT;
+    put(d.slot_counts, want, all * sizeof(*want));
+    for (int i = 0; i < 4; i++) {
+        samples[i] = plain();
+        samples[i].slot = i;
+        samples[i].presence_penalty = i == 1 ? 0 : 0.5f;
+        logits[(size_t)i * width + 70] = 1e9f;
+    }
+    device_run(&d, &to, true, logits, out);
+    for (size_t slot = 3; slot <= 5; slot += 2)
+        memset(want + slot * width, 0, width * sizeof(*want));
+    for (int i = 0; i < 4; i++)
+        want[3 * width + (size_t)prompt[i]] = TRM_STEP_IN_PROMPT;
+    want[3 * width + 70] = 1;
+    want[70]++;
+    get(got, d.slot_counts, all * sizeof(*got));
+    for (size_t i = 0; i < all; i++)
+        ck_assert_msg(got[i] == want[i], "slot %zu, token %zu: %#x, want %#x", i / width, i % width,
+                      got[i], want[i]);
+    device_fini(&d);
+    free(got);
+    free(want);
+    free(logits);
+}
+END_TEST
+
+/* To the bit, wherever a row is, whatever else is in the step, in how many parts it is read. */
+START_TEST(rows_are_alone)
+{
+    enum { WIDTH = 9001, MANY = 280, KINDS = 7 };
+    static trm_step_sample samples[MANY];
+    static trm_step_sampled got[MANY], one;
+    float *logits = malloc(sizeof(float) * WIDTH * MANY);
+    trm_step to = {.samples = samples, .sample_count = KINDS + 1};
+    sampling_device d, alone;
+
+    kit_name = "rows are alone";
+    ck_assert_ptr_nonnull(logits);
+    device_init(&d, WIDTH, MANY);
+    device_init(&alone, WIDTH, 1);
+    ck_assert(alone.kernel->workspace_bytes * MANY == d.kernel->workspace_bytes);
+    for (int i = 0; i <= KINDS; i++) {
+        samples[i] = plain();
+        samples[i].slot = -1;
+        samples[i].temperature = 0.9f;
+        samples[i].seed = 5 + (uint64_t)i;
+        samples[i].logprobs = i % 2 * 20;
+        samples[i].top_k = i == 1 ? 40 : i == 2 ? 3000 : 0;
+        samples[i].top_p = i == 3 || i == 1 ? 0.97f : 1;
+        samples[i].min_p = i == 4 ? 0.02f : 0;
+        samples[i].typical_p = i == 5 ? 0.9f : 1;
+        samples[i].bias_count = i == 6;
+        samples[i].bias = &(const trm_step_bias){.id = 8888, .bias = 3};
+        make_row(logits + (size_t)i * WIDTH, WIDTH, i == 3 ? FLAT : NORMAL);
+    }
+    device_run(&d, &to, false, logits, got);
+    for (int i = 0; i <= KINDS; i++) {
+        to.samples = &samples[i];
+        to.sample_count = 1;
+        device_run(&alone, &to, false, logits + (size_t)i * WIDTH, &one);
+        ck_assert_msg(memcmp(&one, &got[i], sizeof(one)) == 0, "row %d: %d alone, %d among others",
+                      i, one.id, got[i].id);
+    }
+    device_fini(&d);
+    device_fini(&alone);
+    free(logits);
+}
+END_TEST
+
+START_TEST(refuses)
+{
+    static const struct {
+        trm_dtype logits, step;
+        int64_t vocabulary, bytes;
+        trm_status want;
+    } rows[] = {
+        {TRM_DTYPE_F16, TRM_DTYPE_I64, 50, sizeof(trm_step_sampled), TRM_ERR_UNSUPPORTED},
+        {TRM_DTYPE_F32, TRM_DTYPE_I32, 50, sizeof(trm_step_sampled), TRM_ERR_UNSUPPORTED},
+        {TRM_DTYPE_F32, TRM_DTYPE_I64, 5000000, sizeof(trm_step_sampled), TRM_ERR_UNSUPPORTED},
+        {TRM_DTYPE_F32, TRM_DTYPE_I64, 50, 8, TRM_ERR_INVALID_ARG},
+    };
+    trm_tensor in[2] = {KIT_T(rows[_i].logits, 2, rows[_i].vocabulary), KIT_T(rows[_i].step, 1)},
+               out = KIT_T(TRM_DTYPE_U8, 2, rows[_i].bytes);
+    trm_op_desc desc = {.op = TRM_OP_TrmSample,
+                        .name = "refused",
+                        .input_count = 2,
+                        .output_count = 1,
+                        .inputs = in,
+                        .outputs = &out};
+    trm_kernel *k = NULL;
+
+    ck_assert_int_eq(kit_gpu->ops->prepare(kit_gpu, &desc, &k), rows[_i].want);
+}
+END_TEST
+
 int main(void)
 {
     TCase *t = tcase_create("sample");
 
     tcase_add_loop_test(t, draws_what_the_host_draws, 0, (int)(sizeof(mixes) / sizeof(mixes[0])));
+    tcase_add_test(t, follows_constraints);
+    tcase_add_test(t, runs_ahead);
+    tcase_add_test(t, single_rows);
+    tcase_add_test(t, counts);
+    tcase_add_test(t, rows_are_alone);
+    tcase_add_loop_test(t, refuses, 0, 4);
     return kit_main("sample", t);
 }
