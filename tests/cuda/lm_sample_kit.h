@@ -110,7 +110,7 @@ static inline double normal(void)
     return sum - 6;
 }
 
-enum row_kind { NORMAL, WIDE, TIES, FLAT, PEAKED, HUGE_VALUES, FEW, ROW_KINDS };
+enum row_kind { NORMAL, WIDE, TIES, FLAT, PEAKED, HUGE_VALUES, FEW, NEAR, ROW_KINDS };
 
 static inline void make_row(float *row, int64_t count, enum row_kind kind)
 {
@@ -131,6 +131,9 @@ static inline void make_row(float *row, int64_t count, enum row_kind kind)
             break;
         case HUGE_VALUES:
             v = v * 1e36;
+            break;
+        case NEAR: /* more values than differences from the largest */
+            v = i == count / 2 ? 16 : 1e-7 * normal();
             break;
         case FEW:
             v = i % 37 == 5 ? v + 40 : v;
