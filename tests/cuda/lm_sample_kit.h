@@ -74,6 +74,12 @@ static inline void device_fini(sampling_device *d)
     free(d->host);
 }
 
+/* To the bit. */
+static inline bool same(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
 /* `to`: samples and begins are there. */
 static inline void device_run(sampling_device *d, trm_step *to, bool counts, const float *logits,
                               trm_step_sampled *results)

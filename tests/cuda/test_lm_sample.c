@@ -413,15 +413,15 @@ START_TEST(single_rows)
                       singles[i].name, got[i].top_count);
         rest.id = 0;
         if (got[i].id < 0)
-            ck_assert_msg(memcmp(&rest, &none, sizeof(none)) == 0, "%s", singles[i].name);
+            ck_assert_msg(same(&rest, &none, sizeof(none)), "%s", singles[i].name);
     }
     get(slots, d.slot_tokens, sizeof(slots));
     for (int i = 0; i < SLOTS; i++)
         ck_assert_int_eq(slots[i], 1234); /* failures draw nothing, scores neither */
     get(got + SINGLES, d.out + SINGLES, sizeof(untouched));
-    ck_assert(memcmp(got + SINGLES, untouched, sizeof(untouched)) == 0);
+    ck_assert(same(got + SINGLES, untouched, sizeof(untouched)));
     get(after, d.logits, sizeof(after));
-    ck_assert(memcmp(after, logits, sizeof(after)) == 0);
+    ck_assert(same(after, logits, sizeof(after)));
     device_fini(&d);
 }
 END_TEST
@@ -503,8 +503,8 @@ START_TEST(rows_are_alone)
         to.samples = &samples[i];
         to.sample_count = 1;
         device_run(&alone, &to, false, logits + (size_t)i * WIDTH, &one);
-        ck_assert_msg(memcmp(&one, &got[i], sizeof(one)) == 0, "row %d: %d alone, %d among others",
-                      i, one.id, got[i].id);
+        ck_assert_msg(same(&one, &got[i], sizeof(one)), "row %d: %d alone, %d among others", i,
+                      one.id, got[i].id);
     }
     device_fini(&d);
     device_fini(&alone);

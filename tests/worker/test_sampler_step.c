@@ -74,14 +74,19 @@ static void fill(void)
 }
 
 /* The step's results are these tokens. */
-static void took(const int32_t *ids)
+static void took(const int32_t *ids, int count)
 {
+    ck_assert_int_eq(count, step.pick_count);
     memset(results, 0, sizeof(results));
-    for (int i = 0; i < step.pick_count; i++)
+    for (int i = 0; i < count; i++)
         results[i].id = ids[i];
-    OK(trm_sampler_steps_took(steps, results, step.pick_count));
+    OK(trm_sampler_steps_took(steps, results, count));
     trm_lm_step_clear(&step);
 }
+
+#define TOOK(...)                                                                                  \
+    took((const int32_t[]){__VA_ARGS__},                                                           \
+         (int)(sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t)))
 
 #define DIGITS "{\"type\": \"regex\", \"regex\": \"[0-9]{4}\"}"
 
@@ -136,7 +141,7 @@ START_TEST(forbids_ends_until_there_are_enough)
         ck_assert_int_eq(to.samples[1].end_count, i < 2 ? 2 : 0);
         ck_assert(i >= 2 || (to.samples[1].ends[0] == 4 && to.samples[1].ends[1] == 8));
         if (i != 1) /* whether its results are there or not */
-            took((int32_t[]){9, 50});
+            TOOK(9, 50);
         trm_lm_step_clear(&step);
     }
 }
@@ -153,14 +158,14 @@ START_TEST(counts_where_it_must)
     ck_assert_int_eq(to.begin_count, 2); /* the second of the slot that begins twice */
     ck_assert_int_eq(to.begins[1].slot, 1);
     ck_assert_int_eq(to.begins[1].prompt_count, 0);
-    took(NULL);
+    took(NULL, 0);
     sampling.repetition_penalty = 1.5f;
     begin(3, NULL);
     fill();
     ck_assert_int_eq(to.begin_count, 1);
     ck_assert_int_eq(to.begins[0].prompt_count, 3);
     ck_assert_int_eq(to.begins[0].prompt[1], 6);
-    took(NULL);
+    took(NULL, 0);
     trm_sampling_init(&sampling);
     begin(2, NULL);
     pick(2, TRM_LM_PICK_NEXT);
@@ -217,7 +222,7 @@ START_TEST(fails_one_sequence)
         ck_assert_int_eq(to.samples[i].slot, -1);
         ck_assert_int_eq(to.samples[i].target, 0);
     }
-    took((int32_t[]){17, 0, 0, 0});
+    TOOK(17, 0, 0, 0);
     ck_assert_int_eq(results[0].id, 17);
     ck_assert_int_eq(results[1].id, failures[_i].want);
     ck_assert_int_eq(results[2].id, TRM_SAMPLED_NOTHING);
@@ -225,7 +230,7 @@ START_TEST(fails_one_sequence)
     begin(1, NULL);
     pick(1, TRM_LM_PICK_NEXT);
     fill();
-    took((int32_t[]){TRM_SAMPLED_CONSTRAINED}); /* the device's word is kept */
+    TOOK(TRM_SAMPLED_CONSTRAINED); /* the device's word is kept */
     ck_assert_int_eq(results[0].id, TRM_SAMPLED_CONSTRAINED);
 }
 END_TEST
@@ -266,19 +271,19 @@ START_TEST(leads_constraints_on)
         ck_assert_int_eq(to.samples[0].end_count, 1);
         ck_assert(trm_sampler_steps_waits(steps, &step));
         ck_assert_int_eq(trm_sampler_steps_fill(steps, &step, &to), TRM_ERR_INTERNAL);
-        took((int32_t[]){digit});
+        TOOK(digit);
         ck_assert_int_eq(results[0].id, digit);
     }
     pick(0, TRM_LM_PICK_NEXT);
     fill();
     ck_assert(may(&to.samples[0], end) && !may(&to.samples[0], digit));
     ck_assert_int_eq(to.samples[0].end_count, 0);
-    took((int32_t[]){end});
+    TOOK(end);
     pick(0, TRM_LM_PICK_NEXT); /* after the end all may come */
     fill();
     ck_assert_ptr_null(to.samples[0].allowed);
     ck_assert(!trm_sampler_steps_waits(steps, &step));
-    took((int32_t[]){letter});
+    TOOK(letter);
     ck_assert_int_eq(results[0].id, letter);
 }
 END_TEST
@@ -301,7 +306,7 @@ START_TEST(results_are_their_sequences)
     OK(trm_sampler_steps_took(steps, results, 1));
     ck_assert_int_eq(results[0].id, digit);
     ck_assert(trm_sampler_steps_waits(steps, &step));
-    took((int32_t[]){digit}); /* a device that does not obey */
+    TOOK(digit); /* a device that does not obey */
     ck_assert_int_eq(results[0].id, TRM_SAMPLED_NOTHING);
     ck_assert_int_eq(trm_sampler_steps_took(steps, results, 1), TRM_ERR_INTERNAL);
 }

@@ -21,10 +21,13 @@ SAME(top_count, top_count);
 SAME(top_ids, top_ids);
 SAME(top_logprobs, top_logprobs);
 static_assert(sizeof(trm_sampled) == sizeof(trm_step_sampled), "as trm_sampled");
-static_assert((int)TRM_STEP_TOP_MAX == (int)TRM_SAMPLING_TOP_MAX, "as trm_sampled");
-static_assert(TRM_STEP_SAMPLED_NOTHING == TRM_SAMPLED_NOTHING &&
-                  TRM_STEP_SAMPLED_CONSTRAINED == TRM_SAMPLED_CONSTRAINED,
-              "what is no token");
+enum {
+    DEVICE_NOTHING = TRM_STEP_SAMPLED_NOTHING,
+    DEVICE_CONSTRAINED = TRM_STEP_SAMPLED_CONSTRAINED,
+    NOTHING = TRM_SAMPLED_NOTHING,
+    CONSTRAINED = TRM_SAMPLED_CONSTRAINED
+};
+static_assert(DEVICE_NOTHING == NOTHING && DEVICE_CONSTRAINED == CONSTRAINED, "as trm_sampled");
 
 typedef struct slot {
     trm_status begun; /* why it has no sampler */
@@ -379,10 +382,10 @@ static void take_one(trm_sampler_steps *s, const flown *f, trm_sampled *r)
                 TRM_LOG(TRM_LOG_WARN, "language", "a constraint: %s", trm_message());
         }
     }
-    if (st == TRM_OK || r->id == TRM_SAMPLED_NOTHING)
+    if (st == TRM_OK || r->id == NOTHING)
         return;
     memset(r, 0, sizeof(*r));
-    r->id = st == TRM_ERR_UNSUPPORTED ? TRM_SAMPLED_CONSTRAINED : TRM_SAMPLED_NOTHING;
+    r->id = st == TRM_ERR_UNSUPPORTED ? CONSTRAINED : NOTHING;
 }
 
 trm_status trm_sampler_steps_took(trm_sampler_steps *s, trm_sampled *results, int count)
