@@ -76,6 +76,9 @@ static size_t packed_bytes(const trm_node *n, int i, const trm_value *value, trm
 
     if (n->op == TRM_OP_TrmLinear && i == 1 && t->rank == 2)
         panel = trm_attr_int(&n->attrs, "transposed", 0) != 0 ? 1 : 0;
+    else if (n->op == TRM_OP_TrmLinears && i >= 1 && i <= trm_attr_int(&n->attrs, "n", 0) &&
+             t->rank == 2)
+        panel = trm_attr_int(&n->attrs, "transposed", 0) != 0 ? 1 : 0;
     else if (n->op == TRM_OP_TrmExperts && i >= 2 && t->rank == 3)
         panel = 1;
     if (panel >= 0)
