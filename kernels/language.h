@@ -116,9 +116,9 @@ typedef struct trm_step_sample {
     uint32_t stream;
     int32_t logprobs;
     int32_t bias_count, end_count;
-    const trm_step_bias *bias;
-    const int32_t *ends;     /* forbidden in this row (min_tokens is not reached) */
-    const uint32_t *allowed; /* [ceil(V / 32)] bit v: token v may come; NULL: all may */
+    const trm_step_bias *bias; /* by ascending id; of the same id in the order of the request */
+    const int32_t *ends;       /* forbidden in this row (min_tokens is not reached) */
+    const uint32_t *allowed;   /* [ceil(V / 32)] bit v: token v may come; NULL: all may */
 } trm_step_sample;
 
 /* A slot begins anew: its counts are cleared, and those of the prompt's tokens are marked. */
@@ -136,8 +136,8 @@ typedef struct trm_step_sampled { /* as trm_sampled (worker/language/sampler.h) 
     int32_t top_ids[TRM_STEP_TOP_MAX];
     float top_logprobs[TRM_STEP_TOP_MAX];
 } trm_step_sampled;
-#define TRM_STEP_SAMPLED_NOTHING (-1)     /* logits were not finite */
-#define TRM_STEP_SAMPLED_CONSTRAINED (-2) /* `allowed` and `ends` leave no token */
+#define TRM_STEP_SAMPLED_NOTHING (-1)     /* logits were not finite, or `ends` forbid all */
+#define TRM_STEP_SAMPLED_CONSTRAINED (-2) /* `allowed`, with `ends`, leaves no token */
 
 /* slot_counts[slot][v]: times that v is in the slot's output, up to TRM_STEP_COUNT_MAX, plus
  * TRM_STEP_IN_PROMPT where the prompt has it. */

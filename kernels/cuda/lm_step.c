@@ -1,6 +1,8 @@
 /* The block of a step (lm_step.h): laid out, filled in host memory, sent. */
 #include "kernels/cuda/lm_step.h"
 
+#include "kernels/cuda/lm_sample.h"
+
 #include <string.h>
 
 #define BLOCK_ALIGN 256
@@ -359,6 +361,7 @@ trm_status trmi_cuda_step_send(trm_device *d, trm_stream *s, const trm_step *ste
 
     TRM_CHECK(trmi_cuda_check(cudaMemcpyAsync(block, host, bytes, cudaMemcpyHostToDevice, stream),
                               "a step"));
+    TRM_CHECK(trmi_cuda_lm_begin(block, step, stream));
     for (int32_t i = 0; i < step->token_rows && step->slot_tokens != NULL; i++)
         if (step->token_ids[i] < -1)
             return trmi_cuda_lm_tokens(block, step, stream);

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define SAMPLED_BYTES 176 /* of a trm_step_sampled, which this room does not know */
+
 /* Input i must be of `dtype`, or not known. */
 static trm_status want_dtype(trmi_io io, int i, trm_dtype dtype)
 {
@@ -358,6 +360,14 @@ trm_status trmi_rule_lm_pool(trmi_io io)
     TRM_CHECK(want(io, 1, TRM_DTYPE_I64, 1));
     TRM_CHECK(want_word(io, "kind", "mean", kinds));
     trmi_shape_out_dims(io, 0, TRM_DTYPE_F32, 2, (int64_t[2]){dim(io, 1, 0), dim(io, 0, 1)});
+    return TRM_OK;
+}
+
+trm_status trmi_rule_lm_sample(trmi_io io)
+{
+    TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 2));
+    TRM_CHECK(want(io, 1, TRM_DTYPE_I64, 1));
+    trmi_shape_out_dims(io, 0, TRM_DTYPE_U8, 2, (int64_t[2]){dim(io, 0, 0), SAMPLED_BYTES});
     return TRM_OK;
 }
 

@@ -196,6 +196,7 @@ TRMI_RULE(lm_gated);
 TRMI_RULE(lm_experts);
 TRMI_RULE(lm_rows);
 TRMI_RULE(lm_pool);
+TRMI_RULE(lm_sample);
 TRMI_RULE(lm_reduce_tree);
 #undef TRMI_RULE
 

@@ -199,6 +199,7 @@ static const trm_shape_rule rules[TRM_OP_COUNT] = {
     [TRM_OP_TrmExperts] = trmi_rule_lm_experts,
     [TRM_OP_TrmRows] = trmi_rule_lm_rows,
     [TRM_OP_TrmPool] = trmi_rule_lm_pool,
+    [TRM_OP_TrmSample] = trmi_rule_lm_sample,
     [TRM_OP_TrmReduceTree] = trmi_rule_lm_reduce_tree,
 };
 

@@ -16,6 +16,7 @@ static const struct reason {
     {TRM_OP_Loop, "control flow: the executor runs the bodies"},
     {TRM_OP_Scan, "control flow: the executor runs the bodies"},
     {TRM_OP_TrmAttentionPacked, "made for devices that have it (CUDA)"},
+    {TRM_OP_TrmSample, "on the CPU the worker samples (worker/language/sampler.h)"},
 };
 
 static bool listed(trm_op op)

@@ -282,6 +282,10 @@ static const row rows[] = {
     {TRM_OP_TrmPool, "f32[t,8] i64[s]", "f32[s,8]", {{NULL, 0}}, "kind", "cls"},
     {TRM_OP_TrmPool, "f32[t,8] i64[s]", "!'max'", {{NULL, 0}}, "kind", "max"},
 
+    {TRM_OP_TrmSample, "f32[r,50] i64[1]", "u8[r,176]", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmSample, "f32[r,50] i32[1]", "!want i64", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmSample, "f16[r,50] i64[1]", "!want f32", {{NULL, 0}}, NULL, NULL},
+
     {TRM_OP_TrmReduceTree,
      "f32[2,t,5]",
      "f32[t,5]",

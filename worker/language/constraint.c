@@ -353,11 +353,11 @@ static bool apply(const uint64_t *mask, float *logits, int64_t count)
     return any != 0;
 }
 
-trm_status trm_constraint_mask(trm_constraint *c, float *logits, int64_t vocabulary)
+/* The mask of where the constraint is; *may_end_out: end tokens may come, too. */
+static trm_status mask_now(trm_constraint *c, int64_t vocabulary, const uint64_t **mask_out,
+                           bool *may_end_out)
 {
     trmi_automaton *a = c->a;
-    float kept[ENDS_MAX];
-    bool may_end, any;
 
     if (vocabulary != a->trie->vocabulary)
         return trm_fail(TRM_ERR_INVALID_ARG,
@@ -365,16 +365,49 @@ trm_status trm_constraint_mask(trm_constraint *c, float *logits, int64_t vocabul
                         a->trie->vocabulary);
     TRM_CHECK(trmi_automaton_begin(a));
     TRM_CHECK(find_mask(a, c->at));
-    may_end = trm_constraint_may_end(c);
+    *may_end_out = trm_constraint_may_end(c);
+    *mask_out = a->states[c->at].mask;
+    return TRM_OK;
+}
+
+static trm_status none_left(void)
+{
+    return trm_fail(TRM_ERR_UNSUPPORTED,
+                    "no token of the vocabulary can follow in the constraint's text");
+}
+
+trm_status trm_constraint_mask(trm_constraint *c, float *logits, int64_t vocabulary)
+{
+    const uint64_t *mask;
+    float kept[ENDS_MAX];
+    bool may_end, any;
+
+    TRM_CHECK(mask_now(c, vocabulary, &mask, &may_end));
     for (int i = 0; i < c->end_count; i++)
         kept[i] = logits[c->ends[i]];
-    any = apply(a->states[c->at].mask, logits, vocabulary);
+    any = apply(mask, logits, vocabulary);
     for (int i = 0; i < c->end_count; i++) /* none of them is text */
         logits[c->ends[i]] = may_end ? kept[i] : -INFINITY;
-    if (!any && !(may_end && c->end_count > 0))
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "no token of the vocabulary can follow in the constraint's text");
-    return TRM_OK;
+    return any || (may_end && c->end_count > 0) ? TRM_OK : none_left();
+}
+
+trm_status trm_constraint_allowed(trm_constraint *c, uint32_t *allowed, int64_t vocabulary)
+{
+    const uint64_t *mask;
+    uint64_t any = 0;
+    bool may_end;
+
+    TRM_CHECK(mask_now(c, vocabulary, &mask, &may_end));
+    for (int64_t w = 0; w < (vocabulary + 31) / 32; w++)
+        allowed[w] = (uint32_t)(mask[w / 2] >> (w % 2 * 32));
+    for (int64_t w = 0; w < (vocabulary + 63) / 64; w++)
+        any |= mask[w];
+    for (int i = 0; i < c->end_count; i++) { /* none of them is text */
+        uint32_t bit = 1u << (c->ends[i] % 32), *word = &allowed[c->ends[i] / 32];
+
+        *word = may_end ? *word | bit : *word & ~bit;
+    }
+    return any != 0 || (may_end && c->end_count > 0) ? TRM_OK : none_left();
 }
 
 trm_status trm_constraint_accept(trm_constraint *c, int32_t token)

@@ -53,6 +53,10 @@ void trm_constraint_destroy(trm_constraint *c); /* takes NULL */
 /* -infinity for every token that may not come. logits: [vocabulary]. UNSUPPORTED: none may, by this
  * vocabulary; or the grammar is too complex to go on. */
 TRM_MUST_USE trm_status trm_constraint_mask(trm_constraint *c, float *logits, int64_t vocabulary);
+/* The same as bits: bit v % 32 of word v / 32: token v may come. allowed: [ceil(vocabulary / 32)].
+ */
+TRM_MUST_USE trm_status trm_constraint_allowed(trm_constraint *c, uint32_t *allowed,
+                                               int64_t vocabulary);
 /* The token has been drawn. INVALID_ARG: it might not have been (nothing changes). */
 TRM_MUST_USE trm_status trm_constraint_accept(trm_constraint *c, int32_t token);
 /* The text is complete: only an end token may come. */
