@@ -17,6 +17,7 @@ struct row {
     bool prefix, lookahead;
     int arrive, cancel, fail, ends, constrained;
     double decode_budget_us;
+    int flights; /* 0: two where steps look ahead, else one */
 };
 
 struct one {
@@ -317,7 +318,9 @@ static inline void open_run(struct run *r, const struct row *row, uint64_t seed)
                                          .step_tokens = row->step_tokens,
                                          .context = CONTEXT,
                                          .pages = row->pages,
-                                         .flights = row->lookahead ? 2 : 1,
+                                         .flights = row->flights > 0 ? row->flights
+                                                    : row->lookahead ? 2
+                                                                     : 1,
                                          .vocabulary = VOCABULARY,
                                          .prefix = row->prefix,
                                          .lookahead = row->lookahead,

@@ -82,7 +82,7 @@ START_TEST(pages_are_kept_until_no_step_writes_them)
 {
     static struct run r;
     struct one *o;
-    int slots;
+    int slots = 0;
 
     open_run(&r, &quiet, 1);
     o = add(&r, 20, 60, 0);
