@@ -301,6 +301,38 @@ START_TEST(cancelled_ones_leave_nothing)
 }
 END_TEST
 
+/* An end token, with the next step under way: nobody waits for that one, and it is not left. */
+START_TEST(the_last_end_leaves_nothing)
+{
+    static const int32_t prompt[] = {1, 2, 3};
+    static struct bench b;
+    struct asked *a = &b.asked[0];
+    trm_sampling sampling;
+    trm_generation_options o = {.prompt = prompt,
+                                .prompt_count = 3,
+                                .sampling = &sampling,
+                                .choices = 1,
+                                .ctx = a,
+                                .end = on_end};
+
+    open_bench(&b, 2, true, 100);
+    trm_sampling_init(&sampling);
+    sampling.max_tokens = 20;
+    for (int k = 0; k < 2; k++) { /* once to know the tokens */
+        a->left = 1;
+        a->texts[0].ends = 0;
+        OK(trm_generator_add(b.g, &o, &a->g));
+        OK(trm_generator_run(b.g));
+        check_idle(&b);
+        sampling.end[sampling.end_count++] = a->texts[0].ids[7];
+    }
+    ck_assert_int_eq(a->texts[0].finish, TRM_FINISH_END);
+    ck_assert_int_eq(a->texts[0].ids_count, 8);
+    ck_assert_int_eq(b.replica.count, 20 + 9);
+    close_bench(&b);
+}
+END_TEST
+
 /* A step's own failure ends those in it, once, though they are in the next one, too; who comes
  * later is served. */
 START_TEST(a_failed_step_ends_its_requests)
@@ -379,6 +411,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, texts_are_as_with_one_step, 0, sizeof(rows) / sizeof(rows[0]));
     tcase_add_test(t, cancelled_ones_leave_nothing);
+    tcase_add_test(t, the_last_end_leaves_nothing);
     tcase_add_test(t, a_failed_step_ends_its_requests);
     tcase_add_test(t, a_lost_replica_ends_all);
     tcase_add_test(t, times_of_steps_do_not_overlap);

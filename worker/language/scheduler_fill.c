@@ -302,8 +302,8 @@ static void admit(struct filling *w, int *prefill)
             return;
         if (q->slot < 0 && s->slot_count == 0 && !s->limits.encoder)
             return;
-        if (waits_for_sibling(s, q))
-            continue;
+        if (q->finish != TRM_FINISH_NONE || waits_for_sibling(s, q))
+            continue; /* over: its owner has not removed it yet */
         if (!let_in(w, q, *prefill))
             return; /* in their order: nobody overtakes one that waits for pages */
         *prefill -= before - w->budget;
