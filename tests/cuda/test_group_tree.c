@@ -170,7 +170,7 @@ static int long_sums(group_rank *r)
     } rows[] = {
         {4, EVEN, 65540, false},
         {13, STAIRS, 70001, false},
-        {127, FIRST_HAS_ONE, 300001, true},
+        {31, FIRST_HAS_ONE, 480001, true},
     };
 
     for (int i = 0; i < 3; i++) {

@@ -34,6 +34,7 @@
 namespace trm_emu {
 
 constexpr int kRanks = 64, kOps = 256;
+constexpr uint64_t kSends = 32; /* to one peer in a group */
 constexpr size_t kArea = size_t(64) << 20; /* of a rank: what it gives in one go */
 
 enum OpKind { kAllReduce, kAllGather, kReduceScatter, kReduce, kSend, kRecv };
@@ -51,7 +52,7 @@ struct Place { /* of a rank */
     int count;
     Given given[kOps];
     std::atomic<uint64_t> posted[kRanks], taken[kRanks]; /* what it has sent to each */
-    size_t sent_at[kRanks], sent_bytes[kRanks];
+    size_t sent_at[kRanks][kSends], sent_bytes[kRanks][kSends]; /* posted or taken % kSends */
 };
 struct Meeting {
     Place ranks[kRanks];
@@ -244,7 +245,8 @@ static void add_any(int dtype, void *to, const char *from, size_t count, bool fi
         add<uint64_t>(to, from, count, first);
 }
 
-/* Sends are there for their receivers, receives are taken, and then all that was sent is gone. */
+/* Sends are there for their receivers, who take those of a peer in order, and then all that was sent
+ * is gone. */
 static bool pass(Comm *c, const std::vector<Op> &ops, const char *what)
 {
     Place &mine = c->place(c->rank);
@@ -254,10 +256,13 @@ static bool pass(Comm *c, const std::vector<Op> &ops, const char *what)
 
         if (g.kind != kSend)
             continue;
-        if (mine.posted[g.peer] != mine.taken[g.peer])
-            return fail(c, ncclInvalidUsage, "two sends to one peer in a group"), false;
-        mine.sent_at[g.peer] = g.at;
-        mine.sent_bytes[g.peer] = g.count * width(g.dtype);
+        const uint64_t n = mine.posted[g.peer];
+
+        if (n - mine.taken[g.peer] >= kSends)
+            return fail(c, ncclInvalidUsage, "more sends to one peer than the emulation takes"),
+                   false;
+        mine.sent_at[g.peer][n % kSends] = g.at;
+        mine.sent_bytes[g.peer][n % kSends] = g.count * width(g.dtype);
         mine.posted[g.peer]++;
     }
     for (const Op &op : ops) {
@@ -269,9 +274,11 @@ static bool pass(Comm *c, const std::vector<Op> &ops, const char *what)
             continue;
         if (!await(c, op.given.peer, what, [&] { return p.posted[me] > p.taken[me]; }))
             return false;
-        if (p.sent_bytes[me] != bytes)
+        const uint64_t n = p.taken[me] % kSends;
+
+        if (p.sent_bytes[me][n] != bytes)
             return fail(c, ncclInvalidUsage, "a receive and its send differ"), false;
-        std::memcpy(op.to, c->area(op.given.peer) + p.sent_at[me], bytes);
+        std::memcpy(op.to, c->area(op.given.peer) + p.sent_at[me][n], bytes);
         p.taken[me]++;
     }
     for (const Op &op : ops)
