@@ -50,12 +50,13 @@ void trm_options_free_list(trm_option_list *list);
 typedef struct trm_common_options {
     int64_t threads;    /* 0: this rank's share of the node's cores */
     const char *device; /* kernels/device_open.h */
-    const char *dtype;  /* fp32|bf16|fp16 */
+    const char *dtype;  /* fp32|bf16|fp16; trm_dtype_unsaid: not given, fp32 */
     const char *log;    /* NULL: TRM_LOG */
 } trm_common_options;
+extern const char trm_dtype_unsaid[]; /* "fp32" */
 #define TRM_COMMON_DEFAULTS                                                                        \
     {                                                                                              \
-        .threads = 0, .device = "auto", .dtype = "fp32", .log = NULL                               \
+        .threads = 0, .device = "auto", .dtype = trm_dtype_unsaid, .log = NULL                     \
     }
 /* clang-format off */
 #define TRM_LOG_OPTION(c)                                                                          \

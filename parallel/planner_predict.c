@@ -235,17 +235,27 @@ done:
     return st;
 }
 
-static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
-                               int micro, size_t *bytes_out)
+trm_status trmi_fullest_ledger(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                               int micro, trm_ledger *ledger_out)
 {
-    *bytes_out = 0;
+    memset(ledger_out, 0, sizeof(*ledger_out));
     for (int i = 0; i < s->count; i++) {
         trm_ledger l;
 
         TRM_CHECK(stage_ledger(p, d, d->local, d->kv_bytes, s, micro, i, &l));
-        if (trm_ledger_total(&l) > *bytes_out)
-            *bytes_out = trm_ledger_total(&l);
+        if (trm_ledger_total(&l) > trm_ledger_total(ledger_out))
+            *ledger_out = l;
     }
+    return TRM_OK;
+}
+
+static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                               int micro, size_t *bytes_out)
+{
+    trm_ledger l;
+
+    TRM_CHECK(trmi_fullest_ledger(p, d, s, micro, &l));
+    *bytes_out = trm_ledger_total(&l);
     return TRM_OK;
 }
 
@@ -431,6 +441,7 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
             TRM_CHECK(try_division(p, d, c, stages_out, division_out));
     }
     TRM_CHECK(predict_time(p, *division_out, c, stages_out));
+    TRM_CHECK(trmi_predict_phases(p, *division_out, stages_out, link, c));
     c->fits = c->memory <= p->limit;
     if (!c->fits)
         (void)snprintf(c->reason, sizeof(c->reason), "needs %s a rank, the limit is %s",

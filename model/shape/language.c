@@ -168,6 +168,8 @@ trm_status trmi_rule_lm_rope(trmi_io io)
     return TRM_OK;
 }
 
+static const char *const kv_dtypes[] = {"f32", "f16", "bf16", "i8", NULL};
+
 /* Columns of input i are heads * head_dim. */
 static trm_status want_heads(trmi_io io, int i, int64_t heads, int64_t head_dim)
 {
@@ -203,6 +205,7 @@ trm_status trmi_rule_lm_attention(trmi_io io)
     TRM_CHECK(trmi_shape_same(io, "rows of q and k", dim(io, 0, 0), dim(io, 1, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "rows of k and v", rows, dim(io, 2, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "sinks and heads", heads, dim(io, 4, 0), &same));
+    TRM_CHECK(want_word(io, "kv_dtype", "f32", kv_dtypes));
     if (attr(io, "layer", 0) < 0 || attr(io, "window", 0) < 0)
         return trmi_shape_bad(io, "layer %lld, window %lld: want 0 or more",
                               (long long)attr(io, "layer", 0), (long long)attr(io, "window", 0));
