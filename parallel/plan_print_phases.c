@@ -38,9 +38,9 @@ void trmi_print_phase_candidates(const trm_plan *plan, const trm_plan_options *o
 
         fprintf(f, "%c %-30s", i == plan->chosen ? '*' : ' ',
                 trm_parallel_text(&c->parallel, text, sizeof(text)));
-        for (int k = 0; k < count_of(o) && c->phases[k].step_us > 0; k++)
+        for (int k = 0; k < count_of(o) && c->fits; k++)
             fprintf(f, " %15.0f", c->phases[k].tokens_s);
-        if (c->phases[0].step_us > 0)
+        if (c->fits)
             fprintf(f, " %12s", trmi_bytes_text(c->memory, text));
         if (!c->fits)
             fprintf(f, "  out: %s", c->reason);

@@ -146,9 +146,16 @@ static void say_why(trm_plan *plan, const trm_plan_options *o, int fastest, int 
 /* The smallest replica that would fit; false: none up to the largest. */
 trm_status trmi_smallest_fit(trmi_planner *p, trm_candidate *found_out, bool *found)
 {
+    size_t weights = 0;
+
     *found = false;
+    for (int v = 0; v < p->g->value_count; v++)
+        if (trm_graph_is_constant(p->g, v))
+            weights += p->g->values[v].bytes;
+    if (trm_dtype_bytes(p->options->dtype) == 2) /* they may be kept in half */
+        weights /= 2;
     for (int ranks = 2; ranks <= TRMI_REPLICA_MAX && !*found; ranks *= 2) {
-        for (int tensor = 1; tensor <= ranks; tensor *= 2) {
+        for (int tensor = 1; tensor <= ranks && weights / (size_t)ranks <= p->limit; tensor *= 2) {
             trm_candidate c = {
                 .parallel = {.data = 1, .tensor = tensor, .pipeline = ranks / tensor}};
             trm_plan_options one_host = *p->options;

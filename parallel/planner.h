@@ -40,8 +40,8 @@ typedef struct trm_phase_time {
     int64_t sequences; /* fewer than asked for where the cache has no room for them */
     int64_t steps;
     double step_us;  /* one step through one replica */
-    double all_us;   /* all of them */
-    double tokens_s; /* of all replicas, with as many steps under way as there are stages */
+    double all_us;   /* all of them, with as many under way as there are stages */
+    double tokens_s; /* of all replicas */
 } trm_phase_time;
 
 typedef struct trm_plan_options {

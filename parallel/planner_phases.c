@@ -92,13 +92,16 @@ static trm_status one_phase(const trmi_planner *p, trmi_division *d, const trm_c
 {
     double room = pool_tokens(p, d, c) / (double)phase->context, sum = 0, slowest = 0;
     double stage_us[TRM_STAGES_MAX];
-    int64_t sequences = phase->sequences, all, rows, steps;
+    int64_t sequences = phase->sequences, all, rows, steps, most = p->batch;
     trm_step_load load;
 
     if (room < (double)sequences)
         sequences = room < 1 ? 1 : (int64_t)room;
     all = sequences * phase->tokens;
-    rows = p->batch < all ? p->batch : all;
+    if (phase->tokens == 1) /* sequences are dealt to as many steps as there are stages */
+        most = (sequences + s->count - 1) / s->count;
+    rows = p->batch < most ? p->batch : most;
+    rows = rows < all ? rows : all;
     steps = (all + rows - 1) / rows;
     load.sequences = rows / phase->tokens > 1 ? rows / phase->tokens : 1;
     load.seen = (double)phase->context - ((double)phase->tokens - 1) / 2;
@@ -117,11 +120,11 @@ static trm_status one_phase(const trmi_planner *p, trmi_division *d, const trm_c
     sum += trm_cost_step_us(context, 0, 1);
     if (s->count == 1)
         slowest = sum;
-    *time = (trm_phase_time){.sequences = sequences,
-                             .steps = steps,
-                             .step_us = sum,
-                             .all_us = sum + (double)(steps - 1) * slowest,
-                             .tokens_s = c->parallel.data * (double)rows * 1e6 / slowest};
+    *time = (trm_phase_time){.sequences = sequences, .steps = steps, .step_us = sum};
+    /* a step that decodes waits for the one before it of the same sequences */
+    time->all_us = phase->tokens == 1 ? fmax(sum, (double)steps * slowest)
+                                      : sum + (double)(steps - 1) * slowest;
+    time->tokens_s = c->parallel.data * (double)all * 1e6 / time->all_us;
     context->load = NULL;
     return TRM_OK;
 }

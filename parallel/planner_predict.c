@@ -329,11 +329,15 @@ static trm_status cut_tightly(const trmi_planner *p, trmi_division *d, const trm
 static trm_status cut_to_fit(const trmi_planner *p, trmi_division *d, const trm_parallel *l,
                              int micro, trm_stages *stages_out, size_t *bytes_out)
 {
+    size_t weights = 0;
     trm_status st;
 
     TRM_CHECK(cut(p, d, l, micro, 0, stages_out));
     TRM_CHECK(fullest_rank(p, d, stages_out, micro, bytes_out));
-    if (*bytes_out <= p->limit || l->pipeline == 1)
+    for (int v = 0; v < d->local->value_count; v++)
+        weights += d->weight_bytes[v];
+    if (*bytes_out <= p->limit || l->pipeline == 1 ||
+        weights / (size_t)l->pipeline > p->limit) /* no cut helps */
         return TRM_OK;
     st = cut(p, d, l, micro, p->limit, stages_out);
     if (st == TRM_ERR_NO_MEMORY)
