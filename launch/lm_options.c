@@ -8,12 +8,6 @@
 
 trm_status trm_lm_cli_device(trm_common_options *common)
 {
-    if (strcmp(common->device, "auto") == 0)
-        common->device = "cpu";
-    if (strcmp(common->device, "cpu") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "--device %s: language models run on the CPU only; want auto or cpu",
-                        common->device);
     if (strcmp(common->dtype, "fp16") == 0)
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "--dtype fp16: language models compute with fp32 or bf16 activations");

@@ -268,6 +268,12 @@ static trm_status prepare_collective(struct binder *b, const trm_node *n, trm_op
     return trmi_collective_prepare(e, b->node, desc, kernel_out);
 }
 
+/* Reads a step by its address: on a device with memory of its own that is not the host's form. */
+static bool reads_step(trm_op op)
+{
+    return op == TRM_OP_TrmPagedAttention || op == TRM_OP_TrmPool;
+}
+
 /* A kernel, and where it runs: on the device if it has one. */
 static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc,
                           trmi_place *place_out, trm_kernel **kernel_out)
@@ -287,7 +293,7 @@ static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc
         memcpy(in, b->in, (size_t)n->input_count * sizeof(*in));
         memcpy(out, b->out, (size_t)n->output_count * sizeof(*out));
         st = e->device->ops->prepare(e->device, desc, kernel_out);
-        if (st != TRM_ERR_UNSUPPORTED)
+        if (st != TRM_ERR_UNSUPPORTED || reads_step(n->op))
             return st;
         TRM_LOG(TRM_LOG_DEBUG, "bind", "'%s' (%s) runs on the host: %s", n->name,
                 trm_op_get(n->op)->name, trm_message());

@@ -62,6 +62,12 @@ TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outpu
  */
 void trm_engine_hold_inputs(trm_engine *engine, bool hold);
 
+/* Of a device with memory of its own: input i is from now on read at `memory` there (NULL: uploaded
+ * again), which the caller fills on the engine's stream before it submits; what submit is given for
+ * it tells shape and dtype. The memory stays until the engine ends or is told of another. */
+void trm_engine_place_input(trm_engine *engine, int input, void *memory);
+trm_stream *trm_engine_stream(const trm_engine *engine); /* NULL: the device's own */
+
 /* Checks as above without running. */
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
 

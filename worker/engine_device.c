@@ -47,8 +47,9 @@ trm_status trmi_flights_create(trm_engine *e)
     TRM_CHECK(ops->stream_create(e->device, &e->down));
     TRM_CHECK(ops->event_create(e->device, &e->settled));
     e->staged = trm_calloc((size_t)e->graph->input_count + 1, sizeof(trm_tensor));
+    e->placed = trm_calloc((size_t)e->graph->input_count + 1, sizeof(*e->placed));
     e->out_places = trm_calloc((size_t)e->graph->output_count + 1, sizeof(trmi_place));
-    if (e->staged == NULL || e->out_places == NULL)
+    if (e->staged == NULL || e->placed == NULL || e->out_places == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "engine");
     for (int i = 0; i < TRMI_FLIGHTS; i++)
         TRM_CHECK(flight_create(e, &e->flights[i]));
@@ -99,6 +100,7 @@ void trmi_flights_destroy(trm_engine *e)
     if (e->settled != NULL)
         ops->event_destroy(e->device, e->settled);
     trm_free(e->staged);
+    trm_free(e->placed);
     trm_free(e->out_places);
 }
 
@@ -142,6 +144,16 @@ static bool holds(const trm_engine *e, const trmi_flight *f, const trm_tensor *i
     return e->hold;
 }
 
+void trm_engine_place_input(trm_engine *e, int input, void *memory)
+{
+    e->placed[input] = memory;
+}
+
+trm_stream *trm_engine_stream(const trm_engine *e)
+{
+    return e->stream;
+}
+
 void trm_engine_hold_inputs(trm_engine *e, bool hold)
 {
     e->hold = hold;
@@ -157,14 +169,14 @@ static trm_status upload(trm_engine *e, trmi_flight *f, const trm_tensor *inputs
 
     for (int i = 0; i < e->graph->input_count; i++) {
         TRM_CHECK(trm_tensor_bytes(&inputs[i], &bytes));
-        all += bytes;
+        all += e->placed[i] == NULL ? bytes : 0;
     }
     stream = all > SMALL_BYTES ? e->up : e->stream;
     for (int i = 0; i < e->graph->input_count; i++) {
         e->staged[i] = inputs[i];
-        e->staged[i].data = NULL;
-        if (e->last_use[e->graph->inputs[i]] < 0)
-            continue; /* nothing reads it */
+        e->staged[i].data = e->placed[i];
+        if (e->placed[i] != NULL || e->last_use[e->graph->inputs[i]] < 0)
+            continue; /* it is there, or nothing reads it */
         TRM_CHECK(trm_tensor_bytes(&inputs[i], &bytes));
         TRM_CHECK(trmi_buffer_grow(e, TRMI_HOST, &f->host_in[i], bytes + TRM_ALIGN));
         TRM_CHECK(trmi_buffer_grow(e, TRMI_DEVICE, &f->device_in[i], bytes + TRM_ALIGN));

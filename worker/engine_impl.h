@@ -173,6 +173,7 @@ struct trm_engine {
     bool hold;                /* trm_engine_hold_inputs */
     bool busy;                /* something was enqueued that the host has not waited for */
     trm_tensor *staged;       /* [graph inputs] */
+    void **placed;            /* [graph inputs] the caller's device memory, or NULL */
     trmi_place *out_places;   /* [graph outputs] */
     const trm_tensor *caller; /* inputs as the caller gave them; otherwise as `inputs` */
     void **slot_pointers;

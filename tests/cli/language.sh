@@ -153,7 +153,9 @@ options)
     run "cache" 'want at least 2097152 bytes' --prompt x --kv-cache 1KiB
     run "cache, no number" "--kv-cache 'x'" --prompt x --kv-cache x
     run "type of the cache" '--kv-dtype' --prompt x --kv-dtype int3
-    run "device" 'language models run on the CPU only' --prompt x --device cuda
+    export TRM_CUDA_DRIVER=/nonexistent/libcuda.so
+    run "device" "no CUDA driver" --prompt x --device cuda
+    unset TRM_CUDA_DRIVER
     run "dtype" 'fp32 or bf16' --prompt x --dtype fp16
     run "layout" 'takes 2 ranks, there are 1' --prompt x --parallel tensor=2
     run "layout, no number" '--parallel' --prompt x --parallel tensor=x

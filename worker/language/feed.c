@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "worker/language/feed_device.h"
 #include "worker/language/grammars.h"
 
 #include <string.h>
@@ -20,7 +21,8 @@ struct trm_lm_feed {
     trm_step step;
     trm_step_sequence *sequences;
     trm_kv_layer *layers;
-    void *cache; /* one slab; layers point into it */
+    void *cache;            /* one slab; layers point into it */
+    trmi_feed_device *away; /* NULL: the device's memory is the host's */
     trm_tensor *inputs;
     int *fed;               /* [graph inputs] which, or -1 */
     trm_sampler **samplers; /* [batch] by slot */
@@ -61,14 +63,38 @@ static size_t node_page_bytes(const trm_lm_feed *f, const trm_node *n)
                              trm_attr_int(&n->attrs, "head_dim", 0), f->options.kv_dtype);
 }
 
-/* The slab is zeros that the system makes when they are first touched: a large cache costs nothing
- * until it is used, and what was never written is finite. */
+/* Zeros, so that what was never written is finite; in host memory the system makes them when they
+ * are first touched: a large cache costs nothing until it is used. */
+static trm_status make_slab(trm_lm_feed *f, size_t bytes, unsigned char **base_out)
+{
+    void *memory = NULL;
+
+    if (f->away != NULL) {
+        trm_status st = trmi_feed_device_cache(f->away, bytes + TRM_ALIGN, &memory);
+
+        *base_out = memory;
+        return st == TRM_OK ? st
+                            : trm_fail_context(st,
+                                               "the KV cache of %zu bytes: want a smaller one "
+                                               "(kv_cache, --kv-cache) or context",
+                                               bytes);
+    }
+    f->cache = trm_calloc(bytes + TRM_ALIGN, 1);
+    if (f->cache == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY,
+                        "the KV cache of %zu bytes cannot be had on this rank: want a smaller "
+                        "KV cache (kv_cache, --kv-cache) or context",
+                        bytes);
+    *base_out = (unsigned char *)trm_align_up((size_t)(uintptr_t)f->cache, TRM_ALIGN);
+    return TRM_OK;
+}
+
 static trm_status make_cache(trm_lm_feed *f)
 {
     const trm_graph *g = f->options.graph;
     size_t page = trm_lm_page_bytes(g, f->options.kv_dtype), bytes = 0, at = 0;
     int64_t layers = 0;
-    unsigned char *base;
+    unsigned char *base = NULL;
 
     for (int n = 0; n < g->node_count; n++) {
         int64_t layer = trm_attr_int(&g->nodes[n].attrs, "layer", 0);
@@ -79,13 +105,7 @@ static trm_status make_cache(trm_lm_feed *f)
     f->layers = trm_calloc((size_t)layers + 1, sizeof(*f->layers));
     if (f->layers == NULL || !trm_mul_ok(page, (size_t)f->options.pages, &bytes))
         return no_memory();
-    f->cache = trm_calloc(bytes + TRM_ALIGN, 1);
-    if (f->cache == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY,
-                        "the KV cache of %zu bytes cannot be had on this rank: want a smaller "
-                        "KV cache (kv_cache, --kv-cache) or context",
-                        bytes);
-    base = (unsigned char *)trm_align_up((size_t)(uintptr_t)f->cache, TRM_ALIGN);
+    TRM_CHECK(make_slab(f, bytes, &base));
     for (int n = 0; n < g->node_count; n++) {
         const trm_node *node = &g->nodes[n];
         trm_kv_layer *l;
@@ -142,6 +162,35 @@ static trm_status make_room(trm_lm_feed *f)
     return f->samplers == NULL || f->begun == NULL || f->results == NULL ? no_memory() : TRM_OK;
 }
 
+static trm_status make_away(trm_lm_feed *f)
+{
+    static const enum fed fed[TRM_STEP_SELF + 1] = {[TRM_STEP_TOKENS] = FED_TOKENS,
+                                                    [TRM_STEP_POSITIONS] = FED_POSITIONS,
+                                                    [TRM_STEP_ROWS] = FED_ROWS,
+                                                    [TRM_STEP_TYPES] = FED_TYPES,
+                                                    [TRM_STEP_SELF] = FED_STEP};
+    const trm_lm_feed_options *o = &f->options;
+    int inputs[TRM_STEP_SELF + 1];
+
+    if (o->device == NULL || o->device->host_memory)
+        return TRM_OK;
+    if (o->device->ops->step_encode == NULL)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "language models on %s", o->device->ops->name);
+    for (int i = 0; i <= TRM_STEP_SELF; i++) {
+        inputs[i] = -1;
+        for (int k = 0; k < o->graph->input_count; k++)
+            if (f->fed[k] == (int)fed[i])
+                inputs[i] = k;
+    }
+    f->step.token_max = f->row_max;
+    f->step.pick_max = trm_lm_grid(o->picks);
+    f->step.token_ids = f->tokens;
+    f->step.positions = f->positions;
+    f->step.types = trm_lm_feed_has_types(o->graph) ? f->types : NULL;
+    f->step.rows = f->rows;
+    return trmi_feed_device_create(o->device, o->engine, inputs, 0, 0, &f->away);
+}
+
 trm_status trm_lm_feed_create(const trm_lm_feed_options *options, trm_lm_feed **feed_out)
 {
     trm_lm_feed *f = trm_calloc(1, sizeof(*f));
@@ -153,6 +202,7 @@ trm_status trm_lm_feed_create(const trm_lm_feed_options *options, trm_lm_feed **
     f->encoder = options->pages == 0;
     TRM_TRY(st, find_inputs(f), fail);
     TRM_TRY(st, make_room(f), fail);
+    TRM_TRY(st, make_away(f), fail);
     TRM_TRY(st, make_cache(f), fail);
     *feed_out = f;
     return TRM_OK;
@@ -179,6 +229,7 @@ void trm_lm_feed_destroy(trm_lm_feed *f)
     trm_free(f->sequences);
     trm_free(f->layers);
     trm_free(f->cache);
+    trmi_feed_device_destroy(f->away);
     trm_free(f->inputs);
     trm_free(f->fed);
     trm_free(f);
@@ -267,10 +318,18 @@ static void fill_rows(trm_lm_feed *f, const trm_lm_step *step)
     }
     for (int i = 0; i < step->pick_rows; i++)
         f->rows[i] = i < step->pick_count ? step->picks[i].row : -1;
+    f->step.token_rows = step->token_rows;
+    f->step.pick_rows = step->pick_rows;
     f->step.tokens = step->token_count;
     f->step.sequence_count = step->part_count;
     f->step.sequences_padded = f->encoder ? step->part_rows : step->part_count;
     f->step.sequences = f->sequences;
+}
+
+bool trm_lm_feed_ahead(const trm_lm_feed *f, const trm_lm_step *step)
+{
+    (void)step;
+    return f->away == NULL || !f->options.samples;
 }
 
 /* What kernels index by, whoever decided it. */
@@ -332,7 +391,7 @@ trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step, const trm
         }
     }
     *inputs_out = f->inputs;
-    return TRM_OK;
+    return f->away == NULL ? TRM_OK : trmi_feed_device_send(f->away, &f->step);
 }
 
 /* ---- results ---- */
@@ -365,7 +424,8 @@ static void pick(trm_lm_feed *f, const trm_lm_pick *p, float *logits, trm_sample
         TRM_LOG(TRM_LOG_WARN, "language", "a constraint: %s", trm_message());
 }
 
-trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_step *step, trm_tensor *outputs)
+trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int count,
+                               trm_tensor *outputs)
 {
     trm_tensor *out = &outputs[f->options.graph->output_count - 1];
     size_t width;
@@ -380,11 +440,11 @@ trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_step *step, trm_tens
         return TRM_OK;
     }
     width = (size_t)out->dims[1];
-    for (int i = 0; i < step->pick_count; i++)
-        pick(f, &step->picks[i], (float *)out->data + (size_t)i * width, &f->results[i]);
+    for (int i = 0; i < count; i++)
+        pick(f, &picks[i], (float *)out->data + (size_t)i * width, &f->results[i]);
     f->result = (trm_tensor){.dtype = TRM_DTYPE_U8,
                              .rank = 1,
-                             .dims = {(int64_t)((size_t)step->pick_count * sizeof(*f->results))},
+                             .dims = {(int64_t)((size_t)count * sizeof(*f->results))},
                              .data = f->results};
     return TRM_OK;
 }

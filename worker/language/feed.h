@@ -6,6 +6,7 @@
 #include "kernels/language.h"
 #include "model/graph.h"
 #include "model/language/language.h"
+#include "worker/engine.h"
 #include "worker/language/replica.h"
 #include "worker/language/step.h"
 
@@ -20,6 +21,8 @@ typedef struct trm_lm_feed_options {
     int pages;
     trm_dtype kv_dtype;
     int batch, step_tokens, picks;
+    trm_device *device; /* with memory of its own: the cache is there, and inputs go there; else */
+    trm_engine *engine; /* these may be NULL. The engine of `graph`, which ends before the feed */
     trm_language *language; /* its tokenizer is read here when the first constraint comes, where it
                                is not there yet; NULL: constraints fail */
     bool samples; /* this rank gets the whole logits or embeddings, and its results count */
@@ -36,13 +39,16 @@ bool trm_lm_feed_is_fed(const char *name);
 
 /* Makes the step's new samplers; one that cannot be made fails its sequence later. */
 void trm_lm_feed_begin(trm_lm_feed *f, const trm_lm_step *step);
+/* Whether the step's inputs can be made while the step before it has not ended: false where a
+ * constraint must see its token first. */
+bool trm_lm_feed_ahead(const trm_lm_feed *f, const trm_lm_step *step);
 /* The graph's inputs: those that are fed, and `crossing` [count] for the others, in order. Valid
  * until the next call. */
 TRM_MUST_USE trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step,
                                            const trm_tensor *crossing, int count,
                                            trm_tensor **inputs_out);
-/* Results from the graph's outputs: tokens, scores, or an encoder's rows. */
-TRM_MUST_USE trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_step *step,
+/* Results from the graph's outputs: tokens, scores, or an encoder's rows. picks: the step's. */
+TRM_MUST_USE trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int count,
                                             trm_tensor *outputs);
 /* As a tensor that can travel: U8 for tokens, F32 [rows, width] for an encoder's. Until the next
  * step. */

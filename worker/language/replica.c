@@ -4,6 +4,8 @@
 #include "worker/language/replica.h"
 
 #include "base/log.h"
+#include "kernels/device_group.h"
+#include "parallel/device_group.h"
 #include "worker/language/feed.h"
 #include "worker/replica_impl.h"
 
@@ -13,12 +15,14 @@
 #include <time.h>
 
 #define STEP_TIMEOUT_MS 120000
+#define GROUP_TIMEOUT_MS 60000
 #define PROGRAMS_MAX                                                                               \
     128 /* sizes of steps that stay bound: the grid of token rows times that of picks in use */
 
 struct under_way {
     uint64_t number;
     int pick_count, part_rows;
+    trm_lm_pick *picks; /* where the engine overlaps steps: for when it has ended */
     trm_status st;
     char text[TRMI_REPLICA_TEXT];
     struct timespec since;
@@ -30,6 +34,7 @@ struct trm_lm_replica {
     int tensor, pipeline, stage, shard, rank, size, depth;
     trm_graph *local;
     bool owns_local;
+    trm_device_group *group; /* of the stage's devices; NULL: over host memory */
     trm_engine *engine;
     trm_lm_feed *feed;
     trm_lm_step step; /* followers: the one that came */
@@ -41,6 +46,7 @@ struct trm_lm_replica {
     struct under_way *ring;
     int first, under_way;
     uint64_t next_step;
+    bool overlaps; /* the engine has a step under way while the next one is made */
     bool stopped, broken;
 };
 
@@ -81,7 +87,8 @@ static trm_status make_engine(trm_lm_replica *r)
 {
     trm_engine_options eo = {.programs_max = PROGRAMS_MAX,
                              .profile = r->options.profile,
-                             .comm = r->tensor > 1 ? r->model->stage_comm : NULL};
+                             .comm = r->tensor > 1 ? r->model->stage_comm : NULL,
+                             .group = r->group};
 
     if (r->size == 1) {
         r->local = r->model->graph;
@@ -93,6 +100,15 @@ static trm_status make_engine(trm_lm_replica *r)
     return trm_engine_create(r->local, r->model->device, &eo, &r->engine);
 }
 
+/* Shards with devices of their own exchange data over the devices' links. */
+static trm_status open_group(trm_lm_replica *r)
+{
+    if (r->tensor == 1 || r->model->device->host_memory)
+        return TRM_OK;
+    return trm_device_group_open(r->model->stage_comm, r->model->device, GROUP_TIMEOUT_MS,
+                                 &r->group);
+}
+
 static trm_status create_here(trm_lm_replica *r)
 {
     const trm_lm_replica_options *o = &r->options;
@@ -101,11 +117,13 @@ static trm_status create_here(trm_lm_replica *r)
                               .batch = o->batch,
                               .step_tokens = o->step_tokens,
                               .picks = o->picks,
+                              .device = r->model->device,
                               .language = r->model->language,
                               .samples = r->stage + 1 == r->pipeline && r->shard == 0};
 
     TRM_CHECK(make_engine(r));
     fo.graph = r->local;
+    fo.engine = r->engine;
     TRM_CHECK(trm_lm_feed_create(&fo, &r->feed));
     TRM_CHECK(trm_lm_replica_step(r, &r->step));
     r->out = trm_calloc((size_t)r->local->output_count + 1, sizeof(*r->out));
@@ -113,6 +131,11 @@ static trm_status create_here(trm_lm_replica *r)
     r->ring = trm_calloc((size_t)r->depth, sizeof(*r->ring));
     if (r->out == NULL || r->send == NULL || r->ring == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "replica");
+    for (int i = 0; i < r->depth; i++) {
+        r->ring[i].picks = trm_calloc((size_t)o->picks + 1, sizeof(*r->ring[i].picks));
+        if (r->ring[i].picks == NULL)
+            return trm_fail(TRM_ERR_NO_MEMORY, "replica");
+    }
     return TRM_OK;
 }
 
@@ -138,8 +161,12 @@ trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
     r->stage = r->size == 1 ? 0 : m->place.stage;
     r->shard = r->size == 1 ? 0 : m->place.shard;
     r->rank = r->stage * r->tensor + r->shard;
-    r->depth = r->pipeline == 1 ? 1 : r->pipeline + 1;
+    r->overlaps = r->pipeline == 1 && trm_engine_depth_of(m->device) > 1;
+    r->depth = r->overlaps        ? trm_engine_depth_of(m->device)
+               : r->pipeline == 1 ? 1
+                                  : r->pipeline + 1;
     TRM_TRY(st, reserve(r), fail);
+    TRM_TRY(st, agree(r, open_group(r)), fail);
     TRM_TRY(st, agree(r, create_here(r)), fail);
     *replica_out = r;
     return TRM_OK;
@@ -152,13 +179,18 @@ void trm_lm_replica_destroy(trm_lm_replica *r)
 {
     if (r == NULL)
         return;
-    trm_engine_destroy(r->engine);
+    if (r->broken && r->group != NULL) /* kernels that wait for a lost peer end */
+        r->group->ops->abandon(r->group);
     trm_lm_feed_destroy(r->feed);
+    trm_engine_destroy(r->engine);
+    trm_device_group_close(r->group);
     if (r->owns_local)
         trm_graph_destroy(r->local);
     trm_lm_step_fini(&r->step);
     trm_free(r->out);
     trm_free(r->send);
+    for (int i = 0; r->ring != NULL && i < r->depth; i++)
+        trm_free(r->ring[i].picks);
     trm_free(r->ring);
     trm_free(r->encoded);
     trm_free(r->scratch.bytes);
@@ -258,15 +290,61 @@ static trm_status pass_on(trm_lm_replica *r, uint64_t number, trm_status st, con
     return trmi_message_send(r->model->replica_comm, 0, &head, &result, true, &r->scratch);
 }
 
-/* Runs the step on this rank; crossing tensors are in r->message. */
-static trm_status run(trm_lm_replica *r, const trm_lm_step *step)
+/* ---- a step on this rank: begun, and ended ---- */
+
+static struct under_way *newest(trm_lm_replica *r)
+{
+    return &r->ring[(r->first + r->under_way) % r->depth];
+}
+
+/* A slot that begins anew is another sequence: what steps under way draw for it counts no more. */
+static void forget_slots(trm_lm_replica *r, const trm_lm_step *step)
+{
+    for (int i = 0; i < r->under_way; i++) {
+        struct under_way *u = &r->ring[(r->first + i) % r->depth];
+
+        for (int b = 0; b < step->begin_count; b++)
+            for (int k = 0; k < u->pick_count; k++)
+                if (u->picks[k].slot == step->begins[b].slot)
+                    u->picks[k].slot = -1;
+    }
+}
+
+/* Crossing tensors are in r->message. Without overlap the step has run on return. */
+static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under_way *u)
 {
     trm_tensor *in;
 
+    forget_slots(r, step);
+    trm_lm_feed_begin(r->feed, step);
+    u->pick_count = step->pick_count;
+    u->part_rows = step->part_rows;
+    memcpy(u->picks, step->picks, (size_t)step->pick_count * sizeof(*u->picks));
     TRM_CHECK(trm_lm_feed_inputs(r->feed, step, r->message.tensors,
                                  r->stage > 0 ? r->message.head.count : 0, &in));
+    if (r->overlaps)
+        return trm_engine_submit(r->engine, in);
     TRM_CHECK(trm_engine_run(r->engine, in, r->out));
-    return r->stage + 1 == r->pipeline ? trm_lm_feed_outputs(r->feed, step, r->out) : TRM_OK;
+    return r->stage + 1 == r->pipeline
+               ? trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out)
+               : TRM_OK;
+}
+
+/* The oldest step, which started well. */
+static trm_status end(trm_lm_replica *r, const struct under_way *u)
+{
+    if (!r->overlaps)
+        return TRM_OK;
+    TRM_CHECK(trm_engine_collect(r->engine, r->out));
+    return trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out);
+}
+
+static void note(struct under_way *u, trm_status st)
+{
+    u->st = st;
+    u->text[0] = '\0';
+    if (st != TRM_OK)
+        snprintf(u->text, sizeof(u->text), "%s", trm_message());
 }
 
 /* ---- the leader ---- */
@@ -295,7 +373,7 @@ static trm_status announce(trm_lm_replica *r, uint64_t number, const trm_lm_step
 
 trm_status trm_lm_replica_submit(trm_lm_replica *r, const trm_lm_step *step)
 {
-    struct under_way *u = &r->ring[(r->first + r->under_way) % r->depth];
+    struct under_way *u = newest(r);
 
     if (r->broken || r->stopped || r->rank != 0)
         return trm_fail(r->broken ? TRM_ERR_COMM : TRM_ERR_CANCELLED,
@@ -305,17 +383,11 @@ trm_status trm_lm_replica_submit(trm_lm_replica *r, const trm_lm_step *step)
         return trm_fail(TRM_ERR_CANCELLED, "%d steps are under way: collect one first", r->depth);
     clock_gettime(CLOCK_MONOTONIC, &u->since);
     u->number = r->next_step;
-    u->pick_count = step->pick_count;
-    u->part_rows = step->part_rows;
-    u->text[0] = '\0';
     TRM_CHECK(broken(r, announce(r, u->number, step)));
     r->next_step++;
-    trm_lm_feed_begin(r->feed, step);
-    u->st = run(r, step);
+    note(u, start(r, step, u));
     if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
         return broken(r, u->st);
-    if (u->st != TRM_OK)
-        snprintf(u->text, sizeof(u->text), "%s", trm_message());
     if (r->size > 1)
         TRM_CHECK(broken(r, pass_on(r, u->number, u->st, u->text)));
     r->under_way++;
@@ -345,10 +417,14 @@ trm_status trm_lm_replica_collect(trm_lm_replica *r, trm_lm_results *results_out
 
     if (r->under_way == 0)
         return trm_fail(TRM_ERR_CANCELLED, "no step is under way");
-    if (r->pipeline > 1)
+    if (r->pipeline > 1) {
         TRM_CHECK(broken(r, collect_last(r, u, &result)));
-    else if (u->st == TRM_OK)
+    } else if (u->st == TRM_OK) {
+        note(u, end(r, u));
+        if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
+            return broken(r, u->st);
         result = trm_lm_feed_result(r->feed);
+    }
     r->first = (r->first + 1) % r->depth;
     r->under_way--;
     if (u->st != TRM_OK)
@@ -382,28 +458,62 @@ trm_status trm_lm_replica_pause(trm_lm_replica *r)
 
 /* ---- everybody else ---- */
 
+/* Steps that this rank has begun and the leader may have seen the end of. What they come to is the
+ * same here as there. */
+static trm_status end_oldest(trm_lm_replica *r)
+{
+    struct under_way *u = &r->ring[r->first];
+    trm_status st = u->st == TRM_OK ? end(r, u) : TRM_OK;
+
+    r->first = (r->first + 1) % r->depth;
+    r->under_way--;
+    return st == TRM_ERR_COMM || st == TRM_ERR_DEVICE ? broken(r, st) : TRM_OK;
+}
+
+/* The leader's decision, out of the message, whose memory the next one takes. */
+static trm_status read_step(trm_lm_replica *r)
+{
+    const trm_tensor *t = r->message.tensors;
+    size_t bytes;
+
+    if (r->message.head.count != 1 || t->dtype != TRM_DTYPE_U8)
+        return trm_fail(TRM_ERR_COMM, "a step came damaged: %d tensors", r->message.head.count);
+    bytes = trm_tensor_numel(t);
+    if (bytes > r->encoded_max) {
+        trm_free(r->encoded);
+        r->encoded_max = 0;
+        r->encoded = trm_malloc(bytes, 2);
+        if (r->encoded == NULL)
+            return trm_fail(TRM_ERR_NO_MEMORY, "a step of %zu bytes", bytes);
+        r->encoded_max = 2 * bytes;
+    }
+    if (bytes > 0)
+        memcpy(r->encoded, t->data, bytes);
+    if (trm_lm_step_decode(&r->step, r->encoded, bytes) != TRM_OK)
+        return trm_fail(TRM_ERR_COMM, "a step came damaged: %s", trm_message());
+    return TRM_OK;
+}
+
 static trm_status follow_step(trm_lm_replica *r)
 {
     uint64_t number = r->next_step++;
-    char text[TRMI_REPLICA_TEXT] = "";
-    trm_status st;
+    struct under_way *u;
 
-    if (r->message.head.count != 1 ||
-        trm_lm_step_decode(&r->step, r->message.tensors[0].data,
-                           trm_tensor_numel(&r->message.tensors[0])) != TRM_OK)
-        return trm_fail(TRM_ERR_COMM, "a step came damaged: %s", trm_message());
-    trm_lm_feed_begin(r->feed, &r->step); /* what begins lies in the message */
+    TRM_CHECK(read_step(r));
+    while (r->under_way > 0 && (r->under_way == r->depth || !trm_lm_feed_ahead(r->feed, &r->step)))
+        TRM_CHECK(end_oldest(r));
+    u = newest(r);
     if (r->stage > 0) {
         TRM_CHECK(receive(r, r->rank - r->tensor, false, number));
         if (r->message.head.kind == TRMI_MESSAGE_FAILED)
             return pass_on(r, number, (trm_status)r->message.head.status, r->message.head.text);
     }
-    st = run(r, &r->step);
-    if (st == TRM_ERR_COMM || st == TRM_ERR_DEVICE)
-        return broken(r, st);
-    if (st != TRM_OK)
-        snprintf(text, sizeof(text), "%s", trm_message());
-    return pass_on(r, number, st, text);
+    note(u, start(r, &r->step, u));
+    if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
+        return broken(r, u->st);
+    if (r->overlaps)
+        r->under_way++;
+    return pass_on(r, number, u->st, u->text);
 }
 
 trm_status trm_lm_replica_follow(trm_lm_replica *r)
@@ -412,8 +522,11 @@ trm_status trm_lm_replica_follow(trm_lm_replica *r)
         return trm_fail(TRM_ERR_CANCELLED, "the leader does not follow");
     for (;;) {
         TRM_CHECK(receive(r, 0, true, r->next_step));
-        if (r->message.head.kind == TRMI_MESSAGE_STOP)
+        if (r->message.head.kind == TRMI_MESSAGE_STOP) {
+            while (r->under_way > 0)
+                TRM_CHECK(end_oldest(r));
             return TRM_OK;
+        }
         TRM_CHECK(follow_step(r));
     }
 }
