@@ -6,14 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-trm_status trm_lm_cli_device(trm_common_options *common)
-{
-    if (strcmp(common->dtype, "fp16") == 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "--dtype fp16: language models compute with fp32 or bf16 activations");
-    return TRM_OK;
-}
-
 trm_status trm_lm_cli_model(const trm_lm_cli *c, const trm_common_options *common,
                             trm_lm_options *o)
 {

@@ -75,9 +75,6 @@ TRM_MUST_USE trm_status trm_lm_cli_model(const trm_lm_cli *c, const trm_common_o
 /* Defaults of requests: the model's, then the command line's. */
 TRM_MUST_USE trm_status trm_lm_cli_defaults(const trm_lm_cli *c, const trm_language *l,
                                             trm_lm_request_defaults *defaults_out);
-/* The device of a language model for --device: "cpu" for auto. */
-TRM_MUST_USE trm_status trm_lm_cli_device(trm_common_options *common);
-
 /* Collective: the model over the ranks of `r`, into r->lm. `tokenizer`: as trm_lm_options. */
 TRM_MUST_USE trm_status trm_ranks_open_language(trm_ranks *r, const char *path, trm_status before,
                                                 const trm_lm_options *options);

@@ -146,7 +146,7 @@ static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, in
  * Assumed (NCCL takes 150 to 250 MiB for eight ranks). */
 #define WORKSPACE_BYTES ((size_t)32 << 20)
 #define GROUP_BYTES ((size_t)200 << 20)
-#define PINNED_BYTES ((size_t)16 << 20) /* two buffers that weights go through */
+#define PINNED_BYTES ((size_t)32 << 20) /* buffers that weights go through */
 
 static size_t workspace_bytes(const trmi_planner *p) /* kernels do with less where there is less */
 {

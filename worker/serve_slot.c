@@ -67,9 +67,6 @@ static trm_status language_options(const trmi_serve *s, const trmi_slot *slot, c
                         "'%s' is a language model, which runs on the CPU only: want cluster: "
                         "{device: cpu}",
                         path);
-    if (o->layout.dtype == TRM_DTYPE_F16)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "dtype fp16: language models compute with fp32 or bf16 activations");
     return TRM_OK;
 }
 

@@ -217,6 +217,10 @@ static trm_status prepare(trm_lm_model *m, const char *path, const trm_lm_option
 {
     const trm_language_options lo = trm_lm_language_options(o);
 
+    if (!o->device_memory && o->layout.dtype == TRM_DTYPE_F16)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "dtype fp16: on the CPU language models compute with fp32 or bf16 "
+                        "activations");
     TRM_CHECK(trm_language_open(path, &lo, &m->language));
     m->layout.graph = m->language->graph;
     m->layout.language = m->language;
