@@ -305,6 +305,7 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
 {
     trm_lm_replica_options ro;
     trm_generator_options go;
+    trm_status st;
 
     if (m->layout.place.replica >= m->layout.parallel.data)
         return TRM_OK;
@@ -318,7 +319,10 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
                                   .context = m->limits.context,
                                   .profile = o->layout.profile};
     go = (trm_generator_options){.language = m->language, .limits = m->limits};
-    TRM_CHECK(trm_lm_replica_create(&ro, &m->replica));
+    st = trm_lm_replica_create(&ro, &m->replica);
+    if (st == TRM_ERR_NO_MEMORY)
+        trmi_layout_explain(&m->layout);
+    TRM_CHECK(st);
     if (!trm_lm_replica_leads(m->replica))
         return TRM_OK;
     if (o->tokenizer && !o->text_early)
