@@ -282,7 +282,8 @@ void trmi_planner_close(trmi_planner *p)
 static void fill_cache(const trmi_planner *p, trm_plan *plan)
 {
     const trm_plan_options *o = p->options;
-    int64_t pages = o->kv_tokens / TRM_KV_PAGE, most = o->kv_tokens_max / TRM_KV_PAGE, more;
+    int64_t pages = (o->kv_tokens + TRM_KV_PAGE - 1) / TRM_KV_PAGE,
+            most = o->kv_tokens_max / TRM_KV_PAGE, more;
 
     plan->kv_tokens = o->kv_tokens;
     more = most - pages;
