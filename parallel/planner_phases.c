@@ -87,7 +87,7 @@ static double pool_tokens(const trmi_planner *p, const trmi_division *d, const t
 }
 
 static trm_status one_phase(const trmi_planner *p, trmi_division *d, const trm_candidate *c,
-                            const trm_stages *s, const trm_phase *phase, trm_cost_context *context,
+                            const trm_stages *s, const trm_phase *phase, trm_cost_context context,
                             trm_phase_time *time)
 {
     double room = pool_tokens(p, d, c) / (double)phase->context, sum = 0, slowest = 0;
@@ -105,19 +105,19 @@ static trm_status one_phase(const trmi_planner *p, trmi_division *d, const trm_c
     steps = (all + rows - 1) / rows;
     load.sequences = rows / phase->tokens > 1 ? rows / phase->tokens : 1;
     load.seen = (double)phase->context - ((double)phase->tokens - 1) / 2;
-    context->load = &load;
-    TRM_CHECK(stage_times(p, d, context, s, rows, stage_us));
+    context.load = &load;
+    TRM_CHECK(stage_times(p, d, &context, s, rows, stage_us));
     for (int i = 0; i < s->count; i++) {
         if (i + 1 < s->count) {
             double bytes = (double)s->crossing_bytes[i] * (double)rows / (double)p->batch;
 
             stage_us[i] +=
-                trm_cost_collective_us(context, TRM_COLLECTIVE_MESSAGE, 2, (size_t)bytes);
+                trm_cost_collective_us(&context, TRM_COLLECTIVE_MESSAGE, 2, (size_t)bytes);
         }
         sum += stage_us[i];
         slowest = fmax(slowest, stage_us[i]);
     }
-    sum += trm_cost_step_us(context, 0, 1);
+    sum += trm_cost_step_us(&context, 0, 1);
     if (s->count == 1)
         slowest = sum;
     *time = (trm_phase_time){.sequences = sequences, .steps = steps, .step_us = sum};
@@ -125,7 +125,6 @@ static trm_status one_phase(const trmi_planner *p, trmi_division *d, const trm_c
     time->all_us = phase->tokens == 1 ? fmax(sum, (double)steps * slowest)
                                       : sum + (double)(steps - 1) * slowest;
     time->tokens_s = c->parallel.data * (double)all * 1e6 / time->all_us;
-    context->load = NULL;
     return TRM_OK;
 }
 
@@ -145,7 +144,7 @@ trm_status trmi_predict_phases(const trmi_planner *p, trmi_division *d, const tr
                                     .dtype = o->dtype,
                                     .kv_dtype = o->kv_dtype};
 
-        TRM_CHECK(one_phase(p, d, c, s, &o->phases[i], &context, &c->phases[i]));
+        TRM_CHECK(one_phase(p, d, c, s, &o->phases[i], context, &c->phases[i]));
     }
     return TRM_OK;
 }

@@ -145,12 +145,19 @@ static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, in
 /* On an accelerator: cuBLASLt's and cuDNN's largest workspace, the buffers of a device group.
  * Assumed (NCCL takes 150 to 250 MiB for eight ranks). */
 #define WORKSPACE_BYTES ((size_t)32 << 20)
+#define CAPTURES_BYTES                                                                             \
+    ((size_t)256 << 20) /* a language model's steps of every size as captured graphs, about 2 MB   \
+                           each: also assumed */
 #define GROUP_BYTES ((size_t)200 << 20)
 #define PINNED_BYTES ((size_t)32 << 20) /* buffers that weights go through */
 
-static size_t workspace_bytes(const trmi_planner *p) /* kernels do with less where there is less */
+/* Kernels do with less where there is less. */
+static size_t workspace_bytes(const trmi_planner *p, const trmi_division *d)
 {
-    return p->limit / 16 < WORKSPACE_BYTES ? p->limit / 16 : WORKSPACE_BYTES;
+    size_t kernels = p->limit / 16 < WORKSPACE_BYTES ? p->limit / 16 : WORKSPACE_BYTES;
+    size_t captures = p->limit / 64 < CAPTURES_BYTES ? p->limit / 64 : CAPTURES_BYTES;
+
+    return kernels + (d->language ? captures : 0);
 }
 
 static size_t group_bytes(const trmi_planner *p, const trmi_division *d)
@@ -169,14 +176,14 @@ static void to_accelerator(const trmi_planner *p, const trmi_division *d, const 
     l->host = l->staging + l->communicators + PINNED_BYTES + 2 * (in + out);
     l->staging = 0;
     l->communicators = group_bytes(p, d);
-    l->workspace = workspace_bytes(p) + 2 * (in + out);
+    l->workspace = workspace_bytes(p, d) + 2 * (in + out);
 }
 
 /* On the device beside weights, activations and messages between stages. */
 static size_t beside_bytes(const trmi_planner *p, const trmi_division *d, size_t staging)
 {
     if (trm_rates_is_gpu(p->options->rates))
-        return workspace_bytes(p) + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
+        return workspace_bytes(p, d) + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
     return staging + (d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
 }
 
