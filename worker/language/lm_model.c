@@ -309,7 +309,10 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
 
     if (m->layout.place.replica >= m->layout.parallel.data)
         return TRM_OK;
-    TRM_CHECK(fill_cache(m, o));
+    st = fill_cache(m, o);
+    if (st == TRM_ERR_NO_MEMORY)
+        trmi_layout_explain(&m->layout);
+    TRM_CHECK(st);
     ro = (trm_lm_replica_options){.model = &m->layout,
                                   .pages = m->limits.encoder ? 0 : m->limits.pages,
                                   .kv_dtype = m->kv_dtype,
