@@ -53,6 +53,12 @@ typedef struct trm_device_group_ops {
     /* in: send[r] bytes for rank r one after another; out: receive[r] from rank r */
     trm_status (*alltoall)(trm_device_group *g, trm_stream *s, const void *in, const size_t *send,
                            void *out, const size_t *receive);
+    /* Optional: NULL: sums by the tree go over host memory. Nodes of the summation tree of
+     * base/tree.h: rank r holds the maximal nodes inside its counts[r] leaves, which follow those
+     * of the ranks before it. in: this rank's nodes, [nodes, elems] F32; out: their sum [elems] on
+     * every rank, the additions being the tree's; out does not overlap in. counts: [size] */
+    trm_status (*reduce_tree)(trm_device_group *g, trm_stream *s, const void *in, void *out,
+                              size_t elems, int leaves, const int *counts);
     /* After a loss: whatever waits on the device for a peer ends, so that the device's streams can
      * be waited for; the group is broken. Does not wait. */
     void (*abandon)(trm_device_group *g);

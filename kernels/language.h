@@ -48,13 +48,15 @@
  * zeros. TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows
  * past the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
  * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
- * the rank that has most), ranks, rank: every rank gets the whole sum.
+ * the rank that has most), ranks, rank, counts [ranks] (leaves of every rank; absent: devices do
+ * not sum among themselves): every rank gets the whole sum.
  *
  * Fused forms, made after the graph has been cut for a rank (model/passes/fuse_language.c); each
  * computes, element by element, what its parts do:
  * TrmAddNorm(x [T, D], y [T, D], weight [D], bias [D]?) -> sum [T, D], normed [T, D]; attrs as
- * TrmNorm. TrmLinears(x, weight 1..n, then bias 1..n or none) -> y 1..n: n = 2..4 TrmLinears of one
- * input, without unit; attrs transposed, act, n; `gated` (an activation of TrmGated): n = 2 and one
+ * TrmNorm; where nobody reads the sum, it has no memory (and dtype NONE when it is prepared).
+ * TrmLinears(x, weight 1..n, then bias 1..n or none) -> y 1..n: n = 2..4 TrmLinears of one input,
+ * without unit; attrs transposed, act, n; `gated` (an activation of TrmGated): n = 2 and one
  * output, gated(y 1) * y 2. TrmPagedAttention with inputs 5 and 6, positions and frequencies, and
  * attrs rope_interleaved, rope_scale: q and k are turned as by TrmRope first.
  *

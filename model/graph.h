@@ -116,6 +116,12 @@ TRM_MUST_USE trm_status trm_graph_add_scaled(trm_graph *g, const char *name, int
  * unless it is small. Parts of it are gathered without making the whole. The values stay. */
 TRM_MUST_USE trm_status trm_graph_add_stacked(trm_graph *g, const char *name, const int *values,
                                               int count, int *value_out);
+/* A constant whose bytes `make` writes when they are asked for: blocks [block, block + count) of
+ * all of desc's, in row-major order (elements for plain dtypes). `ctx` and what it points to
+ * outlive the graph and its parts. Parts are made without making the whole. */
+typedef void (*trm_graph_maker)(const void *ctx, size_t block, size_t count, void *to);
+TRM_MUST_USE trm_status trm_graph_add_made(trm_graph *g, const char *name, const trm_tensor *desc,
+                                           trm_graph_maker make, const void *ctx, int *value_out);
 TRM_MUST_USE trm_status trm_graph_set_inputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_graph_set_outputs(trm_graph *g, const int *values, int count);
 TRM_MUST_USE trm_status trm_node_add_input(trm_graph *g, trm_node *node,

@@ -1,4 +1,5 @@
-/* Constants made of others: parts of them, stacks of them, and scaled ones.
+/* Constants made of others: parts of them, stacks of them, scaled ones; and those that a function
+ * makes.
  *
  * A part that is contiguous in its source is a view of it. Anything else of some size is *lazy*: it
  * has an address (reserved pages, not accessible) and a recipe. Its bytes are gathered when
@@ -33,7 +34,8 @@ struct trm_lazy {
     const void *const *sources; /* NULL: no stack */
     trm_tensor whole;           /* the source's, or the stack's descriptor */
     taken parts[TRM_RANK_MAX];
-    const double *scale; /* [rows of the source's dim 0]; NULL: none, as for stacks */
+    const double *scale;     /* [rows of the source's dim 0]; NULL: none, as for stacks */
+    trm_graph_maker made_by; /* NULL: there is a source; else `source` is what it is given */
 };
 
 static trm_status check(const trm_value *v, int dim, const int64_t (*ranges)[2], int count,
@@ -97,7 +99,10 @@ static void copy_run(maker *m, size_t at, size_t count)
 {
     if (count == 0)
         return;
-    memcpy(m->to, m->from + at * m->item, count * m->item);
+    if (m->z->made_by != NULL)
+        m->z->made_by(m->z->source, at, count, m->to);
+    else
+        memcpy(m->to, m->from + at * m->item, count * m->item);
     if (m->z->scale != NULL)
         scale_run(m, (float *)(void *)m->to, at, count);
     m->to += count * m->item;
@@ -393,6 +398,19 @@ trm_status trm_graph_add_part(trm_graph *g, const char *name, const trm_graph *f
     st = add_recipe(g, name, &z, desc, value_out);
     trm_free(both);
     return st;
+}
+
+trm_status trm_graph_add_made(trm_graph *g, const char *name, const trm_tensor *desc,
+                              trm_graph_maker make_bytes, const void *ctx, int *value_out)
+{
+    struct trm_lazy z = {.source = ctx, .whole = *desc, .made_by = make_bytes};
+    size_t bytes;
+
+    if (!trm_tensor_is_concrete(desc) || desc->rank < 1)
+        return trm_fail(TRM_ERR_INVALID_ARG, "constant '%s' of no shape", name);
+    TRM_CHECK(trm_tensor_bytes(desc, &bytes));
+    z.whole.data = NULL;
+    return add_recipe(g, name, &z, z.whole, value_out);
 }
 
 /* The stack's descriptor: all values are constants of one shape and dtype, with bytes to read. */

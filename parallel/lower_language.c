@@ -4,10 +4,24 @@
 #include "parallel/lower_impl.h"
 
 #include "base/tree.h"
+#include "parallel/comm.h"
 
 static trm_status set(trmi_lower *lw, trm_node *n, const char *name, int64_t value)
 {
     return trm_attr_set_int(&n->attrs, lw->local->arena, name, value);
+}
+
+/* Leaves of every rank, in rank order: devices that add among themselves ask nobody for them. */
+static trm_status set_counts(trmi_lower *lw, int node, const trm_axis *axis, trm_node *n)
+{
+    int64_t counts[TRM_COMM_RANKS_MAX];
+
+    if (lw->s->ranks > TRM_COMM_RANKS_MAX)
+        return trm_fail(TRM_ERR_INVALID_ARG, "plan: '%s': a sum over %d ranks", n->name,
+                        lw->s->ranks);
+    for (int r = 0; r < lw->s->ranks; r++)
+        counts[r] = trmi_axis_leaves(lw->s, node, axis, r).count;
+    return trm_attr_set_ints(&n->attrs, lw->local->arena, "counts", counts, (size_t)lw->s->ranks);
 }
 
 trm_status trmi_lower_tree(trmi_lower *lw, int node, const trm_axis *axis, const int *in, int out)
@@ -43,6 +57,7 @@ trm_status trmi_lower_tree(trmi_lower *lw, int node, const trm_axis *axis, const
     TRM_CHECK(set(lw, &lw->local->nodes[at], "first", mine.first));
     TRM_CHECK(set(lw, &lw->local->nodes[at], "count", mine.count));
     TRM_CHECK(set(lw, &lw->local->nodes[at], "most", mine.most));
+    TRM_CHECK(set_counts(lw, node, axis, &lw->local->nodes[at]));
     if (!biased)
         return TRM_OK;
     operands[0] = sum;

@@ -76,6 +76,9 @@ static size_t packed_bytes(const trm_node *n, int i, const trm_value *value, trm
 
     if (n->op == TRM_OP_TrmLinear && i == 1 && t->rank == 2)
         panel = trm_attr_int(&n->attrs, "transposed", 0) != 0 ? 1 : 0;
+    else if (n->op == TRM_OP_TrmLinears && i >= 1 && i <= trm_attr_int(&n->attrs, "n", 0) &&
+             t->rank == 2)
+        panel = trm_attr_int(&n->attrs, "transposed", 0) != 0 ? 1 : 0;
     else if (n->op == TRM_OP_TrmExperts && i >= 2 && t->rank == 3)
         panel = 1;
     if (panel >= 0)
@@ -88,7 +91,9 @@ static size_t packed_bytes(const trm_node *n, int i, const trm_value *value, trm
 /* Products of language models have layouts of their own on every device. */
 static bool is_lm_weight(const trm_node *n, int i)
 {
-    return (n->op == TRM_OP_TrmLinear && i == 1) || (n->op == TRM_OP_TrmExperts && i >= 2 && i < 5);
+    return (n->op == TRM_OP_TrmLinear && i == 1) ||
+           (n->op == TRM_OP_TrmLinears && i >= 1 && i <= trm_attr_int(&n->attrs, "n", 0)) ||
+           (n->op == TRM_OP_TrmExperts && i >= 2 && i < 5);
 }
 
 /* On an accelerator weights of dense operators are kept in the dtype they are computed in, others

@@ -148,6 +148,10 @@ bool trmi_gpu_language_us(const trm_cost_context *c, const trm_node *node, const
     case TRM_OP_TrmLinear:
         *us_out = product_us(g, node, in, out, 1, 1) + gap_us(g);
         return true;
+    case TRM_OP_TrmLinears:
+        *us_out = product_us(g, node, in, out, 1, (int)trm_attr_int(&node->attrs, "n", 1)) +
+                  gap_us(g);
+        return true;
     case TRM_OP_TrmPagedAttention:
         *us_out = attention_us(c, node, in);
         return true;
@@ -158,6 +162,7 @@ bool trmi_gpu_language_us(const trm_cost_context *c, const trm_node *node, const
     case TRM_OP_TrmRows:
         moved = 2 * bytes_of(&out[0]);
         break;
+    case TRM_OP_TrmAddNorm:
     case TRM_OP_TrmNorm:
     case TRM_OP_TrmRope:
     case TRM_OP_TrmGated:

@@ -157,6 +157,21 @@ static void linear(trmi_work *w, const trm_node *node, const trm_tensor *in)
     w->weights = bytes_of(&in[1]);
 }
 
+/* As one product with all the weights' outputs. */
+static void linears(trmi_work *w, const trm_node *node, const trm_tensor *in)
+{
+    bool transposed = trm_attr_int(&node->attrs, "transposed", 0) != 0;
+    int count = (int)trm_attr_int(&node->attrs, "n", 0);
+    double m = from_end(&in[0], 1), k = from_end(&in[0], 0), n = 0;
+
+    for (int i = 1; i <= count && i < node->input_count; i++) {
+        n += from_end(&in[i], transposed ? 0 : 1);
+        w->weights += bytes_of(&in[i]);
+    }
+    FEATURES(w, TRMI_LANGUAGE, m, n, k);
+    w->flops = 2 * m * n * k;
+}
+
 /* What a step knows of the cache is not in the shapes: so many positions are assumed to be seen. */
 #define POSITIONS 512
 
@@ -242,6 +257,7 @@ static trmi_class class_by_bytes(trm_op op)
     case TRM_OP_LpNormalization:
     case TRM_OP_MeanVarianceNormalization:
     case TRM_OP_TrmNorm:
+    case TRM_OP_TrmAddNorm:
         return TRMI_NORM;
     case TRM_OP_Softmax:
     case TRM_OP_LogSoftmax:
@@ -379,6 +395,9 @@ bool trmi_work_of(const trm_node *node, const trm_tensor *in, const trm_tensor *
         break;
     case TRM_OP_TrmLinear:
         linear(w, node, in);
+        break;
+    case TRM_OP_TrmLinears:
+        linears(w, node, in);
         break;
     case TRM_OP_TrmPagedAttention:
         paged_attention(w, node, in);

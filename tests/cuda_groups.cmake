@@ -11,3 +11,4 @@ foreach(case two four late nccl half faults absent staged)
   set_tests_properties(cuda/groups-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
+target_link_libraries(cuda_test_group_engine PRIVATE trm_worker) # runs graphs, not kernels

@@ -6,7 +6,7 @@ foreach(case accuracy refusal resume killed interrupted full)
 endforeach()
 
 # Killed at random moments and resumed; many times under the label slow.
-add_test(NAME mpi/score-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 20)
+add_test(NAME mpi/score-kill COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 12)
 add_test(NAME mpi/score-kill-often COMMAND ${CMAKE_SOURCE_DIR}/tests/mpi/kill.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} 50)
 set_tests_properties(mpi/score-kill PROPERTIES LABELS mpi TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 set_tests_properties(mpi/score-kill-often PROPERTIES LABELS "mpi;slow" TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)

@@ -133,6 +133,32 @@ static trm_status prepare_all_to_all(struct collective *k, const trm_op_desc *de
     return TRM_OK;
 }
 
+/* Leaves of all ranks, where the node says so: they follow one another, and this rank's are where
+ * `first` has them. */
+static trm_status read_counts(struct collective *k, const trm_op_desc *desc)
+{
+    size_t count;
+    const int64_t *counts = trm_attr_ints(desc->attrs, "counts", &count);
+    int64_t first = 0;
+
+    k->counts[0] = -1;
+    if (counts == NULL)
+        return TRM_OK;
+    for (size_t r = 0; r < count && count == (size_t)k->ranks; r++) {
+        if (counts[r] < 0 || counts[r] > k->leaves - first ||
+            ((int)r == k->rank && (first != k->first || counts[r] != k->count)))
+            break;
+        k->counts[r] = (int)counts[r];
+        first += counts[r];
+        if (r + 1 == count && first == k->leaves)
+            return TRM_OK;
+    }
+    return trm_fail(TRM_ERR_INVALID_ARG,
+                    "%s: 'counts' of %zu ranks: want all %d leaves of %d ranks, [%d, %d) of them "
+                    "rank %d's",
+                    desc->name, count, k->leaves, k->ranks, k->first, k->first + k->count, k->rank);
+}
+
 /* Nodes of the summation tree [P, ...]: that they are what the attributes say, shape inference has
  * seen to (model/shape/language.c), but not that no rank has more. */
 static trm_status prepare_tree(struct collective *k, const trm_op_desc *desc)
@@ -157,7 +183,7 @@ static trm_status prepare_tree(struct collective *k, const trm_op_desc *desc)
     k->most = (int)most;
     k->elems = trm_tensor_count(in, 1, in->rank);
     k->largest = k->elems * (size_t)k->most * sizeof(float);
-    return TRM_OK;
+    return read_counts(k, desc);
 }
 
 static trm_status check(const trm_engine *e, const trm_op_desc *desc)

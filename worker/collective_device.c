@@ -144,6 +144,9 @@ static trm_status run(trm_kernel *base, trm_stream *s, const void *const *in, vo
     case TRM_OP_TrmReduceScatter:
         TRM_CHECK(ops->reduce_scatter(c->group, s, from, to, k->part_elems, k->dtype));
         break;
+    case TRM_OP_TrmReduceTree:
+        TRM_CHECK(ops->reduce_tree(c->group, s, from, to, k->elems, k->leaves, k->counts));
+        break;
     default:
         TRM_CHECK(ops->alltoall(c->group, s, from, c->send, to, c->receive));
         break;
@@ -222,6 +225,8 @@ static trm_status prepare_blocks(struct device_collective *c, trm_device *d)
         TRM_TRY(st, make_kernel(d, pack, &c->pack), done);
         TRM_TRY(st, make_kernel(d, unpack, &c->unpack), done);
         break;
+    case TRM_OP_TrmReduceTree:
+        break;
     default:
         c->base.in_place = 1;
         break;
@@ -234,11 +239,15 @@ done:
 trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
                                      trm_kernel **kernel_out)
 {
+    const struct collective *k = (const struct collective *)host_form;
     struct device_collective *c;
     trm_status st;
 
-    if (op == TRM_OP_TrmReduceTree)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "sums by the tree go over the hosts");
+    if (op == TRM_OP_TrmReduceTree &&
+        (e->options.group->ops->reduce_tree == NULL || k->counts[0] < 0))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "a sum by the tree goes over the hosts: %s",
+                        k->counts[0] < 0 ? "the node does not say what other ranks hold"
+                                         : "the devices' group has none");
     c = trm_calloc(1, sizeof(*c));
     if (c == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "collective");

@@ -34,6 +34,7 @@ struct collective {
     size_t bytes[TRM_COMM_RANKS_MAX]; /* of each rank's part (all-to-all: contribution) */
     size_t part_elems[TRM_COMM_RANKS_MAX];
     int leaves, first, count, most; /* a sum by the tree: trm_comm_reduce_nodes */
+    int counts[TRM_COMM_RANKS_MAX]; /* and leaves of each rank; -1 in front: not known */
 };
 
 /* collective_run.c */

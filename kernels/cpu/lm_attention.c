@@ -37,6 +37,7 @@ typedef struct attention_job {
     unsigned char *pages; /* of the layer, or of the workspace */
     size_t page_bytes;
     trm_dtype dtype;
+    const trmi_lm_attention *core;
     trmi_lm_attend_fn attend;
     float *scratch;
     int sequence_begin, sequence_end;
@@ -71,6 +72,8 @@ static unsigned char *page_of(const attention_job *job, const trm_step_sequence 
     const attention_kernel *k = job->k;
     size_t page = k->encoder ? base + index : (size_t)q->pages[index];
     size_t head = TRM_KV_PAGE * k->head_dim * trm_dtype_bytes(job->dtype);
+
+    head += job->dtype == TRM_DTYPE_I8 ? TRM_KV_PAGE * sizeof(float) : 0;
 
     return job->pages + page * job->page_bytes + ((size_t)half * k->kv_heads + c) * head;
 }
@@ -139,9 +142,26 @@ static void sees(const attention_kernel *k, const trm_step_sequence *q, size_t r
 typedef struct query_set {
     size_t count, lo, hi; /* positions that any of them sees */
     float *q, *out;       /* [QUERIES][stride] */
+    float *wide;          /* bytes: keys and values of a block as fp32 */
     float top[QUERIES], sum[QUERIES];
     size_t first[QUERIES], last[QUERIES], row[QUERIES], head[QUERIES];
 } query_set;
+
+/* A block's pages of bytes as fp32, once for all tiles. */
+static void widen_block(const attention_job *job, trmi_lm_tile *tile, float *wide)
+{
+    const size_t dims = job->k->head_dim, page = TRM_KV_PAGE * dims;
+
+    for (size_t p = 0; p < TRMI_LM_BLOCK_PAGES; p++) {
+        float *keys = wide + 2 * p * page, *values = keys + page;
+
+        job->core->widen_keys(dims, tile->keys[p], keys);
+        job->core->widen_values(dims, tile->values[p], values);
+        tile->keys[p] = keys;
+        tile->values[p] = values;
+        tile->next[p] = NULL;
+    }
+}
 
 static void attend_block(const attention_job *job, const task *t, size_t block, query_set *s)
 {
@@ -162,7 +182,9 @@ static void attend_block(const attention_job *job, const task *t, size_t block, 
         if (index <= page_last)
             tile.next[p] = page_of(job, t->q, t->base, index, 0, t->c);
     }
-    tile.ahead = true;
+    tile.ahead = job->dtype != TRM_DTYPE_I8;
+    if (job->dtype == TRM_DTYPE_I8)
+        widen_block(job, &tile, s->wide);
     for (size_t at = 0; at < s->count; at += per) {
         size_t n = s->count - at < per ? s->count - at : per;
         bool any = false;
@@ -192,8 +214,10 @@ static void attend_task(const attention_job *job, const task *t, float *scratch)
 {
     const attention_kernel *k = job->k;
     size_t token = t->query_begin / t->heads, head = t->query_begin % t->heads;
-    query_set s = {
-        .count = t->query_end - t->query_begin, .q = scratch, .out = scratch + QUERIES * k->stride};
+    query_set s = {.count = t->query_end - t->query_begin,
+                   .q = scratch,
+                   .out = scratch + QUERIES * k->stride,
+                   .wide = scratch + 2 * QUERIES * k->stride};
 
     for (size_t i = 0; i < s.count; i++) {
         sees(k, t->q, token, &s.first[i], &s.last[i]);
@@ -328,9 +352,9 @@ static trm_status settle_cache(attention_job *job)
                         k->layer, (int)job->step->layer_count);
     layer = &job->step->layers[k->layer];
     job->dtype = job->step->kv_dtype;
-    if (job->dtype != TRM_DTYPE_F32 && !trmi_is_half(job->dtype))
+    if (job->dtype != TRM_DTYPE_F32 && job->dtype != TRM_DTYPE_I8 && !trmi_is_half(job->dtype))
         return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "TrmPagedAttention: a cache of %s: want f32, f16 or bf16",
+                        "TrmPagedAttention: a cache of %s: want f32, f16, bf16 or i8",
                         trm_dtype_name(job->dtype));
     job->pages = layer->pages;
     job->page_bytes = layer->page_bytes;
@@ -384,9 +408,10 @@ static trm_status attention_run(trm_kernel *base, trm_stream *s, const void *con
     } else {
         TRM_CHECK(settle_cache(&job));
     }
-    job.attend = job.dtype == TRM_DTYPE_F32   ? core->f32
-                 : job.dtype == TRM_DTYPE_F16 ? core->f16
-                                              : core->bf16;
+    job.core = core;
+    job.attend = job.dtype == TRM_DTYPE_F16    ? core->f16
+                 : job.dtype == TRM_DTYPE_BF16 ? core->bf16
+                                               : core->f32;
     clear_others(&job, w + k->seen_at);
     while (job.sequence_begin < job.step->sequence_count) {
         size_t pages = 0;
@@ -458,7 +483,7 @@ static trm_status settle(attention_kernel *k, const trm_op_desc *desc)
     return TRM_OK;
 }
 
-trm_status trmi_prepare_lm_attention(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
+trm_status trmi_prepare_lm_attention_plain(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
 {
     attention_kernel *k;
     size_t bytes;
@@ -475,7 +500,8 @@ trm_status trmi_prepare_lm_attention(trm_cpu *cpu, trm_op_desc *desc, trm_kernel
     TRM_TRY(st, settle(k, desc), fail);
     k->threads = (size_t)cpu->threads;
     k->stride = trm_align_up(k->head_dim, 16);
-    k->scratch_floats = 2 * QUERIES * k->stride;
+    k->scratch_floats = 2 * QUERIES * k->stride + 2 * TRMI_LM_BLOCK * k->head_dim;
+    k->scratch_floats = trm_align_up(k->scratch_floats, 16);
     k->scratch_at = trm_align_up(k->rows, TRM_ALIGN);
     k->pages_at = k->scratch_at + k->threads * k->scratch_floats * sizeof(float);
     k->base.workspace_bytes = k->pages_at;

@@ -37,6 +37,9 @@ typedef struct trmi_lm_tile {
 typedef void (*trmi_lm_attend_fn)(const trmi_lm_tile *tile);
 typedef struct trmi_lm_attention {
     trmi_lm_attend_fn f32, f16, bf16;
+    /* A page of bytes of one kv head (its scales behind it) as fp32; keys and values. */
+    void (*widen_keys)(size_t head_dim, const int8_t *page, float *to);
+    void (*widen_values)(size_t head_dim, const int8_t *page, float *to);
 } trmi_lm_attention;
 extern const trmi_lm_attention trmi_lm_attention_base, trmi_lm_attention_avx2,
     trmi_lm_attention_avx512;

@@ -275,4 +275,32 @@ static void attend_bf16(const trmi_lm_tile *t)
     attend(t, KV_BF16);
 }
 
-const trmi_lm_attention TRMI_LM_ATTENTION_TABLE = {attend_f32, attend_f16, attend_bf16};
+/* ---- bytes ---- */
+
+static void scales_of(size_t head_dim, const int8_t *page, float *scales)
+{
+    memcpy(scales, page + TRM_KV_PAGE * head_dim, TRM_KV_PAGE * sizeof(float));
+}
+
+static void widen_keys(size_t head_dim, const int8_t *page, float *to)
+{
+    float scales[TRM_KV_PAGE];
+
+    scales_of(head_dim, page, scales);
+    for (size_t d = 0; d < head_dim; d++)
+        _Pragma("GCC ivdep") for (size_t j = 0; j < TRM_KV_PAGE; j++) to[d * TRM_KV_PAGE + j] =
+            (float)page[d * TRM_KV_PAGE + j] * scales[j];
+}
+
+static void widen_values(size_t head_dim, const int8_t *page, float *to)
+{
+    float scales[TRM_KV_PAGE];
+
+    scales_of(head_dim, page, scales);
+    for (size_t j = 0; j < TRM_KV_PAGE; j++)
+        _Pragma("GCC ivdep") for (size_t d = 0; d < head_dim; d++) to[j * head_dim + d] =
+            (float)page[j * head_dim + d] * scales[j];
+}
+
+const trmi_lm_attention TRMI_LM_ATTENTION_TABLE = {attend_f32, attend_f16, attend_bf16, widen_keys,
+                                                   widen_values};

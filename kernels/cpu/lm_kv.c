@@ -3,6 +3,7 @@
 #include "kernels/cpu/lm_kv.h"
 #include "kernels/cpu/math_util.h"
 
+#include <math.h>
 #include <string.h>
 
 #define DIMS 64 /* handled together, on the stack; a multiple of 16: conversions have no tail */
@@ -79,11 +80,44 @@ static void write_key(trm_dtype dtype, size_t head_dim, unsigned char *keys, siz
     }
 }
 
+/* One token as bytes, `step` elements apart. A token with NaN or infinity gets that as its scale,
+ * so that it does not become a number. */
+static void write_bytes(size_t head_dim, int8_t *to, size_t step, float *scale, const float *from)
+{
+    float most = 0.0f, inverse;
+
+    for (size_t d = 0; d < head_dim; d++) {
+        float m = fabsf(from[d]);
+
+        most = m > most || isnan(m) ? m : most;
+    }
+    *scale = most / 127.0f;
+    inverse = *scale > 0.0f ? 1.0f / *scale : 0.0f;
+    for (size_t d = 0; d < head_dim; d++) {
+        float q = rintf(from[d] * inverse);
+
+        to[d * step] = q >= -127.0f && q <= 127.0f ? (int8_t)q : 0;
+    }
+}
+
 void trmi_lm_kv_write(trm_dtype dtype, size_t head_dim, void *keys, void *values, size_t at,
                       size_t n, const float *key, const float *value, size_t row)
 {
     size_t bytes = head_dim * trm_dtype_bytes(dtype);
 
+    if (dtype == TRM_DTYPE_I8) {
+        size_t scales = TRM_KV_PAGE * head_dim;
+
+        for (size_t t = 0; t < n; t++) {
+            int8_t *k = keys, *v = values;
+
+            write_bytes(head_dim, k + at + t, TRM_KV_PAGE, (float *)(void *)(k + scales) + at + t,
+                        key + t * row);
+            write_bytes(head_dim, v + (at + t) * head_dim, 1,
+                        (float *)(void *)(v + scales) + at + t, value + t * row);
+        }
+        return;
+    }
     if (n == TRM_KV_PAGE) {
         write_keys(dtype, head_dim, keys, key, row);
     } else {

@@ -44,35 +44,47 @@ static trm_status norm_run(trm_kernel *base, trm_stream *s, const void *const *i
 static const trm_kernel_ops norm_ops = {
     .name = "lm norm", .run = norm_run, .destroy = trmi_kernel_free};
 
-trm_status trmi_prepare_lm_norm(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
+trm_status trmi_lm_norm_settle(const trm_op_desc *desc, int gain, trmi_lm_norm *norm_out)
 {
     static const float some_bias = 0.0f; /* stands for the bias that run gets */
     const char *kind = trm_attr_string(desc->attrs, "kind", "rms");
-    const trm_tensor *x = &desc->inputs[0], *gain = &desc->inputs[1];
-    bool biased = trmi_has_input(desc, 2);
+    const char *op = trm_op_get(desc->op)->name;
+    bool biased = trmi_has_input(desc, gain + 1);
+    int64_t n;
+
+    TRM_CHECK(trmi_lm_want(desc, gain, TRM_DTYPE_F32, 1));
+    if (biased)
+        TRM_CHECK(trmi_lm_want(desc, gain + 1, TRM_DTYPE_F32, 1));
+    if (strcmp(kind, "rms") != 0 && strcmp(kind, "layer") != 0)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': kind '%.40s': want rms or layer", op,
+                        desc->name, kind);
+    n = desc->inputs[gain].dims[0];
+    if (n < 1 || (biased && desc->inputs[gain + 1].dims[0] != n))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': a weight of %lld, and a bias of as many", op,
+                        desc->name, (long long)n);
+    *norm_out = (trmi_lm_norm){.n = (size_t)n,
+                               .layer = strcmp(kind, "layer") == 0,
+                               .epsilon = (double)trm_attr_float(desc->attrs, "epsilon", 1e-5f),
+                               .offset = trm_attr_float(desc->attrs, "offset", 0.0f),
+                               .bias = biased ? &some_bias : NULL};
+    return TRM_OK;
+}
+
+trm_status trmi_prepare_lm_norm(trm_cpu *cpu, trm_op_desc *desc, trm_kernel **kernel_out)
+{
+    const trm_tensor *x = &desc->inputs[0];
+    trmi_lm_norm norm;
     norm_kernel *k;
 
     (void)cpu;
     TRM_CHECK(trmi_lm_begin(desc, 2));
     TRM_CHECK(trmi_lm_want(desc, 0, TRM_DTYPE_F32, 2));
-    TRM_CHECK(trmi_lm_want(desc, 1, TRM_DTYPE_F32, 1));
-    if (biased)
-        TRM_CHECK(trmi_lm_want(desc, 2, TRM_DTYPE_F32, 1));
-    if (strcmp(kind, "rms") != 0 && strcmp(kind, "layer") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmNorm '%s': kind '%.40s': want rms or layer",
-                        desc->name, kind);
-    if (gain->dims[0] < 1 || x->dims[1] % gain->dims[0] != 0 ||
-        (biased && desc->inputs[2].dims[0] != gain->dims[0]) ||
-        !trm_tensor_same_shape(x, &desc->outputs[0]))
-        return trm_fail(TRM_ERR_INVALID_ARG,
-                        "TrmNorm '%s': a weight of %lld (and a bias of as many) for rows of %lld",
-                        desc->name, (long long)gain->dims[0], (long long)x->dims[1]);
+    TRM_CHECK(trmi_lm_norm_settle(desc, 1, &norm));
+    if (x->dims[1] % (int64_t)norm.n != 0 || !trm_tensor_same_shape(x, &desc->outputs[0]))
+        return trm_fail(TRM_ERR_INVALID_ARG, "TrmNorm '%s': a weight of %zu for rows of %lld",
+                        desc->name, norm.n, (long long)x->dims[1]);
     TRM_CHECK(trmi_kernel_new(sizeof(*k), &norm_ops, &k));
-    k->norm.n = (size_t)gain->dims[0];
-    k->norm.layer = strcmp(kind, "layer") == 0;
-    k->norm.epsilon = (double)trm_attr_float(desc->attrs, "epsilon", 1e-5f);
-    k->norm.offset = trm_attr_float(desc->attrs, "offset", 0.0f);
-    k->norm.bias = biased ? &some_bias : NULL;
+    k->norm = norm;
     k->groups = trm_tensor_numel(x) / k->norm.n;
     k->base.in_place = 1;
     *kernel_out = &k->base;

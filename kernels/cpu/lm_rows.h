@@ -37,6 +37,8 @@ typedef struct trmi_lm_rope {
 } trmi_lm_rope;
 
 typedef struct trmi_lm_rows {
+    /* out = x + y; out may be x or y */
+    void (*add)(size_t n, float *out, const float *x, const float *y);
     /* one group; out may be x */
     void (*norm)(const trmi_lm_norm *p, float *out, const float *x);
     /* one row of all heads; out may be x */
@@ -50,8 +52,16 @@ typedef struct trmi_lm_rows {
 extern const trmi_lm_rows trmi_lm_rows_base, trmi_lm_rows_avx2, trmi_lm_rows_avx512;
 const trmi_lm_rows *trmi_lm_rows_get(void);
 
+/* Attributes and weights of a TrmNorm: the weight is input `gain`, a bias the next (norm_out->bias
+ * is then not NULL; the pointers are run's to set). */
+TRM_MUST_USE trm_status trmi_lm_norm_settle(const trm_op_desc *desc, int gain,
+                                            trmi_lm_norm *norm_out);
+
 /* Input i must be there, of `dtype` (NONE: any) and `rank`: UNSUPPORTED, INVALID_ARG otherwise. */
 TRM_MUST_USE trm_status trmi_lm_want(const trm_op_desc *desc, int i, trm_dtype dtype, int rank);
+/* TrmPagedAttention without rope: lm_attention.c; lm_fused.c turns q and k before it. */
+TRM_MUST_USE trm_status trmi_prepare_lm_attention_plain(trm_cpu *cpu, trm_op_desc *desc,
+                                                        trm_kernel **kernel_out);
 /* Begins a prepare: no post-ops, plain layouts, an F32 output of `rank` dims. */
 TRM_MUST_USE trm_status trmi_lm_begin(trm_op_desc *desc, int rank);
 

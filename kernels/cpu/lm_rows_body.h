@@ -251,7 +251,13 @@ ACT(act_relu, x < 0.0f ? 0.0f : x)
 ACT(act_tanh, trmi_tanh(x))
 ACT(act_softcap, cap *trmi_tanh(x *inverse))
 
+static void add(size_t n, float *out, const float *x, const float *y)
+{
+    _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) out[i] = x[i] + y[i];
+}
+
 const trmi_lm_rows TRMI_LM_ROWS_TABLE = {
+    .add = add,
     .norm = norm,
     .rope = rope,
     .act = {[TRMI_LM_NONE] = act_none,

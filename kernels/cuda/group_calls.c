@@ -8,7 +8,6 @@
 #if TRMI_HAVE_NCCL
 
 #define RANKS_MAX TRM_DEVICE_GROUP_RANKS_MAX
-#define WHOLE_BYTES ((size_t)1 << 20) /* of all ranks together: a sum from everybody's whole */
 
 static struct trmi_group *self(trm_device_group *g)
 {
@@ -191,7 +190,7 @@ static trm_status allreduce_half(struct trmi_group *g, trm_stream *s, const void
     size_t each = ((elems + size - 1) / size + 7) / 8 * 8;
     unsigned char *mine;
 
-    if (elems * 2 * size <= WHOLE_BYTES) {
+    if (elems * 2 * size <= TRMI_GROUP_WHOLE) {
         TRM_CHECK(trmi_cuda_nccl_settle(
             g, g->nccl->AllGather(in, g->buffer, elems * 2, ncclInt8, g->comm, stream),
             "an all-reduce"));

@@ -17,7 +17,10 @@
 #define TRMI_HAVE_NCCL 0
 #endif
 
-#define TRMI_GROUP_BUFFER ((size_t)8 << 20) /* of device memory, for sums of 16-bit floats */
+/* Device memory for sums of 16-bit floats and by the tree. */
+#define TRMI_GROUP_BUFFER ((size_t)8 << 20)
+/* Of all ranks together: a sum from everybody's whole. */
+#define TRMI_GROUP_WHOLE ((size_t)1 << 20)
 
 #ifdef __cplusplus
 extern "C" {
@@ -100,6 +103,9 @@ trm_status trmi_cuda_group_reduce_scatter(trm_device_group *g, trm_stream *s, co
                                           void *out, const size_t *elems, trm_dtype dtype);
 trm_status trmi_cuda_group_alltoall(trm_device_group *g, trm_stream *s, const void *in,
                                     const size_t *send, void *out, const size_t *receive);
+trm_status trmi_cuda_group_reduce_tree(trm_device_group *g, trm_stream *s, const void *in,
+                                       void *out, size_t elems, int leaves,
+                                       const int *counts); /* group_tree.c */
 #endif
 
 #ifdef __cplusplus

@@ -222,6 +222,7 @@ const trm_device_group_ops trmi_cuda_group_ops = {
     .allgather = trmi_cuda_group_allgather,
     .reduce_scatter = trmi_cuda_group_reduce_scatter,
     .alltoall = trmi_cuda_group_alltoall,
+    .reduce_tree = trmi_cuda_group_reduce_tree,
     .abandon = abandon,
     .destroy = destroy,
 };

@@ -1,9 +1,8 @@
 /* Sums between ranks. */
 #include "kernels/cuda/group_sum.h"
-#include "kernels/cuda/gpu.cuh"
+#include "kernels/cuda/group_peer.cuh"
 
 constexpr int kThreads = 256;
-constexpr uint32_t kStopEvery = 1024; /* waits between two looks at host memory */
 
 template <class T> struct alignas(16) group_vector {
     static constexpr int kCount = 16 / static_cast<int>(sizeof(T));
@@ -13,22 +12,6 @@ template <class T> struct alignas(16) group_vector {
 static inline bool aligned16(const void *a, const void *b)
 {
     return (reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) % 16 == 0;
-}
-
-/* Waits until peer r has come to sum n. False: it did not, or the host says stop. */
-static __device__ bool await_peer(const trmi_group_sum &g, const uint32_t *ready, uint32_t n)
-{
-    const uint64_t start = trm_clock_ns();
-
-    for (uint32_t turn = 1;; turn++) {
-        if (static_cast<int32_t>(trm_load_acquire_sys(ready) - n) >= 0)
-            return true;
-        if (turn % kStopEvery == 0 && trm_load_acquire_sys(&g.words->stop) != 0)
-            return false;
-        if (trm_clock_ns() - start > g.limit_ns)
-            return false;
-        trm_spin_pause();
-    }
 }
 
 /* What all ranks have at vector i of a slot, added. */
@@ -56,8 +39,7 @@ static __device__ group_vector<T> add_slots(const trmi_group_sum &g, uint32_t tu
     return y;
 }
 
-/* Block: elements [block * per, block * per + per). The slots are read by plain loads: they come
- * after the acquiring load of the thread that waited, through the barrier. */
+/* Block: elements [block * per, block * per + per). */
 template <class T>
 static __global__ void __launch_bounds__(kThreads)
     group_sum(T *out, const T *in, uint32_t elems, uint32_t per, bool wide,
@@ -71,7 +53,6 @@ static __global__ void __launch_bounds__(kThreads)
     trmi_group_memory *own = g.memory[g.rank];
     const uint32_t sum = own->count[block] + 1, turn = sum & 1;
     T *slot = reinterpret_cast<T *>(own->slot[turn][block]);
-    bool came = true;
 
     if (__syncthreads_or(own->late != 0))
         return;
@@ -81,16 +62,7 @@ static __global__ void __launch_bounds__(kThreads)
         reinterpret_cast<V *>(slot)[i] = reinterpret_cast<const V *>(in)[i];
     for (uint32_t i = vectors * V::kCount + tid; i < n; i += kThreads)
         slot[i] = in[i];
-    __syncthreads();
-    if (tid < static_cast<uint32_t>(g.size) && tid != static_cast<uint32_t>(g.rank)) {
-        trm_store_release_sys(&g.memory[tid]->ready[g.rank][block], sum);
-        came = await_peer(g, &own->ready[tid][block], sum);
-        if (!came) {
-            own->late = 1;
-            trm_store_release_sys(&g.words->late, 1 + tid);
-        }
-    }
-    if (__syncthreads_or(!came))
+    if (!meet_peers(g, block, sum))
         return;
     for (uint32_t i = tid; i < all; i += kThreads) {
         const V x = add_slots<T>(g, turn, block, i);
@@ -104,11 +76,7 @@ static __global__ void __launch_bounds__(kThreads)
             if (i * V::kCount + k < n)
                 out[i * V::kCount + k] = x.v[k];
     }
-    __syncthreads();
-    if (tid < static_cast<uint32_t>(g.size) && tid != static_cast<uint32_t>(g.rank))
-        trm_store_release_sys(&g.memory[tid]->done[g.rank][block], sum);
-    if (tid == 0)
-        own->count[block] = sum;
+    leave_peers(g, block, sum);
 }
 
 /* Thread: vectors, then single elements of the rest. */

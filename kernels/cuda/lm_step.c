@@ -118,37 +118,165 @@ static void put_sequences(struct making *m, const trm_step *step, trmi_lm_block 
 
 /* ---- attention's work ---- */
 
-static int32_t tiles_of(const trm_step_sequence *q)
+static int32_t splits_of(int32_t keys)
 {
-    return (q->tokens + TRMI_LM_QUERIES - 1) / TRMI_LM_QUERIES;
+    return (keys + TRMI_LM_SPLIT - 1) / TRMI_LM_SPLIT;
 }
 
-/* A tile of queries each, over all keys. */
-static void put_items(struct making *m, const trm_step *step, trmi_lm_block *b)
+static int32_t sequence_splits(const trm_step_sequence *q)
 {
-    trmi_lm_item *items;
-    int32_t count = 0;
+    return splits_of(q->position + q->tokens);
+}
 
-    for (int32_t i = 0; i < step->sequence_count; i++)
-        count += tiles_of(&step->sequences[i]);
-    items = take(m, (size_t)count * sizeof(*items), &b->items_at);
-    b->item_count = count;
-    count = 0;
-    for (int32_t i = 0; items != NULL && i < step->sequence_count; i++) {
+static bool is_narrow(const trm_step *step, const trm_step_sequence *q)
+{
+    return step->token_rows <= TRMI_LM_NARROW_ROWS || q->tokens <= TRMI_LM_NARROW_TOKENS;
+}
+
+/* Which sequences have their splits dealt out: those of `splits` and more, and of those with one
+ * fewer as many as `left` partial results hold. The longest first: they would take longest. */
+typedef struct dealing {
+    int32_t splits;
+    int64_t left;
+} dealing;
+
+/* Partial results of all sequences with `splits` or more. */
+static int64_t partials_from(const trm_step *step, int32_t splits)
+{
+    int64_t count = 0;
+
+    for (int32_t i = 0; i < step->sequence_count; i++) {
         const trm_step_sequence *q = &step->sequences[i];
 
-        for (int32_t t = 0; t < tiles_of(q); t++) {
-            int32_t first = t * TRMI_LM_QUERIES, left = q->tokens - first;
-            int32_t rows = left < TRMI_LM_QUERIES ? left : TRMI_LM_QUERIES;
-            int32_t keys = q->position + first + rows;
+        if (is_narrow(step, q) && sequence_splits(q) >= splits)
+            count += (int64_t)q->tokens * sequence_splits(q);
+    }
+    return count;
+}
 
-            items[count++] = (trmi_lm_item){.sequence = i,
-                                            .row = q->row + first,
-                                            .rows = rows,
-                                            .split_end = (keys + TRMI_LM_SPLIT - 1) / TRMI_LM_SPLIT,
-                                            .slot = -1};
+static dealing deal(const trm_step *step)
+{
+    const int64_t most = trmi_lm_partials_max(step->token_rows);
+    int32_t low = 2, high = 2; /* the answer is in [low, high] */
+
+    for (int32_t i = 0; i < step->sequence_count; i++)
+        if (sequence_splits(&step->sequences[i]) >= high)
+            high = sequence_splits(&step->sequences[i]) + 1;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+
+        if (partials_from(step, middle) <= most)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return (dealing){low, most - partials_from(step, low)};
+}
+
+static bool is_dealt(const trm_step_sequence *q, dealing *d)
+{
+    int32_t splits = sequence_splits(q);
+    int64_t count = (int64_t)q->tokens * splits;
+
+    if (splits < 2 || splits < d->splits - 1)
+        return false;
+    if (splits >= d->splits)
+        return true;
+    if (count > d->left)
+        return false;
+    d->left -= count;
+    return true;
+}
+
+/* Items and merges; written where there is room. */
+typedef struct work {
+    trmi_lm_item *items;
+    trmi_lm_merge *merges;
+    int32_t item_count, merge_count, partial_count;
+} work;
+
+static void add_item(work *w, trmi_lm_item item)
+{
+    if (w->items != NULL)
+        w->items[w->item_count] = item;
+    w->item_count++;
+}
+
+/* Tiles of `size` rows, each with all its splits; the last, which see most keys, first. */
+static void add_whole(work *w, const trm_step_sequence *q, int32_t sequence, int32_t size)
+{
+    for (int32_t t = (q->tokens + size - 1) / size - 1; t >= 0; t--) {
+        int32_t first = t * size, left = q->tokens - first, rows = left < size ? left : size;
+
+        add_item(w, (trmi_lm_item){.sequence = sequence,
+                                   .row = q->row + first,
+                                   .rows = rows,
+                                   .split_end = splits_of(q->position + first + rows),
+                                   .slot = -1});
+    }
+}
+
+static void add_dealt(work *w, const trm_step_sequence *q, int32_t sequence)
+{
+    const int32_t step = sequence_splits(q);
+
+    for (int32_t first = 0; first < q->tokens; first += TRMI_LM_NARROW) {
+        int32_t left = q->tokens - first, rows = left < TRMI_LM_NARROW ? left : TRMI_LM_NARROW;
+        int32_t splits = splits_of(q->position + first + rows);
+
+        for (int32_t s = 0; s < splits; s++)
+            add_item(w, (trmi_lm_item){.sequence = sequence,
+                                       .row = q->row + first,
+                                       .rows = rows,
+                                       .split_begin = s,
+                                       .split_end = s + 1,
+                                       .slot = w->partial_count + first * step + s,
+                                       .slot_step = step});
+        for (int32_t r = first; r < first + rows; r++) {
+            if (w->merges != NULL)
+                w->merges[w->merge_count] =
+                    (trmi_lm_merge){sequence, q->row + r, w->partial_count + r * step, splits};
+            w->merge_count++;
         }
     }
+    w->partial_count += q->tokens * step;
+}
+
+/* Whole ones first, each of which takes long. */
+static void add_work(work *w, const trm_step *step, int32_t *wide_out)
+{
+    const dealing d = deal(step);
+
+    for (int pass = 0; pass < 3; pass++) {
+        dealing left = d;
+
+        if (pass == 2)
+            *wide_out = w->item_count;
+        for (int32_t i = 0; i < step->sequence_count; i++) {
+            const trm_step_sequence *q = &step->sequences[i];
+            bool narrow = is_narrow(step, q), dealt = narrow && is_dealt(q, &left);
+
+            if (pass == 0 && narrow && !dealt)
+                add_whole(w, q, i, TRMI_LM_NARROW);
+            else if (pass == 1 && dealt)
+                add_dealt(w, q, i);
+            else if (pass == 2 && !narrow)
+                add_whole(w, q, i, TRMI_LM_WIDE);
+        }
+    }
+    *wide_out = w->item_count - *wide_out;
+}
+
+static void put_items(struct making *m, const trm_step *step, trmi_lm_block *b)
+{
+    work count = {.items = NULL}, w = {.items = NULL};
+
+    add_work(&count, step, &b->wide_count);
+    w.items = take(m, (size_t)count.item_count * sizeof(*w.items), &b->items_at);
+    w.merges = take(m, (size_t)count.merge_count * sizeof(*w.merges), &b->merges_at);
+    add_work(&w, step, &b->wide_count);
+    b->item_count = count.item_count - b->wide_count;
+    b->merge_count = count.merge_count;
 }
 
 static void put_layers(struct making *m, const trm_step *step, trmi_lm_block *b)

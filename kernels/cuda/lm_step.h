@@ -16,28 +16,43 @@
 extern "C" {
 #endif
 
-/* Positions that attention takes as one piece: a sequence's keys are cut at absolute multiples of
- * it, each piece is summed by itself, pieces are merged in ascending order. */
-#define TRMI_LM_SPLIT 512
-/* Rows of one sequence that a block of attention takes, from the sequence's first row of the step
- * on. */
-#define TRMI_LM_QUERIES 16
-
 typedef struct trmi_lm_sequence {
     int32_t row, tokens, position;
     int32_t page_first; /* in the block's list of pages */
 } trmi_lm_sequence;
 
-/* A piece of attention's work. A tile of queries (rows [row, row + rows) of the step, of
- * `sequence`) over splits [split_begin, split_end) of its keys. slot: -1: the tile has all its
- * splits here, and the result is final; else results of split s are partial, number slot + s -
- * split_begin. */
+/* ---- attention's work ---- */
+
+/* Positions that attention sums as one piece: a sequence's keys are cut at absolute multiples of
+ * it, each piece (a split) is summed by itself, pieces are merged in ascending order. */
+#define TRMI_LM_SPLIT 256
+/* Rows of one sequence that a tile takes, from the sequence's first row of the step on: tiles of
+ * sequences with few rows are narrow (a warp's work: their cost is reading the cache), others wide
+ * (many rows share the keys that a block of threads has fetched). */
+#define TRMI_LM_NARROW 16
+#define TRMI_LM_WIDE 128
+/* Programs of at most so many rows have narrow tiles only, which spares them a launch; in larger
+ * ones sequences of at most NARROW_TOKENS rows have. */
+#define TRMI_LM_NARROW_ROWS 64
+#define TRMI_LM_NARROW_TOKENS 8
+
+/* Partial results that a program of `rows` rows has room for: one is a row's (all heads) of a
+ * split. As many sequences as fit have their splits dealt out; the rest keep theirs together. */
+static inline int32_t trmi_lm_partials_max(int32_t rows)
+{
+    return rows < 256 ? 1024 + 4 * rows : 2048;
+}
+
+/* A tile of queries (rows [row, row + rows) of the step, of `sequence`) over splits [split_begin,
+ * split_end) of its keys. slot: -1: the tile has all its splits here, and the result is final; else
+ * row r's result of split s is partial number slot + (r - row) * slot_step + s - split_begin. */
 typedef struct trmi_lm_item {
-    int32_t sequence, row, rows, split_begin, split_end, slot;
+    int32_t sequence, row, rows, split_begin, split_end, slot, slot_step;
 } trmi_lm_item;
-/* Tiles whose partial results wait to be merged: numbers [slot, slot + splits). */
+/* A row whose partial results wait to be merged: numbers [slot, slot + splits), of splits from 0.
+ */
 typedef struct trmi_lm_merge {
-    int32_t row, rows, slot, splits;
+    int32_t sequence, row, slot, splits;
 } trmi_lm_merge;
 
 /* trm_step_sample with offsets in place of pointers (from the block's beginning, 0: none). */
@@ -60,7 +75,8 @@ typedef struct trmi_lm_block {
     uint64_t bytes;
     int32_t tokens, token_rows, pick_rows;
     int32_t sequence_count, sequences_padded;
-    int32_t item_count, merge_count, partial_count;
+    int32_t item_count, wide_count; /* narrow tiles' items, behind them wide ones' */
+    int32_t merge_count;
     int32_t sample_count, begin_count;
     uint32_t tokens_at, positions_at, rows_at, types_at; /* the graph's inputs */
     uint32_t

@@ -2,6 +2,7 @@
 #include "model/architectures/blocks.h"
 
 #include "base/tree.h"
+#include "model/architectures/packed.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -303,8 +304,11 @@ trm_status trmi_arch_linear(trm_lm_build *b, int x, const trmi_linear *l, int *v
     char what[64];
 
     memset(attrs, 0, sizeof(attrs));
-    TRM_CHECK(trmi_arch_want(b, l->role, 0, ".weight", &w));
-    TRM_CHECK(linear_weight(b, l, w, &inputs[1]));
+    TRM_CHECK(trmi_arch_packed(b, l, &inputs[1]));
+    if (inputs[1] == TRM_NO_VALUE) {
+        TRM_CHECK(trmi_arch_want(b, l->role, 0, ".weight", &w));
+        TRM_CHECK(linear_weight(b, l, w, &inputs[1]));
+    }
     TRM_CHECK(linear_bias(b, l, &inputs[2]));
     dtype = b->g->values[inputs[1]].desc.dtype;
     unit = trmi_arch_unit(l->inputs, dtype, l->grain);

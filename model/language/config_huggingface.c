@@ -104,21 +104,6 @@ static trm_status read_flags(const trmi_hf_source *s, const trmi_hf_family *f, t
     return trmi_hf_int(s, "sliding_window", 0, &c->window);
 }
 
-/* Weights that another library has quantized have other names and meanings. */
-static trm_status refuse_quantized(const trmi_hf_source *s)
-{
-    json_t *q = json_object_get(s->outer, "quantization_config");
-    const char *method = "?";
-
-    if (q == NULL || json_is_null(q))
-        return TRM_OK;
-    TRM_CHECK(trmi_lm_json_text(s->name, q, "quant_method", &method));
-    return trm_fail(TRM_ERR_UNSUPPORTED,
-                    "'%s': weights quantized by '%.60s'; supported are safetensors in F32, F16, "
-                    "BF16, and GGUF files",
-                    s->name, method);
-}
-
 static trm_status read_model(trmi_hf_source *s, trm_lm_config *c)
 {
     const char *class_name = NULL;
@@ -133,7 +118,7 @@ static trm_status read_model(trmi_hf_source *s, trm_lm_config *c)
                         s->name, class_name, trm_architecture_list(false));
     if (json_is_object(json_object_get(s->outer, "text_config")))
         s->root = json_object_get(s->outer, "text_config");
-    TRM_CHECK(refuse_quantized(s));
+    TRM_CHECK(trmi_hf_packing(s, c));
     TRM_CHECK(read_sizes(s, f, c));
     TRM_CHECK(read_flags(s, f, c));
     if (f->theta > 0) {

@@ -56,6 +56,10 @@ bool trmi_hf_null(const trmi_hf_source *s, const char *key); /* there, and null 
 TRM_MUST_USE trm_status trmi_hf_int(const trmi_hf_source *s, const char *key, int64_t low,
                                     int64_t *out);
 
+/* ---- config_packing.c ---- */
+/* How the checkpoint packs quantised weights; UNSUPPORTED names method and setting. */
+TRM_MUST_USE trm_status trmi_hf_packing(const trmi_hf_source *s, trm_lm_config *c);
+
 /* ---- config_more.c: `more` of the families ---- */
 TRM_MUST_USE trm_status trmi_hf_more_llama(const trmi_hf_source *s, trm_lm_config *c);
 TRM_MUST_USE trm_status trmi_hf_more_mixtral(const trmi_hf_source *s, trm_lm_config *c);

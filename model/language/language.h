@@ -20,6 +20,7 @@ typedef struct trm_weights trm_weights;
 typedef struct trm_weight {
     const char *name;
     trm_tensor desc; /* data: the mapped bytes, maybe misaligned */
+    bool fp8;        /* desc is U8, and its bytes are e4m3 numbers */
     trm_file *file;
     uint64_t offset; /* in the file */
 } trm_weight;
@@ -85,6 +86,15 @@ typedef enum trm_rope_scaling {
     TRM_ROPE_LLAMA3
 } trm_rope_scaling;
 
+/* How another library has stored quantised weights in safetensors (architectures/packed.h). */
+typedef enum trm_lm_packing {
+    TRM_LM_PACKING_NONE,
+    TRM_LM_PACKING_GPTQ, /* qweight, qzeros, scales, g_idx */
+    TRM_LM_PACKING_AWQ,  /* qweight, qzeros, scales */
+    TRM_LM_PACKING_INTS, /* compressed-tensors: weight_packed, weight_scale */
+    TRM_LM_PACKING_FP8   /* weight in e4m3, weight_scale or weight_scale_inv */
+} trm_lm_packing;
+
 /* What the architectures' functions build from. Fields that an architecture does not use are 0. */
 typedef struct trm_lm_config {
     char architecture[64]; /* row of the table: "llama", "qwen3", "gemma3", "bert", ... */
@@ -116,8 +126,11 @@ typedef struct trm_lm_config {
      * rope_freqs.weight (Llama 3.1) is both of them, with rope_attention_factor 1. */
     double *rope_short, *rope_long;
     int64_t rope_factor_count;
-    float embedding_scale; /* 1; Gemma: sqrt(hidden) */
-    float norm_offset;     /* Gemma from safetensors: 1 */
+    float embedding_scale;          /* 1; Gemma: sqrt(hidden) */
+    float norm_offset;              /* Gemma from safetensors: 1 */
+    trm_lm_packing packing;         /* of linear weights that have no plain ".weight" */
+    int packing_bits, packing_zero; /* packing_zero: what is added to a stored zero point */
+    int64_t packing_group;          /* features along K of a scale; 0: all of them */
     int64_t experts, experts_used, expert_feed_forward;
     bool experts_normalize;
     int64_t experts_every; /* a layer has experts where (l + 1) % experts_every == 0 (1) ... */

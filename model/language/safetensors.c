@@ -14,12 +14,13 @@
 static const struct {
     const char *name;
     trm_dtype dtype;
+    bool fp8;
 } dtypes[] = {
-    {"F64", TRM_DTYPE_F64},   {"F32", TRM_DTYPE_F32}, {"F16", TRM_DTYPE_F16},
-    {"BF16", TRM_DTYPE_BF16}, {"I64", TRM_DTYPE_I64}, {"I32", TRM_DTYPE_I32},
-    {"I16", TRM_DTYPE_I16},   {"I8", TRM_DTYPE_I8},   {"U64", TRM_DTYPE_U64},
-    {"U32", TRM_DTYPE_U32},   {"U16", TRM_DTYPE_U16}, {"U8", TRM_DTYPE_U8},
-    {"BOOL", TRM_DTYPE_BOOL},
+    {"F64", TRM_DTYPE_F64, false},   {"F32", TRM_DTYPE_F32, false},   {"F16", TRM_DTYPE_F16, false},
+    {"BF16", TRM_DTYPE_BF16, false}, {"I64", TRM_DTYPE_I64, false},   {"I32", TRM_DTYPE_I32, false},
+    {"I16", TRM_DTYPE_I16, false},   {"I8", TRM_DTYPE_I8, false},     {"U64", TRM_DTYPE_U64, false},
+    {"U32", TRM_DTYPE_U32, false},   {"U16", TRM_DTYPE_U16, false},   {"U8", TRM_DTYPE_U8, false},
+    {"BOOL", TRM_DTYPE_BOOL, false}, {"F8_E4M3", TRM_DTYPE_U8, true},
 };
 
 /* What the header costs as a tree is bounded before it becomes one: its depth is 3 at most and its
@@ -60,7 +61,7 @@ static trm_status bad(const char *path, const char *name, const char *what)
 }
 
 static trm_status read_dtype(const char *path, const char *name, const json_t *value,
-                             trm_dtype *dtype_out)
+                             trm_dtype *dtype_out, bool *fp8_out)
 {
     const char *text = json_string_value(value);
 
@@ -69,12 +70,13 @@ static trm_status read_dtype(const char *path, const char *name, const json_t *v
     for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++) {
         if (strcmp(text, dtypes[i].name) == 0) {
             *dtype_out = dtypes[i].dtype;
+            *fp8_out = dtypes[i].fp8;
             return TRM_OK;
         }
     }
     return trm_fail(TRM_ERR_UNSUPPORTED,
                     "'%s': tensor '%.200s' has dtype '%.40s'; supported are F64, F32, F16, BF16, "
-                    "I64, I32, I16, I8, U64, U32, U16, U8, BOOL",
+                    "I64, I32, I16, I8, U64, U32, U16, U8, BOOL, F8_E4M3",
                     path, name, text);
 }
 
@@ -107,11 +109,12 @@ static trm_status read_tensor(trm_weights *w, trm_file *file, uint64_t start, co
     const json_t *range = json_object_get(info, "data_offsets");
     trm_tensor desc = {.dtype = TRM_DTYPE_NONE};
     uint64_t data_bytes = trm_file_bytes(file) - start, begin, end;
+    bool fp8 = false;
     size_t bytes;
 
     if (!json_is_object(info) || json_object_size(info) != 3)
         return bad(path, name, "want an object of dtype, shape and data_offsets");
-    TRM_CHECK(read_dtype(path, name, json_object_get(info, "dtype"), &desc.dtype));
+    TRM_CHECK(read_dtype(path, name, json_object_get(info, "dtype"), &desc.dtype, &fp8));
     TRM_CHECK(read_shape(path, name, json_object_get(info, "shape"), &desc));
     if (!json_is_array(range) || json_array_size(range) != 2 ||
         !json_is_integer(json_array_get(range, 0)) || !json_is_integer(json_array_get(range, 1)))
@@ -134,7 +137,9 @@ static trm_status read_tensor(trm_weights *w, trm_file *file, uint64_t start, co
                         path, name, trm_tensor_shape_text(&desc, shape, sizeof(shape)),
                         trm_dtype_name(desc.dtype), bytes, end - begin);
     }
-    return trmi_weights_add(w, name, name_bytes, &desc, file, start + begin);
+    TRM_CHECK(trmi_weights_add(w, name, name_bytes, &desc, file, start + begin));
+    w->items[w->count - 1].fp8 = fp8;
+    return TRM_OK;
 }
 
 static trm_status check_metadata(const char *path, json_t *value)

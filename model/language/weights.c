@@ -106,6 +106,7 @@ trm_status trmi_weights_add(trm_weights *w, const char *name, size_t name_bytes,
     it->name = trm_arena_strndup(w->arena, name, name_bytes);
     if (it->name == NULL)
         return no_memory();
+    it->fp8 = false;
     it->desc = *desc;
     it->desc.data = (void *)(uintptr_t)(trm_file_data(file) + offset); /* read-only map */
     it->file = file;

@@ -3,6 +3,9 @@
 #include "model/passes/rewrite.h"
 #include "model/shape/shape.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 typedef trm_status (*step)(trmi_rw *rw);
 
 /* Attention before post-ops (the mask's addition must still be a node), activations before post-ops
@@ -10,6 +13,7 @@ typedef trm_status (*step)(trmi_rw *rw);
 static const step before_plan[] = {trmi_fuse_views,     trmi_fuse_activations, trmi_fuse_norms,
                                    trmi_fuse_attention, trmi_fuse_channels,    NULL};
 static const step after_plan[] = {trmi_fuse_posts, NULL};
+static const step language[] = {trmi_fuse_language, NULL};
 
 static trm_status fuse_graph(trm_graph *g, const void *ctx)
 {
@@ -37,6 +41,11 @@ trm_status trm_pass_posts(trm_graph *g)
     return trmi_each_graph(g, fuse_graph, after_plan, 0);
 }
 
+trm_status trm_pass_fuse_language(trm_graph *g)
+{
+    return trmi_each_graph(g, fuse_graph, language, 0);
+}
+
 trm_status trm_pass_prepare(trm_graph *g, const trm_evaluator *evaluator)
 {
     TRM_CHECK(trm_graph_infer(g));
@@ -52,7 +61,11 @@ trm_status trm_pass_prepare(trm_graph *g, const trm_evaluator *evaluator)
 
 trm_status trm_pass_finish(trm_graph *g)
 {
+    const char *asked = getenv("TRM_FUSE");
+
     TRM_CHECK(trm_pass_posts(g));
+    if (asked == NULL || strcmp(asked, "off") != 0)
+        TRM_CHECK(trm_pass_fuse_language(g));
     return trm_graph_infer(g);
 }
 

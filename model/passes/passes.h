@@ -29,6 +29,12 @@ TRM_MUST_USE trm_status trm_pass_fuse(trm_graph *g);
 /* conv/gemm/matmul + bias + add + activation become post-ops. After trm_pass_fuse; needs shapes. */
 TRM_MUST_USE trm_status trm_pass_posts(trm_graph *g);
 
+/* Operators of language models become their fused forms (kernels/language.h), which compute the
+ * same bits. For a graph that has been cut for its rank: the placement does not know them. Needs
+ * shapes.
+ */
+TRM_MUST_USE trm_status trm_pass_fuse_language(trm_graph *g);
+
 /* Mixed precision: convolutions and matmuls compute in `dtype` (BF16 or F16), with Cast nodes only
  * where a chain begins or ends; norms, softmax and reductions stay in fp32; inputs and outputs of
  * the graph keep their dtypes. */
@@ -44,7 +50,8 @@ TRM_MUST_USE trm_status trm_pass_pack_attention(trm_graph *g);
  * infer. evaluator may be NULL (no folding). The planner looks at the graph in this state. */
 TRM_MUST_USE trm_status trm_pass_prepare(trm_graph *g, const trm_evaluator *evaluator);
 /* What a graph goes through just before the executor gets it, after the planner has cut it:
- * post-ops are fused into their hosts; infer. */
+ * post-ops are fused into their hosts, operators of language models with each other (trm_pass_fuse_
+ * language, unless the environment says TRM_FUSE=off); infer. */
 TRM_MUST_USE trm_status trm_pass_finish(trm_graph *g);
 /* Both, for a graph that one rank runs alone. */
 TRM_MUST_USE trm_status trm_pass_all(trm_graph *g, const trm_evaluator *evaluator);

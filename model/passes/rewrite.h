@@ -73,5 +73,6 @@ TRM_MUST_USE trm_status trmi_fuse_norms(trmi_rw *rw);       /* fuse_norm.c */
 TRM_MUST_USE trm_status trmi_fuse_attention(trmi_rw *rw);   /* fuse_attention.c */
 TRM_MUST_USE trm_status trmi_fuse_channels(trmi_rw *rw);    /* fuse_channel.c */
 TRM_MUST_USE trm_status trmi_fuse_posts(trmi_rw *rw);       /* fuse_posts.c */
+TRM_MUST_USE trm_status trmi_fuse_language(trmi_rw *rw);    /* fuse_language.c */
 
 #endif

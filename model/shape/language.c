@@ -105,18 +105,43 @@ trm_status trmi_rule_lm_embed(trmi_io io)
     return TRM_OK;
 }
 
+static const char *const norm_kinds[] = {"rms", "layer", NULL};
+static const char *const acts[] = {"silu", "gelu",    "gelu_tanh", "relu",
+                                   "tanh", "softcap", "none",      NULL};
+
 trm_status trmi_rule_lm_norm(trmi_io io)
 {
-    static const char *const kinds[] = {"rms", "layer", NULL};
     int64_t same;
 
     TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 2));
     TRM_CHECK(want(io, 1, TRM_DTYPE_F32, 1));
     TRM_CHECK(want(io, 2, TRM_DTYPE_F32, 1));
-    TRM_CHECK(want_word(io, "kind", "rms", kinds));
+    TRM_CHECK(want_word(io, "kind", "rms", norm_kinds));
     TRM_CHECK(divides(io, dim(io, 1, 0), 0, 1, "the weight's length"));
     TRM_CHECK(trmi_shape_same(io, "weight and bias", dim(io, 1, 0), dim(io, 2, 0), &same));
     trmi_shape_out(io, 0, TRM_DTYPE_F32, &io->in[0]);
+    return TRM_OK;
+}
+
+trm_status trmi_rule_lm_add_norm(trmi_io io)
+{
+    trm_tensor shape = io->in[0];
+    int64_t same;
+
+    for (int i = 0; i < 2; i++)
+        TRM_CHECK(want(io, i, TRM_DTYPE_F32, 2));
+    for (int i = 2; i < 4; i++)
+        TRM_CHECK(want(io, i, TRM_DTYPE_F32, 1));
+    TRM_CHECK(want_word(io, "kind", "rms", norm_kinds));
+    if (shape.rank == 2 && trmi_shape_rank(io, 1) == 2)
+        for (int d = 0; d < 2; d++)
+            TRM_CHECK(trmi_shape_same(io, "dims of x and y", shape.dims[d], dim(io, 1, d),
+                                      &shape.dims[d]));
+    for (int i = 2; i < 4; i++)
+        TRM_CHECK(trmi_shape_same(io, "columns of x and the weights", dim(io, 0, 1), dim(io, i, 0),
+                                  &same));
+    for (int k = 0; k < 2; k++)
+        trmi_shape_out(io, k, TRM_DTYPE_F32, &shape);
     return TRM_OK;
 }
 
@@ -150,20 +175,63 @@ trm_status trmi_rule_lm_linear(trmi_io io)
     return TRM_OK;
 }
 
-trm_status trmi_rule_lm_rope(trmi_io io)
+trm_status trmi_rule_lm_linears(trmi_io io)
 {
-    int64_t head_dim, same, half;
+    bool transposed = attr(io, "transposed", 0) != 0, gated = has_attr(io, "gated");
+    int64_t count = attr(io, "n", 0), t = dim(io, 0, 0), n[4], same;
+    int inputs = trmi_shape_operands(io);
 
     TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 2));
-    TRM_CHECK(want(io, 1, TRM_DTYPE_I32, 1));
-    TRM_CHECK(want(io, 2, TRM_DTYPE_F32, 1));
-    TRM_CHECK(positive(io, "head_dim", 0, &head_dim));
-    TRM_CHECK(divides(io, head_dim, 0, 1, "head_dim"));
-    TRM_CHECK(trmi_shape_same(io, "rows and positions", dim(io, 0, 0), dim(io, 1, 0), &same));
-    half = dim(io, 2, 0);
+    if (count < 2 || count > 4 || (inputs != 1 + count && inputs != 1 + 2 * count))
+        return trmi_shape_bad(io, "%d inputs for n = %lld: want x, n weights and n biases or none",
+                              inputs, (long long)count);
+    if (io->node->output_count != (gated ? 1 : count) || (gated && count != 2))
+        return trmi_shape_bad(io, "%d outputs of %lld products%s", io->node->output_count,
+                              (long long)count, gated ? ", gated: want one of two" : "");
+    for (int i = 0; i < count; i++) {
+        TRM_CHECK(want_weight(io, 1 + i, 2));
+        n[i] = dim(io, 1 + i, transposed ? 1 : 0);
+        TRM_CHECK(trmi_shape_same(io, "columns of x and of a weight", dim(io, 0, 1),
+                                  dim(io, 1 + i, transposed ? 0 : 1), &same));
+        if (inputs == 1 + count)
+            continue;
+        TRM_CHECK(want(io, 1 + (int)count + i, TRM_DTYPE_F32, 1));
+        TRM_CHECK(
+            trmi_shape_same(io, "outputs and bias", n[i], dim(io, 1 + (int)count + i, 0), &n[i]));
+    }
+    if (!gated) {
+        for (int i = 0; i < count; i++)
+            trmi_shape_out_dims(io, i, TRM_DTYPE_F32, 2, (int64_t[2]){t, n[i]});
+        return TRM_OK;
+    }
+    TRM_CHECK(want_word(io, "gated", "none", acts));
+    TRM_CHECK(trmi_shape_same(io, "outputs of both", n[0], n[1], &n[0]));
+    trmi_shape_out_dims(io, 0, TRM_DTYPE_F32, 2, (int64_t[2]){t, n[0]});
+    return TRM_OK;
+}
+
+/* Positions and frequencies of rope, inputs `at` and the next, for the rows of input 0. */
+static trm_status want_rope(trmi_io io, int at, int64_t head_dim)
+{
+    int64_t same, half = dim(io, at + 1, 0);
+
+    TRM_CHECK(want(io, at, TRM_DTYPE_I32, 1));
+    TRM_CHECK(want(io, at + 1, TRM_DTYPE_F32, 1));
+    TRM_CHECK(trmi_shape_same(io, "rows and positions", dim(io, 0, 0), dim(io, at, 0), &same));
     if (half >= 0 && half > head_dim / 2)
         return trmi_shape_bad(io, "%lld frequencies: want at most half of head_dim %lld",
                               (long long)half, (long long)head_dim);
+    return TRM_OK;
+}
+
+trm_status trmi_rule_lm_rope(trmi_io io)
+{
+    int64_t head_dim;
+
+    TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 2));
+    TRM_CHECK(positive(io, "head_dim", 0, &head_dim));
+    TRM_CHECK(divides(io, head_dim, 0, 1, "head_dim"));
+    TRM_CHECK(want_rope(io, 1, head_dim));
     trmi_shape_out(io, 0, TRM_DTYPE_F32, &io->in[0]);
     return TRM_OK;
 }
@@ -206,15 +274,16 @@ trm_status trmi_rule_lm_attention(trmi_io io)
     TRM_CHECK(trmi_shape_same(io, "rows of k and v", rows, dim(io, 2, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "sinks and heads", heads, dim(io, 4, 0), &same));
     TRM_CHECK(want_word(io, "kv_dtype", "f32", kv_dtypes));
+    if (trmi_shape_has(io, 5) != trmi_shape_has(io, 6))
+        return trmi_shape_bad(io, "positions without frequencies, or the other way round");
+    if (trmi_shape_has(io, 5))
+        TRM_CHECK(want_rope(io, 5, head_dim));
     if (attr(io, "layer", 0) < 0 || attr(io, "window", 0) < 0)
         return trmi_shape_bad(io, "layer %lld, window %lld: want 0 or more",
                               (long long)attr(io, "layer", 0), (long long)attr(io, "window", 0));
     trmi_shape_out(io, 0, TRM_DTYPE_F32, &io->in[0]);
     return TRM_OK;
 }
-
-static const char *const acts[] = {"silu", "gelu",    "gelu_tanh", "relu",
-                                   "tanh", "softcap", "none",      NULL};
 
 trm_status trmi_rule_lm_gated(trmi_io io)
 {

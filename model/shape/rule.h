@@ -187,7 +187,9 @@ TRMI_RULE(all_to_all);
 /* language.c */
 TRMI_RULE(lm_embed);
 TRMI_RULE(lm_norm);
+TRMI_RULE(lm_add_norm);
 TRMI_RULE(lm_linear);
+TRMI_RULE(lm_linears);
 TRMI_RULE(lm_rope);
 TRMI_RULE(lm_attention);
 TRMI_RULE(lm_gated);

@@ -42,6 +42,9 @@ static const shape shapes[] = {
     {"head of 2", 2, 1, 2, 0, 0, TRM_DTYPE_F16, {100, 20, 6}, false, false},
     {"head of 512", 2, 1, 512, 0, 0, TRM_DTYPE_F32, {70, 20, 6}, false, false},
     {"sinks", 8, 2, 64, 20, 0, TRM_DTYPE_F32, {100, 20, 6}, false, true},
+    {"bytes, groups of 4", 8, 2, 64, 0, 0, TRM_DTYPE_I8, {150, 33, 1}, false, false},
+    {"bytes, window 70, cap", 4, 1, 128, 70, 20, TRM_DTYPE_I8, {160, 20, 90}, false, false},
+    {"bytes, odd head", 2, 2, 38, 0, 0, TRM_DTYPE_I8, {100, 20, 6}, false, true},
     {"encoder", 4, 4, 64, 0, 0, TRM_DTYPE_F32, {70, 1, 130}, true, false},
     {"encoder, groups, odd", 6, 2, 40, 0, 0, TRM_DTYPE_F32, {20, 16, 3}, true, false},
 };
@@ -288,6 +291,18 @@ static float rounded(trm_dtype dtype, float x)
                                      : x;
 }
 
+/* What a cache of bytes makes of a head. */
+static void as_bytes(float *x, size_t n)
+{
+    float most = 0.0f, scale;
+
+    for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    scale = most / 127.0f;
+    for (size_t i = 0; i < n; i++)
+        x[i] = scale > 0.0f ? rintf(x[i] * (1.0f / scale)) * scale : 0.0f;
+}
+
 START_TEST(reference)
 {
     const shape *s = &shapes[_i];
@@ -316,6 +331,10 @@ START_TEST(reference)
         for (size_t e = 0; e < n; e++) {
             k[e] = rounded(s->dtype, w.k[i][e]);
             v[e] = rounded(s->dtype, w.v[i][e]);
+        }
+        for (size_t e = 0; s->dtype == TRM_DTYPE_I8 && e < n; e += (size_t)s->head_dim) {
+            as_bytes(k + e, (size_t)s->head_dim);
+            as_bytes(v + e, (size_t)s->head_dim);
         }
         for (int t = 0; t < s->lengths[i]; t += t < 20 ? 1 : 9)
             for (int h = 0; h < s->heads; h++) {

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX 6
+#define MAX 9
+#define OUTPUTS 4
 
 /* Attributes: up to six integers, and one text. */
 typedef struct attr {
@@ -16,7 +17,7 @@ typedef struct attr {
 } attr;
 typedef struct row {
     trm_op op;
-    const char *inputs, *output; /* "!text": an error that says so */
+    const char *inputs, *output; /* a shape an output; "!text": an error that says so */
     attr ints[8];
     const char *text_name, *text;
 } row;
@@ -152,6 +153,87 @@ static const row rows[] = {
     {TRM_OP_TrmGated, "f32[t,8] f32[t,9]", "!must be equal", {{NULL, 0}}, NULL, NULL},
     {TRM_OP_TrmGated, "f32[t,8]", "!'selu'", {{NULL, 0}}, "act", "selu"},
 
+    {TRM_OP_TrmAddNorm,
+     "f32[t,8] f32[t,8] f32[8]",
+     "f32[t,8] f32[t,8]",
+     {{NULL, 0}},
+     "kind",
+     "layer"},
+    {TRM_OP_TrmAddNorm,
+     "f32[?,8] f32[t,?] f32[8] f32[8]",
+     "f32[t,8] f32[t,8]",
+     {{NULL, 0}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmAddNorm, "f32* f32* f32[8]", "f32* f32*", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmAddNorm, "f32[t,8] f32[t,9] f32[8]", "!dims of x and y", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmAddNorm, "f32[t,8] f32[t,8] f32[4]", "!columns of x", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmAddNorm, "f32[t,8] f32[t,8] f32[8] f32[4]", "!columns", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmAddNorm, "f32[t,8] f32[8] f32[8]", "!rank 1", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmAddNorm, "f32[t,8] f32[t,8] f32[8]", "!'rows'", {{NULL, 0}}, "kind", "rows"},
+
+    {TRM_OP_TrmLinears,
+     "f32[t,8] f32[5,8] f32[3,8] f32[4,8]",
+     "f32[t,5] f32[t,3] f32[t,4]",
+     {{"n", 3}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinears,
+     "f32[t,8] f32[8,5] f32[8,3] f32[5] f32[3]",
+     "f32[t,5] f32[t,3]",
+     {{"n", 2}, {"transposed", 1}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinears,
+     "f32[t,32] q8_0[5,32] q8_0[?,32] q8_0[2,32] q8_0[1,32] f32[5] f32[3] f32[2] f32[1]",
+     "f32[t,5] f32[t,3] f32[t,2] f32[t,1]",
+     {{"n", 4}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinears, "f32[t,8] bf16[5,8] bf16[5,8]", "f32[t,5]", {{"n", 2}}, "gated", "silu"},
+    {TRM_OP_TrmLinears,
+     "f32[t,8] bf16[5,8] bf16[4,8]",
+     "!outputs of both",
+     {{"n", 2}},
+     "gated",
+     "silu"},
+    {TRM_OP_TrmLinears, "f32[t,8] f32[5,8] f32[5,8]", "!'selu'", {{"n", 2}}, "gated", "selu"},
+    {TRM_OP_TrmLinears,
+     "f32[t,8] f32[5,8] f32[5,8] f32[5,8]",
+     "!want one of two",
+     {{"n", 3}},
+     "gated",
+     "silu"},
+    {TRM_OP_TrmLinears, "f32[t,8] f32[5,8] f32[3,9]", "!of a weight", {{"n", 2}}, NULL, NULL},
+    {TRM_OP_TrmLinears, "f32[t,8] f32[5,8] f32[3,8] f32[5]", "!4 inputs", {{"n", 2}}, NULL, NULL},
+    {TRM_OP_TrmLinears, "f32[t,8] f32[5,8] f32[3,8]", "!n = 0", {{NULL, 0}}, NULL, NULL},
+    {TRM_OP_TrmLinears,
+     "f32[t,8] f32[5,8] f32[3,8] f32[5] f32[5]",
+     "!outputs and bias",
+     {{"n", 2}},
+     NULL,
+     NULL},
+    {TRM_OP_TrmLinears, "f32[t,8] i8[5,8] f32[3,8]", "!block type", {{"n", 2}}, NULL, NULL},
+
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1] - i32[t] f32[4]",
+     "f32[t,32]",
+     {HEADS},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1] f32[4] i32[t] f32[5]",
+     "!at most half",
+     {HEADS},
+     NULL,
+     NULL},
+    {TRM_OP_TrmPagedAttention,
+     "f32[t,32] f32[t,16] f32[t,16] i64[1] - i32[t]",
+     "!without frequencies",
+     {HEADS},
+     NULL,
+     NULL},
+
     {TRM_OP_TrmExperts,
      "f32[t,8] f32[t,6] f32[6,5,8] f32[6,5,8] f32[6,8,5]",
      "f32[t,8]",
@@ -250,19 +332,38 @@ static trm_tensor read_one(trm_graph *g, const char **s)
     return t;
 }
 
+/* As many outputs as the row lists, or the operator makes. */
+static int outputs_of(const row *r)
+{
+    int count = trm_op_get(r->op)->out_min;
+
+    for (const attr *a = r->ints; a->name != NULL; a++)
+        if (r->op == TRM_OP_TrmLinears && r->text == NULL && strcmp(a->name, "n") == 0)
+            count = (int)a->value;
+    if (r->output[0] == '!')
+        return count;
+    count = 1;
+    for (const char *s = r->output; *s != '\0'; s++)
+        count += *s == ' ';
+    return count;
+}
+
 START_TEST(rule)
 {
     const row *r = &rows[_i];
     const char *name = trm_op_get(r->op)->name, *s = r->inputs;
-    trm_tensor in[MAX], out = {.rank = -1};
-    int ids[MAX];
-    trm_node node = {.op = r->op, .name = "node", .inputs = ids, .outputs = ids, .output_count = 1};
+    trm_tensor in[MAX], out[OUTPUTS] = {{.rank = -1}, {.rank = -1}, {.rank = -1}, {.rank = -1}};
+    int ids[MAX], made[OUTPUTS] = {MAX, MAX + 1, MAX + 2, MAX + 3};
+    trm_node node = {
+        .op = r->op, .name = "node", .inputs = ids, .outputs = made, .output_count = outputs_of(r)};
     trm_graph *g;
     trm_shape_io io;
     trm_status st;
 
+    ck_assert_int_le(node.output_count, OUTPUTS);
     ck_assert_int_eq(trm_graph_create(NULL, "g", &g), TRM_OK);
     while (*s != '\0') {
+        ck_assert_int_lt(node.input_count, MAX);
         in[node.input_count] = read_one(g, &s);
         ids[node.input_count] =
             in[node.input_count].dtype == TRM_DTYPE_NONE ? TRM_NO_VALUE : node.input_count;
@@ -273,23 +374,24 @@ START_TEST(rule)
         ck_assert_int_eq(trm_attr_set_int(&node.attrs, g->arena, a->name, a->value), TRM_OK);
     if (r->text != NULL)
         ck_assert_int_eq(trm_attr_set_string(&node.attrs, g->arena, r->text_name, r->text), TRM_OK);
-    io = (trm_shape_io){.graph = g, .node = &node, .in = in, .out = &out};
+    io = (trm_shape_io){.graph = g, .node = &node, .in = in, .out = out};
     st = trm_shape_infer(&io);
     if (r->output[0] == '!') {
         ck_assert_msg(st == TRM_ERR_INVALID_ARG, "%s %s: status %d", name, r->inputs, (int)st);
         ck_assert_msg(strstr(trm_message(), r->output + 1) != NULL, "%s: '%s' lacks '%s'", name,
                       trm_message(), r->output + 1);
-    } else {
+    }
+    s = r->output;
+    for (int k = 0; r->output[0] != '!' && k < node.output_count; k++) {
         char got[TRM_SHAPE_TEXT_BYTES], want[TRM_SHAPE_TEXT_BYTES];
-        trm_tensor t;
+        trm_tensor t = read_one(g, &s);
 
-        s = r->output;
-        t = read_one(g, &s);
+        s += *s == ' ';
         ck_assert_msg(st == TRM_OK, "%s %s: %s", name, r->inputs, trm_message());
-        ck_assert_msg(out.dtype == t.dtype && out.rank == t.rank &&
-                          (t.rank < 0 || trm_tensor_same_shape(&out, &t)),
-                      "%s %s: %s, want %s", name, r->inputs,
-                      trm_tensor_shape_text(&out, got, sizeof(got)),
+        ck_assert_msg(out[k].dtype == t.dtype && out[k].rank == t.rank &&
+                          (t.rank < 0 || trm_tensor_same_shape(&out[k], &t)),
+                      "%s %s: output %d is %s, want %s", name, r->inputs, k,
+                      trm_tensor_shape_text(&out[k], got, sizeof(got)),
                       trm_tensor_shape_text(&t, want, sizeof(want)));
     }
     trm_graph_destroy(g);

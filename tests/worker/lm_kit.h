@@ -1,14 +1,20 @@
-/* Language models on one CPU device, without a scheduler: one sequence, or an encoder's batch. */
+/* Language models on one device, without a scheduler: one sequence, or an encoder's batch. The CPU;
+ * with TRM_TEST_DEVICE=cuda in the environment a GPU, or what stands for one. */
 #ifndef TRM_TESTS_WORKER_LM_KIT_H
 #define TRM_TESTS_WORKER_LM_KIT_H
 
 #include "base/file.h"
+#include "kernels/device_open.h"
 #include "kernels/language.h"
 #include "model/architectures/architecture.h"
+#include "model/passes/passes.h"
+#include "model/shape/shape.h"
 #include "worker/engine.h"
+#include "worker/language/feed_device.h"
 
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define OK(call) ck_assert_msg((call) == TRM_OK, "%s", trm_message())
@@ -19,6 +25,8 @@ typedef struct lm {
     trm_gguf *gguf;
     trm_graph *graph;
     trm_device *device;
+    trm_device_pair pair;
+    trmi_feed_device *away; /* NULL: the device's memory is the host's */
     trm_engine *engine;
     trm_kv_layer *layers;
     int32_t page_count, *pages; /* a sequence's, not in the order in which they lie in the cache */
@@ -50,17 +58,49 @@ static inline void lm_read(lm *m, const char *path, const char *config)
     trm_free(name);
 }
 
-/* Graph and engine; context 0: the model's. */
-static inline void lm_build(lm *m, int64_t context)
+/* Inputs of the graph that come with the step. */
+static inline void lm_place(lm *m)
 {
-    const trm_language_options options = {.context = context};
+    static const char *const names[TRM_STEP_SELF + 1] = {"tokens", "positions", "rows",
+                                                         "token_types", "step"};
+    int inputs[TRM_STEP_SELF + 1];
+
+    for (int i = 0; i <= TRM_STEP_SELF; i++) {
+        inputs[i] = -1;
+        for (int k = 0; k < m->graph->input_count; k++)
+            if (strcmp(m->graph->values[m->graph->inputs[k]].name, names[i]) == 0)
+                inputs[i] = k;
+    }
+    OK(trmi_feed_device_create(m->device, m->engine, inputs, 0, 0, &m->away));
+}
+
+/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language. */
+static inline void lm_build_as(lm *m, int64_t context, bool fused)
+{
+    const char *device = getenv("TRM_TEST_DEVICE"), *dtype = getenv("TRM_TEST_DTYPE");
+    const trm_language_options options = {
+        .context = context, .dtype = dtype == NULL ? TRM_DTYPE_NONE : trm_dtype_from_name(dtype)};
 
     OK(trm_architecture_build(&m->config,
                               m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
                               &m->graph));
-    OK(trm_pass_all(m->graph, NULL));
-    OK(trm_device_cpu_create(2, &m->device));
+    OK(trm_pass_prepare(m->graph, NULL));
+    if (fused) {
+        OK(trm_pass_finish(m->graph));
+    } else {
+        OK(trm_pass_posts(m->graph));
+        OK(trm_graph_infer(m->graph));
+    }
+    OK(trm_device_open(device == NULL ? "cpu" : device, 0, 2, &m->pair));
+    m->device = m->pair.device;
     OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
+    if (!m->device->host_memory)
+        lm_place(m);
+}
+
+static inline void lm_build(lm *m, int64_t context)
+{
+    lm_build_as(m, context, true);
 }
 
 /* Heads of a layer's keys and values on this rank: the graph says it. 0: the layer is not here. */
@@ -77,6 +117,9 @@ static inline void lm_cache(lm *m, int32_t tokens)
 {
     const trm_lm_config *c = &m->config;
 
+    void *slab = NULL;
+    size_t all = 0;
+
     m->kv_dtype = TRM_DTYPE_F32;
     m->page_count = (tokens + TRM_KV_PAGE - 1) / TRM_KV_PAGE;
     m->pages = (int32_t *)trm_malloc((size_t)m->page_count, sizeof(int32_t));
@@ -88,26 +131,50 @@ static inline void lm_cache(lm *m, int32_t tokens)
         trm_kv_layer *k = &m->layers[l];
 
         k->page_bytes = trm_kv_page_bytes(lm_kv_heads(m, l), c->head_dim, m->kv_dtype);
+        if (m->away != NULL) {
+            all += trm_align_up(k->page_bytes * (size_t)m->page_count, 256);
+            continue;
+        }
         k->pages = trm_aligned_malloc(k->page_bytes * (size_t)m->page_count + 1);
         ck_assert_ptr_nonnull(k->pages);
         memset(k->pages, 0xff, k->page_bytes * (size_t)m->page_count); /* NaN: nobody reads ahead */
     }
+    if (m->away == NULL)
+        return;
+    OK(trmi_feed_device_cache(m->away, all + 1, &slab));
+    all = 0;
+    for (int64_t l = 0; l < c->layers; l++) {
+        m->layers[l].pages = (unsigned char *)slab + all;
+        all += trm_align_up(m->layers[l].page_bytes * (size_t)m->page_count, 256);
+    }
+}
+
+static inline void lm_open_as(lm *m, const char *path, const char *config, int64_t context,
+                              int32_t tokens, bool fused)
+{
+    lm_read(m, path, config);
+    lm_build_as(m, context, fused);
+    lm_cache(m, tokens);
 }
 
 static inline void lm_open(lm *m, const char *path, const char *config, int64_t context,
                            int32_t tokens)
 {
-    lm_read(m, path, config);
-    lm_build(m, context);
-    lm_cache(m, tokens);
+    lm_open_as(m, path, config, context, tokens, true);
 }
 
 static inline void lm_close(lm *m)
 {
+    bool away = m->away != NULL;
+
+    trmi_feed_device_destroy(m->away);
     trm_engine_destroy(m->engine);
-    trm_device_destroy(m->device);
+    if (m->pair.device != NULL)
+        trm_device_close(&m->pair);
+    else
+        trm_device_destroy(m->device);
     trm_graph_destroy(m->graph);
-    for (int64_t l = 0; m->layers != NULL && l < m->config.layers; l++)
+    for (int64_t l = 0; m->layers != NULL && !away && l < m->config.layers; l++)
         trm_aligned_free(m->layers[l].pages);
     trm_free(m->layers);
     trm_free(m->pages);
@@ -142,6 +209,20 @@ static inline void lm_run(lm *m, const trm_step *step, const int32_t *tokens, co
     in[1] = lm_vector(TRM_DTYPE_I32, step->tokens, positions);
     in[2] = lm_vector(TRM_DTYPE_I64, step->sequences_padded, address);
     in[3] = lm_vector(TRM_DTYPE_I32, last_count, last);
+    if (m->away != NULL) {
+        trm_step sent = *step;
+        bool types =
+            inputs == 4 && strcmp(m->graph->values[m->graph->inputs[3]].name, "token_types") == 0;
+
+        sent.token_rows = sent.tokens;
+        sent.pick_rows = types ? 0 : (int32_t)last_count;
+        sent.token_max = sent.pick_max = 1024;
+        sent.token_ids = tokens;
+        sent.positions = positions;
+        sent.types = types ? last : NULL;
+        sent.rows = types ? NULL : last;
+        OK(trmi_feed_device_send(m->away, &sent));
+    }
     OK(trm_engine_run(m->engine, in, out));
     trm_free(positions);
     trm_free(address);

@@ -38,6 +38,9 @@ static const layout layouts[] = {
     {"llama-q8_0.gguf", 2, 4},
     {"mixtral-f16.gguf", 2, 4},
     {"phi3-f16.gguf", 2, 4},
+    {"packed-gptq", 2, 4},
+    {"packed-awq", 2, 4},
+    {"packed-fp8", 2, 4},
 };
 
 static void choose(const trm_sharding *s, int *strategy, int *sums)
@@ -119,7 +122,7 @@ static const char *run(struct rank *r, void *ctx)
     lm one, part;
 
     snprintf(path, sizeof(path), DATA "%s", l->model);
-    lm_open(&one, path, "config.json", 0, PROMPT + STEPS);
+    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false);
     count = (size_t)((KEPT + STEPS) * one.config.vocabulary);
     alone = (float *)trm_malloc(count, sizeof(float));
     together = (float *)trm_malloc(count, sizeof(float));
@@ -133,7 +136,7 @@ static const char *run(struct rank *r, void *ctx)
     lm_cache(&part, PROMPT + STEPS);
     compute(&part, together);
     if (memcmp(alone, together, count * sizeof(float)) != 0)
-        return wrong("%s: other bits than one rank's", l->model);
+        return wrong("%s: other bits than one rank's, unfused", l->model);
     lm_close(&part);
     trm_graph_destroy(whole);
     trm_free(alone);

@@ -46,6 +46,14 @@ static const row decoders[] = {
     {"mixtral", "config.json", "reference", 0, FP32},
     {"qwen3moe", "config.json", "reference", 0, FP32},
     {"qwen3moe", "config.plain.json", "plain", 0, FP32},
+    {"packed-gptq", "config.json", "reference", 0, INT8},
+    {"packed-gptq-8", "config.json", "reference", 0, INT8},
+    {"packed-gptq-sym", "config.json", "reference", 0, INT8},
+    {"packed-awq", "config.json", "reference", 0, INT8},
+    {"packed-ints", "config.json", "reference", 0, INT8},
+    {"packed-fp8", "config.json", "reference", 0, FP32},
+    {"packed-fp8-tensor", "config.json", "reference", 0, FP32},
+    {"packed-fp8-block", "config.json", "reference", 0, FP32},
     {"llama-f16.gguf", "", "llama-f16", 0, FP32}, /* rows of q and k in pairs, rope_freqs */
     {"llama-q8_0.gguf", "", "llama-q8_0", 0, INT8},
     {"gemma3-f16.gguf", "", "gemma3-f16", 0, FP32},
@@ -158,7 +166,7 @@ static void check_decoder(const row *r)
     size_t width = (size_t)want.dims[1];
     float *whole, *pieces;
     double worst = 0.0;
-    lm m;
+    lm m, plain;
 
     snprintf(path, sizeof(path), DATA "%s", r->path);
     lm_open(&m, path, r->config, r->context, TOKENS);
@@ -191,6 +199,13 @@ static void check_decoder(const row *r)
     prefill(&m, prompt.data, count, 7, rows.data, kept, pieces);
     ck_assert_msg(memcmp(whole, pieces, ((size_t)kept + 1) * width * sizeof(float)) == 0,
                   "%s %s: pieces of 7", r->path, r->reference);
+    /* nor on operators being fused: here a token at a time, unfused */
+    lm_open_as(&plain, path, r->config, r->context, TOKENS, false);
+    ck_assert_int_lt(m.graph->node_count, plain.graph->node_count);
+    prefill(&plain, prompt.data, count, 1, rows.data, kept, pieces);
+    ck_assert_msg(memcmp(whole, pieces, ((size_t)kept + 1) * width * sizeof(float)) == 0,
+                  "%s %s: unfused", r->path, r->reference);
+    lm_close(&plain);
     trm_free(whole);
     trm_free(pieces);
     lm_close(&m);
@@ -229,7 +244,7 @@ START_TEST(encodes_as_pytorch)
     float *kept = (float *)trm_malloc((size_t)count * width, sizeof(float));
     char path[512];
     double error;
-    lm m;
+    lm m, plain;
 
     snprintf(path, sizeof(path), DATA "%s", e->path);
     lm_read(&m, path, "config.json");
@@ -254,6 +269,15 @@ START_TEST(encodes_as_pytorch)
         ck_assert_int_eq(memcmp(out.data, kept + (size_t)s * width, width * sizeof(float)), 0);
         at += *length;
     }
+    lm_read(&plain, path, "config.json");
+    snprintf(plain.config.pooling, sizeof(plain.config.pooling), "%s", e->pooling);
+    plain.config.pooling_normalize = e->normalize;
+    lm_build_as(&plain, 0, false);
+    ck_assert_int_lt(m.graph->node_count, plain.graph->node_count);
+    out = lm_encode(&plain, ids.data, types.data, lengths.data, count);
+    ck_assert_msg(memcmp(out.data, kept, (size_t)count * width * sizeof(float)) == 0,
+                  "%s %s: unfused", e->path, e->output);
+    lm_close(&plain);
     trm_free(kept);
     lm_close(&m);
     close_reference(&f);

@@ -37,6 +37,7 @@ struct trm_generator {
     int count, steps_under_way;
     int *flights; /* ring of the scheduler's flights in the order of submission */
     int flight_first;
+    int64_t ended_us; /* when the last step did; 0: none has */
     trm_lm_step step;
     trm_generator_stats stats;
 };
@@ -52,6 +53,8 @@ trm_status trm_generator_create(const trm_generator_options *options, trm_genera
         return trm_fail(TRM_ERR_NO_MEMORY, "generator");
     g->options = *options;
     g->options.limits.flights = trm_lm_replica_depth(options->replica);
+    g->options.limits.lookahead =
+        trm_lm_replica_looks_ahead(options->replica) && g->options.limits.flights > 1;
     g->options.limits.vocabulary = options->language->config.vocabulary;
     g->options.limits.encoder = options->language->encoder;
     g->flights = trm_calloc((size_t)g->options.limits.flights, sizeof(*g->flights));
@@ -278,6 +281,11 @@ int trm_generator_count(const trm_generator *g)
     return g->count;
 }
 
+bool trm_generator_is_busy(const trm_generator *g)
+{
+    return g->count > 0 || g->steps_under_way > 0;
+}
+
 /* ---- results ---- */
 
 static void give(struct choice *c, const trm_sampled *token, bool prompt, int position,
@@ -450,11 +458,24 @@ static trm_status submit_all(trm_generator *g)
     return TRM_OK;
 }
 
+/* How long the step took. One that was begun behind another has only run since that one's end. */
+static double step_us(trm_generator *g, double since_submit_us)
+{
+    int64_t now = trm_now_us(), before = g->ended_us;
+    double since_us = (double)(now - before);
+
+    g->ended_us = now;
+    return g->options.limits.lookahead && before > 0 && since_us < since_submit_us
+               ? since_us
+               : since_submit_us;
+}
+
 static trm_status collect_one(trm_generator *g)
 {
     int flight = g->flights[g->flight_first];
     trm_lm_results res;
     trm_status st = trm_lm_replica_collect(g->options.replica, &res);
+    double us = step_us(g, st == TRM_OK ? res.us : 0);
 
     g->flight_first = (g->flight_first + 1) % g->options.limits.flights;
     g->steps_under_way--;
@@ -462,12 +483,12 @@ static trm_status collect_one(trm_generator *g)
         fail_flight(g, flight, st);
         return st == TRM_ERR_COMM ? st : TRM_OK; /* a step's own failure is its requests' */
     }
-    g->stats.step_us += res.us;
+    g->stats.step_us += us;
     if (g->options.limits.encoder) {
         take_rows(g, flight, &res);
-        trm_scheduler_done(g->scheduler, flight, NULL, res.us, took, g);
+        trm_scheduler_done(g->scheduler, flight, NULL, us, took, g);
     } else {
-        trm_scheduler_done(g->scheduler, flight, res.picks, res.us, took, g);
+        trm_scheduler_done(g->scheduler, flight, res.picks, us, took, g);
     }
     return TRM_OK;
 }
@@ -496,9 +517,11 @@ trm_status trm_generator_step(trm_generator *g)
     int count = g->count;
     trm_status st = submit_all(g);
 
-    if (st == TRM_OK && g->steps_under_way > 0)
+    if (st == TRM_OK && g->steps_under_way > 0) {
         st = collect_one(g);
-    else if (st == TRM_OK && count > 0 && g->count == count)
+        while (st == TRM_OK && g->count == 0 && g->steps_under_way > 0)
+            st = collect_one(g); /* nobody waits for it: the next may be long in coming */
+    } else if (st == TRM_OK && count > 0 && g->count == count)
         st = trm_fail(TRM_ERR_INTERNAL, "%d requests wait and nothing can run", count);
     if (st != TRM_OK)
         fail_all(g, st);

@@ -19,7 +19,8 @@ typedef struct trm_generation trm_generation; /* a request under way */
 typedef struct trm_generator_options {
     const trm_language *language;
     trm_lm_replica *replica;
-    trm_scheduler_limits limits; /* flights, vocabulary and encoder are set by the generator */
+    /* flights, lookahead, vocabulary and encoder are set by the generator */
+    trm_scheduler_limits limits;
 } trm_generator_options;
 
 TRM_MUST_USE trm_status trm_generator_create(const trm_generator_options *options,
@@ -80,9 +81,12 @@ TRM_MUST_USE trm_status trm_generator_add(trm_generator *g, const trm_generation
 void trm_generator_cancel(trm_generator *g, trm_generation *r);
 /* Requests under way. */
 int trm_generator_count(const trm_generator *g);
+/* Whether trm_generator_step has anything to do: there are requests, or a step of cancelled ones
+ * has not ended. */
+bool trm_generator_is_busy(const trm_generator *g);
 /* Starts what can start and takes the results of the oldest step; callbacks are called from here.
- * Does nothing where there is nothing to do. A failure of the replica comes back; requests have
- * then been ended as FAILED. */
+ * When the last request has ended no step is left under way. Does nothing where there is nothing to
+ * do. A failure of the replica comes back; requests have then been ended as FAILED. */
 TRM_MUST_USE trm_status trm_generator_step(trm_generator *g);
 /* Takes the results of all steps under way and starts none: nothing of it is on its way between the
  * ranks afterwards. Failures as step. */

@@ -210,6 +210,12 @@ int trm_lm_replica_depth(const trm_lm_replica *r)
     return r->depth;
 }
 
+bool trm_lm_replica_looks_ahead(const trm_lm_replica *r)
+{
+    (void)r;
+    return false; /* samplers are on the host */
+}
+
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r)
 {
     return r->engine;

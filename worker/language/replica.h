@@ -32,6 +32,9 @@ TRM_MUST_USE trm_status trm_lm_replica_create(const trm_lm_replica_options *opti
 void trm_lm_replica_destroy(trm_lm_replica *r); /* takes NULL; not collective */
 bool trm_lm_replica_leads(const trm_lm_replica *r);
 int trm_lm_replica_depth(const trm_lm_replica *r); /* steps that may be under way */
+/* Whether those run one after another on a device that knows the tokens that it has drawn: a step
+ * may then name a token by its slot (TRM_STEP_TOKEN_OF_SLOT, kernels/language.h). */
+bool trm_lm_replica_looks_ahead(const trm_lm_replica *r);
 /* Steps of the sizes of the options, for the leader to fill. */
 TRM_MUST_USE trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out);
 

@@ -1,6 +1,6 @@
 /* See scheduler.h. Two lists, each by priority: those that run, in the order in which they were let
  * in, and those that wait, preempted ones before their equals. */
-#include "worker/language/scheduler.h"
+#include "worker/language/scheduler_impl.h"
 
 #include "base/memory.h"
 #include "kernels/language.h"
@@ -8,39 +8,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define PREFILL_LEAST 16 /* prompt tokens that a decoding step may always take */
-#define LEARN 0.2        /* weight of the newest step in what steps are known to cost */
-
-struct flight {
-    bool used, decodes;
-    int part_count, pick_count, tokens, prefill;
-    trm_sequence **parts; /* NULL: removed since */
-    int *part_tokens;
-    trm_sequence **picks;
-    trm_lm_pick *pick;
-};
-
-struct list {
-    trm_sequence *first, *last;
-    int count;
-};
-
-struct trm_scheduler {
-    trm_scheduler_limits limits;
-    trm_kv_cache *cache; /* NULL: encoder */
-    struct list running, waiting;
-    int *slots, slot_count; /* free ones */
-    struct flight *flights;
-    double decode_us,
-        prefill_us; /* of a step that only decodes; of one more prompt token; 0: not known */
-    int force_every, since_forced;
-    trm_scheduler_stats stats;
-};
+#define LEARN 0.2 /* weight of the newest step in what steps are known to cost */
 
 /* ---- lists ---- */
 
 /* Behind `before`; NULL: at the front. */
-static void insert(struct list *l, trm_sequence *before, trm_sequence *q)
+static void insert(trmi_list *l, trm_sequence *before, trm_sequence *q)
 {
     q->prev = before;
     q->next = before != NULL ? before->next : l->first;
@@ -55,8 +28,7 @@ static void insert(struct list *l, trm_sequence *before, trm_sequence *q)
     l->count++;
 }
 
-/* Behind its equals. */
-static void append(struct list *l, trm_sequence *q)
+void trmi_list_append(trmi_list *l, trm_sequence *q)
 {
     trm_sequence *before = l->last;
 
@@ -65,8 +37,7 @@ static void append(struct list *l, trm_sequence *q)
     insert(l, before, q);
 }
 
-/* Before its equals. */
-static void prepend(struct list *l, trm_sequence *q)
+void trmi_list_prepend(trmi_list *l, trm_sequence *q)
 {
     trm_sequence *before = NULL, *next = l->first;
 
@@ -77,7 +48,7 @@ static void prepend(struct list *l, trm_sequence *q)
     insert(l, before, q);
 }
 
-static void unlink_from(struct list *l, trm_sequence *q)
+void trmi_list_remove(trmi_list *l, trm_sequence *q)
 {
     if (q->prev != NULL)
         q->prev->next = q->next;
@@ -101,16 +72,16 @@ static trm_status make_flights(trm_scheduler *s)
     if (s->flights == NULL)
         return TRM_ERR_NO_MEMORY;
     for (int i = 0; i < s->limits.flights; i++) {
-        struct flight *f = &s->flights[i];
+        trmi_lm_flight *f = &s->flights[i];
 
         f->parts = trm_calloc(parts, sizeof(*f->parts));
-        f->part_tokens = trm_calloc(parts, sizeof(*f->part_tokens));
         f->picks = trm_calloc(picks, sizeof(*f->picks));
         f->pick = trm_calloc(picks, sizeof(*f->pick));
-        if (f->parts == NULL || f->part_tokens == NULL || f->picks == NULL || f->pick == NULL)
+        if (f->parts == NULL || f->picks == NULL || f->pick == NULL)
             return TRM_ERR_NO_MEMORY;
     }
-    return TRM_OK;
+    s->ghosts = trm_calloc((size_t)s->limits.flights * parts, sizeof(*s->ghosts));
+    return s->ghosts == NULL ? TRM_ERR_NO_MEMORY : TRM_OK;
 }
 
 trm_status trm_scheduler_create(const trm_scheduler_limits *limits, trm_scheduler **scheduler_out)
@@ -143,10 +114,12 @@ void trm_scheduler_destroy(trm_scheduler *s)
         return;
     for (int i = 0; s->flights != NULL && i < s->limits.flights; i++) {
         trm_free(s->flights[i].parts);
-        trm_free(s->flights[i].part_tokens);
         trm_free(s->flights[i].picks);
         trm_free(s->flights[i].pick);
     }
+    for (int i = 0; s->ghosts != NULL && i < s->limits.flights * s->limits.batch; i++)
+        trm_free(s->ghosts[i].table.pages); /* of steps whose end nobody has seen */
+    trm_free(s->ghosts);
     trm_free(s->flights);
     trm_free(s->slots);
     trm_kv_cache_destroy(s->cache);
@@ -229,36 +202,68 @@ void trm_scheduler_add(trm_scheduler *s, trm_sequence *q)
 {
     if (q->sibling != NULL)
         q->sibling->followers++;
-    append(&s->waiting, q);
+    trmi_list_append(&s->waiting, q);
 }
 
-static void forget_sibling(const struct list *l, const trm_sequence *q)
+static void forget_sibling(const trmi_list *l, const trm_sequence *q)
 {
     for (trm_sequence *w = l->first; w != NULL; w = w->next)
         if (w->sibling == q)
             w->sibling = NULL;
 }
 
-void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q)
+/* Gives back what a sequence had. */
+static void let_go(trm_scheduler *s, trm_kv_table *table, int slot)
 {
-    unlink_from(q->running ? &s->running : &s->waiting, q);
-    q->running = false;
     if (s->cache != NULL)
-        trm_kv_release(s->cache, &q->table);
-    if (q->slot >= 0)
-        s->slots[s->slot_count++] = q->slot;
-    q->slot = -1;
+        trm_kv_release(s->cache, table);
+    if (slot >= 0)
+        s->slots[s->slot_count++] = slot;
+}
+
+static trmi_ghost *leave_ghost(trm_scheduler *s, trm_sequence *q)
+{
+    trmi_ghost *g = s->ghosts;
+
+    if (s->cache == NULL)
+        return NULL; /* an encoder's sequence has nothing that a step could still touch */
+    while (g->steps > 0)
+        g++;
+    *g = (trmi_ghost){.table = q->table, .slot = q->slot, .steps = q->under_way};
+    q->table = (trm_kv_table){.pages = NULL};
+    s->ghost_count++;
+    return g;
+}
+
+/* Steps under way go on without it. */
+static void detach(trm_scheduler *s, const trm_sequence *q, trmi_ghost *ghost)
+{
     for (int i = 0; i < s->limits.flights; i++) {
-        struct flight *f = &s->flights[i];
+        trmi_lm_flight *f = &s->flights[i];
 
         for (int k = 0; f->used && k < f->part_count; k++)
-            if (f->parts[k] == q)
-                f->parts[k] = NULL;
+            if (f->parts[k].q == q) {
+                f->parts[k].q = NULL;
+                f->parts[k].ghost = ghost;
+            }
         for (int k = 0; f->used && k < f->pick_count; k++)
             if (f->picks[k] == q)
                 f->picks[k] = NULL;
     }
-    q->under_way = 0;
+}
+
+void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q)
+{
+    trmi_list_remove(q->running ? &s->running : &s->waiting, q);
+    q->running = false;
+    if (q->under_way > 0)
+        detach(s, q, leave_ghost(s, q));
+    else {
+        detach(s, q, NULL); /* of the step that is just being ended */
+        let_go(s, &q->table, q->slot);
+    }
+    q->slot = -1;
+    q->under_way = q->ahead = q->awaited = 0;
     if (q->sibling != NULL)
         q->sibling->followers--;
     if (q->followers == 0) /* a long queue is not looked through for every sequence */
@@ -268,329 +273,28 @@ void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q)
     q->followers = 0;
 }
 
-/* ---- filling a step ---- */
-
-struct filling {
-    trm_scheduler *s;
-    trm_lm_step *step;
-    struct flight *f;
-    int budget, scores, parts;
-};
-
-static void preempt(trm_scheduler *s, trm_sequence *q)
-{
-    unlink_from(&s->running, q);
-    q->running = false;
-    trm_kv_release(s->cache, &q->table);
-    q->computed = 0;
-    q->preemptions++;
-    s->stats.preemptions++;
-    prepend(&s->waiting, q);
-}
-
-static bool is_in(const struct filling *w, const trm_sequence *q)
-{
-    for (int i = 0; i < w->f->part_count; i++)
-        if (w->f->parts[i] == q)
-            return true;
-    return false;
-}
-
-/* Pages for the sequence, from the least and latest if need be. false: it cannot run now. */
-static bool pages_for(struct filling *w, trm_sequence *q, int positions)
-{
-    trm_scheduler *s = w->s;
-
-    while (!trm_kv_grow(s->cache, positions, &q->table)) {
-        trm_sequence *victim = s->running.last;
-
-        while (victim != NULL && (victim->under_way || is_in(w, victim)))
-            victim = victim->prev;
-        if (victim == NULL)
-            return false;
-        preempt(s, victim);
-        if (victim == q)
-            return false;
-    }
-    return true;
-}
-
-static void add_pick(struct filling *w, trm_sequence *q, trm_lm_pick pick)
-{
-    w->f->picks[w->f->pick_count] = q;
-    w->f->pick[w->f->pick_count++] = pick;
-    w->step->picks[w->step->pick_count++] = pick;
-}
-
-static void add_picks(struct filling *w, trm_sequence *q, int row, int from, int tokens)
-{
-    int end = from + tokens;
-
-    for (int p = from; q->prompt_logprobs && p < end && p + 1 < q->prompt_count; p++) {
-        if (p + 1 <= q->scored)
-            continue;
-        add_pick(w, q,
-                 (trm_lm_pick){.row = row + p - from,
-                               .slot = q->slot,
-                               .kind = TRM_LM_PICK_SCORE,
-                               .target = q->tokens[p + 1],
-                               .position = p + 1});
-        w->scores++;
-    }
-    if (end == q->count && !w->s->limits.encoder)
-        add_pick(w, q,
-                 (trm_lm_pick){.row = row + tokens - 1,
-                               .slot = q->slot,
-                               .kind = TRM_LM_PICK_NEXT,
-                               .target = -1,
-                               .position = q->count});
-}
-
-static void add_begin(struct filling *w, trm_sequence *q)
-{
-    const trm_sampling *p = q->sampling;
-
-    w->step->begins[w->step->begin_count++] =
-        (trm_lm_begin){.slot = q->slot,
-                       .bias_count = p->bias_count,
-                       .prompt_count = p->repetition_penalty != 1.0f ? q->prompt_count : 0,
-                       .sampling = p,
-                       .prompt = q->tokens,
-                       .constraint = q->constraint,
-                       .constraint_bytes = q->constraint == NULL ? 0 : strlen(q->constraint)};
-    q->begun = true;
-}
-
-static void add_part(struct filling *w, trm_sequence *q, int tokens)
-{
-    trm_lm_step *step = w->step;
-    int row = step->token_count;
-
-    if (!q->begun && !w->s->limits.encoder)
-        add_begin(w, q);
-    step->parts[step->part_count++] = (trm_lm_part){.row = row,
-                                                    .tokens = tokens,
-                                                    .position = q->computed,
-                                                    .slot = q->slot,
-                                                    .page_first = step->page_count,
-                                                    .page_count = q->table.count};
-    if (q->table.count > 0) /* encoders have none */
-        memcpy(step->pages + step->page_count, q->table.pages,
-               (size_t)q->table.count * sizeof(*step->pages));
-    step->page_count += q->table.count;
-    memcpy(step->tokens + row, q->tokens + q->computed, (size_t)tokens * sizeof(*step->tokens));
-    if (step->has_types && q->types != NULL)
-        memcpy(step->types + row, q->types, (size_t)tokens * sizeof(*step->types));
-    else if (step->has_types)
-        memset(step->types + row, 0, (size_t)tokens * sizeof(*step->types));
-    step->token_count += tokens;
-    w->f->parts[w->f->part_count] = q;
-    w->f->part_tokens[w->f->part_count++] = tokens;
-    w->budget -= tokens;
-    add_picks(w, q, row, q->computed, tokens);
-    q->under_way = 1;
-}
-
-/* Tokens of the prompt that this step may take. */
-static int piece_of(const struct filling *w, const trm_sequence *q, int prefill_left)
-{
-    int n = q->count - q->computed;
-
-    n = n < w->budget ? n : w->budget;
-    n = n < prefill_left ? n : prefill_left;
-    if (q->prompt_logprobs && n > TRM_SCHEDULER_SCORES_MAX - w->scores)
-        n = TRM_SCHEDULER_SCORES_MAX - w->scores;
-    return n;
-}
-
-static bool may_run(const trm_sequence *q)
-{
-    return !q->under_way && q->finish == TRM_FINISH_NONE;
-}
-
-static void decode(struct filling *w)
-{
-    trm_sequence *next;
-
-    for (trm_sequence *q = w->s->running.first; q != NULL && w->budget > 0; q = next) {
-        next = q->next;
-        if (!may_run(q) || q->count - q->computed != 1 || w->f->part_count >= w->parts)
-            continue;
-        if (pages_for(w, q, q->count))
-            add_part(w, q, 1);
-        else if (!q->running) /* it gave way itself, and so did all behind it */
-            break;
-        next = q->next;
-    }
-    w->f->decodes = w->f->part_count > 0;
-}
-
-/* Prompt tokens that may join what decodes. */
-static int prefill_budget(const struct filling *w)
-{
-    const trm_scheduler *s = w->s;
-    double left = s->limits.decode_budget_us - s->decode_us, tokens;
-
-    if (s->limits.decode_budget_us <= 0 || !w->f->decodes || s->prefill_us <= 0)
-        return w->budget;
-    tokens = left / s->prefill_us;
-    if (tokens < PREFILL_LEAST)
-        return PREFILL_LEAST;
-    return tokens < w->budget ? (int)tokens : w->budget;
-}
-
-static void go_on(struct filling *w, int *prefill)
-{
-    trm_sequence *next;
-
-    for (trm_sequence *q = w->s->running.first; q != NULL && w->budget > 0; q = next) {
-        int n = piece_of(w, q, *prefill);
-
-        next = q->next;
-        if (!may_run(q) || q->count - q->computed <= 1 || n < 1 || w->f->part_count >= w->parts)
-            continue;
-        if (pages_for(w, q, q->computed + n)) {
-            add_part(w, q, n);
-            *prefill -= n;
-        } else if (!q->running) {
-            break;
-        }
-        next = q->next;
-    }
-}
-
-/* Whether the sequence should wait until its sibling's prompt can be found. */
-static bool waits_for_sibling(const trm_scheduler *s, const trm_sequence *q)
-{
-    return s->limits.prefix && q->sibling != NULL && q->sibling->computed < q->prompt_count - 1 &&
-           q->sibling->finish == TRM_FINISH_NONE;
-}
-
-static bool let_in(struct filling *w, trm_sequence *q, int prefill)
-{
-    trm_scheduler *s = w->s;
-    int n, found;
-
-    if (s->cache != NULL && !q->prompt_logprobs)
-        q->computed = trm_kv_match(s->cache, q->tokens, q->count, &q->table);
-    found = q->computed;
-    n = piece_of(w, q, prefill);
-    if (n < 1 || (s->limits.encoder && n < q->count) ||
-        (s->cache != NULL && !trm_kv_grow(s->cache, q->computed + n, &q->table))) {
-        if (s->cache != NULL)
-            trm_kv_release(s->cache, &q->table);
-        q->computed = 0;
-        return false;
-    }
-    if (q->slot < 0 && !s->limits.encoder)
-        q->slot = s->slots[--s->slot_count];
-    unlink_from(&s->waiting, q);
-    append(&s->running, q);
-    q->running = true;
-    if (q->preemptions == 0)
-        q->cached = found;
-    add_part(w, q, n);
-    return true;
-}
-
-static void admit(struct filling *w, int *prefill)
-{
-    trm_scheduler *s = w->s;
-    trm_sequence *next;
-
-    for (trm_sequence *q = s->waiting.first; q != NULL; q = next) {
-        int before = w->budget;
-
-        next = q->next;
-        if (w->budget < 1 || *prefill < 1 || s->running.count >= s->limits.batch ||
-            w->f->part_count >= w->parts)
-            return;
-        if (q->slot < 0 && s->slot_count == 0 && !s->limits.encoder)
-            return;
-        if (waits_for_sibling(s, q))
-            continue;
-        if (!let_in(w, q, *prefill))
-            return; /* in their order: nobody overtakes one that waits for pages */
-        *prefill -= before - w->budget;
-    }
-}
-
-/* Sequences that this step may take, where several steps share them. */
-static int fair_parts(const trm_scheduler *s)
-{
-    int all = s->running.count + s->waiting.count, most = s->limits.batch, share;
-
-    if (s->limits.flights == 1)
-        return most;
-    if (all > most)
-        all = most;
-    share = (all + s->limits.flights - 1) / s->limits.flights;
-    return share < 1 ? 1 : share;
-}
-
-static void force_one(trm_scheduler *s)
-{
-    trm_sequence *q = s->running.last;
-
-    if (s->force_every == 0 || ++s->since_forced < s->force_every)
-        return;
-    s->since_forced = 0;
-    while (q != NULL && q->under_way)
-        q = q->prev;
-    if (q != NULL && s->running.count > 1)
-        preempt(s, q);
-}
-
-bool trm_scheduler_next(trm_scheduler *s, trm_lm_step *step, int *flight_out)
-{
-    struct filling w = {.s = s, .step = step, .budget = s->limits.step_tokens};
-    int prefill, at = 0;
-
-    while (at < s->limits.flights && s->flights[at].used)
-        at++;
-    if (at == s->limits.flights)
-        return false;
-    w.f = &s->flights[at];
-    w.f->part_count = w.f->pick_count = 0;
-    w.parts = fair_parts(s);
-    trm_lm_step_clear(step);
-    if (s->cache != NULL) {
-        force_one(s);
-        decode(&w);
-    }
-    prefill = prefill_budget(&w);
-    w.f->prefill = step->token_count;
-    go_on(&w, &prefill);
-    admit(&w, &prefill);
-    if (w.f->part_count == 0)
-        return false;
-    w.f->used = true;
-    w.f->tokens = step->token_count;
-    w.f->prefill = step->token_count - w.f->prefill;
-    step->token_rows = trm_lm_grid(step->token_count);
-    step->pick_rows = s->limits.encoder ? 0 : trm_lm_grid(step->pick_count);
-    step->part_rows = s->limits.encoder ? trm_lm_grid(step->part_count) : 0;
-    s->stats.under_way++;
-    s->stats.steps++;
-    *flight_out = at;
-    return true;
-}
-
 /* ---- ends ---- */
 
-static void learn(trm_scheduler *s, const struct flight *f, double us)
+static void learn(trm_scheduler *s, const trmi_lm_flight *f, double us)
 {
     if (us <= 0)
         return;
     if (f->prefill == 0) {
         s->decode_us = s->decode_us > 0 ? s->decode_us + LEARN * (us - s->decode_us) : us;
-    } else if (f->prefill >= PREFILL_LEAST) {
+    } else if (f->prefill >= TRMI_PREFILL_LEAST) {
         double each = (us - (f->decodes ? s->decode_us : 0)) / f->prefill;
 
         if (each > 0)
             s->prefill_us =
                 s->prefill_us > 0 ? s->prefill_us + LEARN * (each - s->prefill_us) : each;
     }
+}
+
+bool trmi_sequence_is_full(const trm_sequence *q, int count)
+{
+    const trm_sampling *p = q->sampling;
+
+    return count >= q->max || (p->max_tokens > 0 && count - q->prompt_count >= p->max_tokens);
 }
 
 static void append_token(trm_scheduler *s, trm_sequence *q, int32_t id)
@@ -606,26 +310,42 @@ static void append_token(trm_scheduler *s, trm_sequence *q, int32_t id)
     for (int i = 0; i < p->end_count; i++)
         if (p->end[i] == id)
             q->finish = TRM_FINISH_END;
-    if (q->finish == TRM_FINISH_NONE &&
-        (q->count >= q->max || (p->max_tokens > 0 && q->count - q->prompt_count >= p->max_tokens)))
+    if (q->finish == TRM_FINISH_NONE && trmi_sequence_is_full(q, q->count))
         q->finish = TRM_FINISH_LENGTH;
 }
 
-static void computed(trm_scheduler *s, struct flight *f)
+/* The step is no longer under way for this part. */
+static void land(trm_scheduler *s, const trmi_lm_part *p)
+{
+    if (p->q != NULL) {
+        p->q->under_way--;
+        p->q->ahead -= p->tokens;
+        p->q->awaited -= p->draws;
+    } else if (p->ghost != NULL && --p->ghost->steps == 0) {
+        let_go(s, &p->ghost->table, p->ghost->slot);
+        trm_kv_table_fini(&p->ghost->table);
+        s->ghost_count--;
+    }
+}
+
+/* What is computed is known, or can be: steps end in their order, so the token that a step was
+ * begun without has come with the one before. */
+static void computed(trm_scheduler *s, const trmi_lm_flight *f)
 {
     for (int i = 0; i < f->part_count; i++) {
-        trm_sequence *q = f->parts[i];
+        const trmi_lm_part *p = &f->parts[i];
+        trm_sequence *q = p->q;
 
-        if (q == NULL)
+        land(s, p);
+        if (q == NULL || q->finish != TRM_FINISH_NONE)
             continue;
-        q->under_way = 0;
         if (q->computed < q->prompt_count) {
             int left = q->prompt_count - q->computed;
 
-            s->stats.prompt_tokens +=
-                (uint64_t)(f->part_tokens[i] < left ? f->part_tokens[i] : left);
+            s->stats.prompt_tokens += (uint64_t)(p->tokens < left ? p->tokens : left);
         }
-        q->computed += f->part_tokens[i];
+        q->computed += p->tokens;
+        TRM_ASSERT(q->computed <= q->count);
         if (s->cache != NULL)
             trm_kv_commit(s->cache, q->tokens, q->computed, &q->table);
         else
@@ -633,19 +353,28 @@ static void computed(trm_scheduler *s, struct flight *f)
     }
 }
 
+static bool is_wanted(const trmi_lm_flight *f)
+{
+    for (int i = 0; i < f->part_count; i++)
+        if (f->parts[i].q != NULL)
+            return true;
+    return false;
+}
+
 void trm_scheduler_done(trm_scheduler *s, int flight, const trm_sampled *results, double us,
                         trm_scheduler_took took, void *ctx)
 {
-    struct flight *f = &s->flights[flight];
+    trmi_lm_flight *f = &s->flights[flight];
 
-    learn(s, f, us);
+    if (is_wanted(f)) /* nobody waited for one that is not: its end may have been seen long after */
+        learn(s, f, us);
     computed(s, f);
     for (int i = 0; i < f->pick_count; i++) {
         trm_sequence *q = f->picks[i];
         bool score = f->pick[i].kind == TRM_LM_PICK_SCORE;
 
-        if (q == NULL)
-            continue;
+        if (q == NULL || q->finish != TRM_FINISH_NONE)
+            continue; /* it was over before this step was */
         if (score)
             q->scored = (int)f->pick[i].position;
         else
@@ -660,22 +389,22 @@ void trm_scheduler_done(trm_scheduler *s, int flight, const trm_sampled *results
 
 trm_sequence *trm_scheduler_part(const trm_scheduler *s, int flight, int i)
 {
-    const struct flight *f = &s->flights[flight];
+    const trmi_lm_flight *f = &s->flights[flight];
 
-    return i < f->part_count ? f->parts[i] : NULL;
+    return i < f->part_count ? f->parts[i].q : NULL;
 }
 
 void trm_scheduler_failed(trm_scheduler *s, int flight, void (*lost)(void *ctx, trm_sequence *q),
                           void *ctx)
 {
-    struct flight *f = &s->flights[flight];
+    trmi_lm_flight *f = &s->flights[flight];
 
     for (int i = 0; i < f->part_count; i++) {
-        trm_sequence *q = f->parts[i];
+        trm_sequence *q = f->parts[i].q;
 
-        if (q == NULL)
+        land(s, &f->parts[i]);
+        if (q == NULL || q->finish != TRM_FINISH_NONE)
             continue;
-        q->under_way = 0;
         q->finish = TRM_FINISH_FAILED;
         lost(ctx, q);
     }

@@ -6,7 +6,9 @@
  * of their priority, those of one priority in the order in which they came. Where pages run out the
  * least and latest of those that run gives up its own and is computed anew later (preemption by
  * recompute; vLLM, Kwon et al. 2023): its tokens stay, so its text goes on where it was. Where
- * several steps may be under way (pipeline stages) sequences are dealt out among them.
+ * several steps may be under way (pipeline stages) sequences are dealt out among them; where these
+ * follow each other on one device a sequence may be in the next step before its token of the last
+ * one is known (lookahead).
  *
  * What a sequence's tokens are does not depend on any of this: kernels are layout-invariant and
  * random numbers are keyed by position. One owner. */
@@ -34,6 +36,11 @@ typedef struct trm_scheduler_limits {
     int64_t vocabulary;
     bool prefix;  /* reuse of prefixes */
     bool encoder; /* whole sequences, no cache */
+    /* Steps under way run one after another on one device, which keeps the last token that it drew
+     * for each slot: a sequence may be in two of them. In the second, TRM_STEP_TOKEN_OF_SLOT
+     * (kernels/language.h) stands where its token is not known here yet. Those under a constraint
+     * are waited for: what they may draw depends on their token. Wants flights >= 2. */
+    bool lookahead;
     /* A step in which sequences decode takes only so many prompt tokens that it lasts no longer
      * than this, by the times of the steps before; 0: no such limit. Microseconds. */
     double decode_budget_us;
@@ -65,8 +72,12 @@ struct trm_sequence {
     trm_finish finish;
     /* the scheduler's */
     trm_kv_table table;
-    int computed, slot, under_way, scored, preemptions;
-    int followers; /* that name this one as their sibling */
+    int computed, slot, scored, preemptions;
+    /* Steps under way that it is in, the positions that these compute and the tokens that they
+     * draw. */
+    int under_way, ahead, awaited;
+    uint64_t newest; /* step that it was put in last */
+    int followers;   /* that name this one as their sibling */
     bool running, begun;
     trm_sequence *prev, *next;
 };
@@ -84,16 +95,19 @@ TRM_MUST_USE trm_status trm_sequence_create(const trm_scheduler *s, const int32_
                                             trm_sequence **sequence_out);
 void trm_sequence_destroy(trm_sequence *q); /* not while a scheduler has it */
 void trm_scheduler_add(trm_scheduler *s, trm_sequence *q);
-/* Ends it wherever it is: a step under way is no longer waited for. */
+/* Ends it wherever it is: a step under way is no longer waited for. What such steps write to (its
+ * pages, its slot) is given to others only when the last of them has ended. */
 void trm_scheduler_remove(trm_scheduler *s, trm_sequence *q);
 
 /* Fills the next step; false: nothing can run now (all are under way, or there is nothing).
  * *flight_out names the step for trm_scheduler_done. */
 bool trm_scheduler_next(trm_scheduler *s, trm_lm_step *step, int *flight_out);
-/* A step has ended. results: one a pick, in order (encoders: NULL). `us`: how long it took; 0: not
- * to be learnt from. For each pick `took` is called: token results are appended to the sequence
- * first (finish says whether that was the last), scores are of prompt token `position`. took may
- * add and remove sequences. */
+/* A step has ended; steps end in the order in which they were filled. results: one a pick, in order
+ * (encoders: NULL). `us`: how long it took, from the end of the step before it where that was later
+ * than its own beginning; 0: not to be learnt from. For each pick `took` is called: token results
+ * are appended to the sequence first (finish says whether that was the last), scores are of prompt
+ * token `position`. Not for a sequence that was over (`finish`) or removed before: what a step has
+ * drawn for it beyond its end is dropped. took may add and remove sequences. */
 typedef void (*trm_scheduler_took)(void *ctx, trm_sequence *q, const trm_sampled *result,
                                    bool prompt, int position);
 void trm_scheduler_done(trm_scheduler *s, int flight, const trm_sampled *results, double us,
@@ -101,7 +115,8 @@ void trm_scheduler_done(trm_scheduler *s, int flight, const trm_sampled *results
 /* Encoders: sequence i of the step in flight (NULL where it was removed), in the order of its
  * parts. */
 trm_sequence *trm_scheduler_part(const trm_scheduler *s, int flight, int i);
-/* A step failed: `lost` is called for each of its sequences, which should be removed. */
+/* A step failed: `lost` is called for each of its sequences, which should be removed. It may be one
+ * that never began while others are under way; else in its turn, as above. */
 void trm_scheduler_failed(trm_scheduler *s, int flight, void (*lost)(void *ctx, trm_sequence *q),
                           void *ctx);
 

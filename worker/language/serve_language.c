@@ -413,7 +413,9 @@ static int count(const trm_serve_model *m)
 
 static int64_t due_us(const trm_serve_model *m)
 {
-    return of_const(m)->count > 0 ? 0 : INT64_MAX;
+    const struct serve *s = of_const(m);
+
+    return s->count > 0 || trm_generator_is_busy(s->options.model->generator) ? 0 : INT64_MAX;
 }
 
 /* What the generator's steps have come to leaves. Where the replica is lost nothing does: other

@@ -1,0 +1,139 @@
+/* Products of many rows through cuBLASLt, where the order of sums is free: activations are rounded
+ * into the workspace, then one product a weight (a part of K where the result has parts), and the
+ * gate by a kernel of its own. */
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/lm_float.h"
+
+#include <string.h>
+
+/* Rows from which on: up to it the kernels of lm_float.h are bound by memory, too. */
+#define ROWS_LEAST 65
+#define PRODUCTS (TRM_TREE_PARTS_MAX > TRMI_LMC_SEGMENTS ? TRM_TREE_PARTS_MAX : TRMI_LMC_SEGMENTS)
+
+struct trmi_lmf_blas {
+    trm_cuda *cuda;
+    trmi_lmf_form form;
+    trmi_gemm *gemm[PRODUCTS];
+    struct {
+        int segment, part;
+        size_t k_begin;
+    } of[PRODUCTS];
+    int count;
+    size_t up_at, work_at, bytes; /* of the workspace; in front: rounded rows */
+};
+
+void trmi_lmf_blas_destroy(trmi_lmf_blas *blas)
+{
+    if (blas == NULL)
+        return;
+    for (int i = 0; i < blas->count; i++)
+        trmi_gemm_destroy(blas->gemm[i]);
+    trm_free(blas);
+}
+
+/* The greatest power of two up to TRM_ALIGN that divides all of a part's bytes. */
+static int align_of(size_t bytes)
+{
+    int align = TRM_ALIGN;
+
+    while (bytes % (size_t)align != 0)
+        align /= 2;
+    return align;
+}
+
+static trm_status add(trmi_lmf_blas *b, const trmi_lmc_product *p, int segment, int part,
+                      bool biased)
+{
+    const trmi_lmc_leaves *l = p->leaves;
+    size_t begin = part == 0 ? 0 : (size_t)l->begin[l->ends[part - 1]];
+    size_t end = (size_t)l->begin[l->ends[part]], n = p->segment[segment].weight->n;
+    trmi_gemm_desc d = {.m = (int64_t)p->m,
+                        .n = (int64_t)n,
+                        .k = (int64_t)(end - begin),
+                        .batch = 1,
+                        .b_transposed = true,
+                        .lda = (int64_t)b->form.k_padded,
+                        .ldb = (int64_t)b->form.k_padded,
+                        .ab = b->form.dtype,
+                        .d = TRM_DTYPE_F32,
+                        .alpha = 1.0f,
+                        .bias = biased ? TRM_DTYPE_F32 : TRM_DTYPE_NONE,
+                        .align = l->parts > 1 ? align_of(p->m * n * sizeof(float)) : TRM_ALIGN};
+    size_t bytes;
+
+    TRM_CHECK(trmi_gemm_create(b->cuda, &d, &b->gemm[b->count]));
+    bytes = b->work_at + trmi_gemm_workspace_bytes(b->gemm[b->count]);
+    b->bytes = bytes > b->bytes ? bytes : b->bytes;
+    b->of[b->count].segment = segment;
+    b->of[b->count].part = part;
+    b->of[b->count++].k_begin = begin;
+    return TRM_OK;
+}
+
+trm_status trmi_lmf_blas_create(trm_cuda *cuda, const trmi_lmc_product *p, unsigned biased,
+                                trmi_lmf_blas **blas_out)
+{
+    const trmi_lmc_weight *w = p->segment[0].weight;
+    bool gated = p->gated != TRMI_LMC_ACT_COUNT;
+    trmi_lmf_blas *b;
+    trm_status st = TRM_OK;
+
+    *blas_out = NULL;
+    if (!cuda->base.order_free || w->act == TRM_DTYPE_F32 || p->m < ROWS_LEAST || p->experts > 0 ||
+        p->k == 0 || p->m > INT32_MAX / 2)
+        return TRM_OK;
+    for (int i = 0; i < p->segments; i++)
+        if (p->segment[i].weight->n == 0)
+            return TRM_OK;
+    b = trm_calloc(1, sizeof(*b));
+    if (b == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "a product's kernel");
+    b->cuda = cuda;
+    b->form = trmi_lmf_form_of(cuda, w);
+    b->up_at = trm_align_up(p->m * b->form.k_padded * trm_dtype_bytes(b->form.dtype), 256);
+    b->work_at = b->up_at + (gated ? trm_align_up(p->m * w->n * sizeof(float), 256) : 0);
+    b->bytes = b->work_at;
+    for (int i = 0; i < p->segments && st == TRM_OK; i++)
+        for (int part = 0; part < p->leaves->parts && st == TRM_OK; part++)
+            st = add(b, p, i, part, (biased >> i & 1u) != 0);
+    if (st != TRM_OK) {
+        trmi_lmf_blas_destroy(b);
+        return st == TRM_ERR_UNSUPPORTED ? TRM_OK : st; /* ours take all there is */
+    }
+    *blas_out = b;
+    return TRM_OK;
+}
+
+size_t trmi_lmf_blas_workspace_bytes(const trmi_lmf_blas *blas)
+{
+    return blas->bytes;
+}
+
+trm_status trmi_lmf_blas_run(const trmi_lmf_blas *b, const trmi_lmc_product *p, void *workspace,
+                             cudaStream_t stream)
+{
+    unsigned char *memory = workspace;
+    size_t each = trm_dtype_bytes(b->form.dtype), n = p->segment[0].weight->n;
+    float *up = (float *)(void *)(memory + b->up_at);
+    bool gated = p->gated != TRMI_LMC_ACT_COUNT;
+    trmi_lmf_args round = {
+        .form = b->form, .m = (int32_t)p->m, .k = (int32_t)p->k, .x = p->x, .rounded = workspace};
+
+    if (p->m == 0)
+        return TRM_OK;
+    TRM_CHECK(trmi_lmf_round(&round, stream));
+    for (int i = 0; i < b->count; i++) {
+        int segment = b->of[i].segment;
+        const trmi_lmc_weight *w = p->segment[segment].weight;
+        float *out = gated && segment == 1 ? up : p->segment[segment].out;
+        size_t at = b->of[i].k_begin * each;
+
+        TRM_CHECK(trmi_gemm_run(b->gemm[i], stream, memory + at,
+                                (const unsigned char *)w->data + at, NULL,
+                                out + (size_t)b->of[i].part * p->m * w->n, p->segment[segment].bias,
+                                memory + b->work_at));
+    }
+    return gated ? trmi_lmf_gate(p->gated, p->segment[0].out, up, p->m * n,
+                                 b->cuda->multiprocessors, stream)
+                 : TRM_OK;
+}

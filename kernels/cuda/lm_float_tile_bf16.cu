@@ -1,0 +1,7 @@
+#include "kernels/cuda/lm_float_tile.cuh"
+
+extern "C" trm_status trmi_lmf_tile_bf16(const trmi_lmf_args *a, int rows, int blocks,
+                                         cudaStream_t stream)
+{
+    return trmi_lmf::tile_any<__nv_bfloat16>(a, rows, blocks, stream);
+}
