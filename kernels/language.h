@@ -22,30 +22,31 @@
  * [first, first + K / unit), and the output is [P, T, N]: the maximal nodes of the tree inside that
  * range, in order (trm_tree_parts), for TrmReduceTree. The bias is then another node's (Add after
  * the sum). transposed (0): weight is [K, N] (GPT-2's Conv1D).  act (absent): "bf16": activations
- * are rounded to BF16 first (bf16 dot instructions, weights BF16); block types always quantise
- * activations to int8 with one fp32 scale a 32 elements. TrmRope(x [T, H * head_dim], positions [T]
+ * are rounded to BF16 first (bf16 dot instructions, weights BF16), "f16": to F16 (weights F16, on
+ * devices with memory of their own); block types always quantise activations to int8 with one fp32
+ * scale a 32 elements. TrmRope(x [T, H * head_dim], positions [T]
  * I32, frequencies [rotary / 2] F32) -> as x; attrs head_dim, interleaved (0: pairs (i, i + rotary
  * / 2), 1: (2i, 2i + 1)), scale (1: multiplies cos and sin). angle = position * frequency. Computed
  * as the reference implementations do: fp32 product, fp32 cos and sin. TrmPagedAttention(q [T, H *
  * head_dim], k [T, KV * head_dim], v [T, KV * head_dim], step, sinks?) -> [T, H * head_dim]; attrs
  * heads, kv_heads (local ones), head_dim, scale, softcap (0), window (0: all; W: positions p - W <
- * j <= p), layer (index of its pages in the step's cache), group (query heads a kv head in the
- * whole model), first_head (0: of this rank, where its query heads share kv heads with others:
- * query head h reads local kv head (first_head + h) / group - first_head / group), encoder (0;
- * 1: no cache: every token sees all tokens of its sequence in the step). Writes k and v to their
- * pages, then attends. Scores in chunks of TRM_KV_PAGE positions at absolute positions, merged in
- * ascending order with a running maximum; chunks wholly outside the window are skipped. TrmGated(x
- * [T, F], up [T, F]?) -> [T, F]; attr act: "silu", "gelu" (erf), "gelu_tanh", "relu", "tanh",
- * "softcap" (attr cap: cap * tanh(x / cap)), "none"; times up. TrmExperts(x [T, D], router [T,
- * E_all] F32, gate [E, F, D], up [E, F, D], down [E, D, F]) -> [T, D]; attrs top_k, normalize
- * (weights of the chosen are renormalised to 1), act, groups (G: experts [g * E_all / G, (g + 1) *
- * E_all / G) are a group, a leaf of the tree), first (0: first local expert), leaves (as TrmLinear:
- * the output is [P, T, D]), rounded (absent; "bf16": what is multiplied with BF16 weights is
- * rounded to BF16 first). softmax over all of a row's router logits, then the top_k (ties: lower
- * id first), weighted sum of expert outputs by ascending id inside a group, then by the tree.
- * TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives zeros.
- * TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows past
- * the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
+ * j <= p), kv_dtype ("f32"; as trm_step's, for kernels that are chosen before there is a step),
+ * layer (index of its pages in the step's cache), group (query heads a kv head in the whole model),
+ * first_head (0: of this rank, where its query heads share kv heads with others: query head h reads
+ * local kv head (first_head + h) / group - first_head / group), encoder (0; 1: no cache: every
+ * token sees all tokens of its sequence in the step). Writes k and v to their pages, then attends.
+ * Scores in chunks of TRM_KV_PAGE positions at absolute positions, merged in ascending order with a
+ * running maximum; chunks wholly outside the window are skipped. TrmGated(x [T, F], up [T, F]?) ->
+ * [T, F]; attr act: "silu", "gelu" (erf), "gelu_tanh", "relu", "tanh", "softcap" (attr cap: cap *
+ * tanh(x / cap)), "none"; times up. TrmExperts(x [T, D], router [T, E_all] F32, gate [E, F, D], up
+ * [E, F, D], down [E, D, F]) -> [T, D]; attrs top_k, normalize (weights of the chosen are
+ * renormalised to 1), act, act_dtype (as TrmLinear's act), groups (G: experts [g * E_all / G, (g +
+ * 1) * E_all / G) are a group, a leaf of the tree), first (0: first local expert), leaves (as
+ * TrmLinear: the output is [P, T, D]). softmax over all of a row's router logits, then the top_k
+ * (ties: lower id first), weighted sum of expert outputs by ascending id inside a group, then by
+ * the tree. TrmRows(x [T, D], rows [R] I32) -> [R, D]: picks rows; a row outside [0, T) gives
+ * zeros. TrmPool(x [T, D], step) -> [S, D], S = step->sequences_padded, the length of `step`; rows
+ * past the step's sequences are zeros; attrs kind "mean" | "cls" | "last", normalize (1: L2).
  * TrmReduceTree([P, T, N]) -> [T, N]; attrs leaves, first, count (leaves of this rank), most (P of
  * the rank that has most), ranks, rank, counts [ranks] (leaves of every rank; absent: devices do
  * not sum among themselves): every rank gets the whole sum.

@@ -251,10 +251,8 @@ trm_status trm_bench_language_on_ranks(const trm_bench_language *o)
 {
     trm_lm_options options = {0};
     double start = now_ms();
-    trm_status st = trm_lm_cli_device(o->common);
+    trm_status st = trm_ranks_device(o->ranks, o->common, true);
 
-    if (st == TRM_OK)
-        st = trm_ranks_device(o->ranks, o->common, true);
     if (st == TRM_OK)
         st = trm_ranks_options(o->ranks, o->common, o->parallel, (trm_parallel){1, 0, 0},
                                TRM_OBJECTIVE_LATENCY, &options.layout);

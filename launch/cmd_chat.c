@@ -216,9 +216,9 @@ static trm_status lead(struct chat *c)
 static trm_status on_ranks(struct chat *c)
 {
     trm_lm_options options = {0};
-    trm_status st = trm_lm_cli_device(&c->common);
+    trm_status st = TRM_OK;
 
-    if (st == TRM_OK && !trm_language_is(c->path))
+    if (!trm_language_is(c->path))
         st = trm_path_exists(c->path)
                  ? trm_fail(TRM_ERR_INVALID_ARG,
                             "'%s' is no language model: want a folder with config.json, or .gguf",

@@ -78,24 +78,30 @@ struct planned {
     trm_language *language;
     trm_graph *graph;
     trm_tensor *inputs;
+    trm_phase phases[TRM_LM_PHASES];
 };
 
 static trm_status open_language(const struct plan *c, const char *path, trm_plan_options *o,
                                 struct planned *p)
 {
-    const trm_language_options lo = {.no_tokenizer = true,
-                                     .context = c->lm.context,
-                                     .dtype = strcmp(c->dtype, "bf16") == 0 ? TRM_DTYPE_BF16
-                                                                            : TRM_DTYPE_NONE};
-    trm_lm_options options = {0};
+    trm_lm_options options = {.device_memory = trm_rates_is_gpu(o->rates)};
     const trm_common_options common = {.dtype = c->dtype};
     trm_scheduler_limits limits;
+    trm_language_options lo;
 
+    TRM_CHECK(trm_lm_cli_model(&c->lm, &common, &options));
+    lo = trm_lm_language_options(&options);
     TRM_CHECK(trm_language_open(path, &lo, &p->language));
     p->graph = p->language->graph;
-    TRM_CHECK(trm_lm_cli_model(&c->lm, &common, &options));
     TRM_CHECK(trm_lm_settle(p->language, &options, &limits, &o->kv_dtype));
+    o->dtype = TRM_DTYPE_F32; /* it is in the graph */
     o->kv_tokens = limits.encoder ? 0 : (int64_t)limits.pages * TRM_KV_PAGE;
+    o->kv_tokens_max = trm_lm_pages_max(&options, &limits) * TRM_KV_PAGE;
+    if (options.device_memory && !limits.encoder) {
+        trm_lm_phases(&limits, p->phases);
+        o->phases = p->phases;
+        o->phase_count = TRM_LM_PHASES;
+    }
     TRM_CHECK(trm_pass_prepare(p->graph, NULL));
     return trm_lm_plan_inputs(p->graph, limits.step_tokens, limits.batch, &p->inputs);
 }
@@ -133,12 +139,12 @@ static trm_status run_plan(const struct plan *c, const char *path)
         return trm_fail(TRM_ERR_NO_MEMORY, "%d ranks", (int)c->ranks);
     TRM_TRY(st, trm_parallel_apply(&c->parallel, &o), done);
     TRM_TRY(st, trm_device_cpu_create(0, &device), done);
+    TRM_TRY(st, find_rates(c, device, &rates, &o.cores), done);
+    o.rates = rates;
     TRM_TRY(st,
             trm_language_is(path) ? open_language(c, path, &o, &p)
                                   : open_package(c, path, device, &p),
             done);
-    TRM_TRY(st, find_rates(c, device, &rates, &o.cores), done);
-    o.rates = rates;
     o.inputs = p.inputs;
     o.hosts = host;
     o.threads = c->threads > 0 ? (int)c->threads
@@ -158,7 +164,7 @@ trm_status trm_cmd_plan(int argc, char **argv)
 {
     struct plan c = {.parallel = TRM_PARALLEL_DEFAULTS,
                      .device = "auto",
-                     .dtype = "fp32",
+                     .dtype = trm_dtype_unsaid,
                      .ranks = 1,
                      .hosts = 1,
                      .batch = 1,
@@ -172,7 +178,8 @@ trm_status trm_cmd_plan(int argc, char **argv)
         {"threads", TRM_OPTION_INT, "N", 0, 1024, NULL,
          "of each rank (0: its share of the host's cores)", &c.threads},
         {"dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|bf16|fp16",
-         "precision of convolutions and matmuls (fp32)", &c.dtype},
+         "precision of convolutions and matmuls (fp32; language models on GPUs: as weights)",
+         &c.dtype},
         TRM_PARALLEL_OPTIONS(c.parallel),
         {"batch", TRM_OPTION_INT, "N", 1, 65536, NULL, "records of a step (1)", &c.batch},
         {"dim", TRM_OPTION_LIST, "NAME=N...", 0, 0, NULL, "values of other free dims (128)",

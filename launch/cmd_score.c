@@ -196,7 +196,7 @@ static trm_status parse(struct trmi_score *s, int argc, char **argv, bool *help_
     if (s->batch != BATCH_DEFAULT)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "--batch is not for language models: want --max-batch");
-    return trm_lm_cli_device(&s->common);
+    return TRM_OK;
 }
 
 trm_status trm_cmd_score(int argc, char **argv)

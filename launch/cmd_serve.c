@@ -307,6 +307,7 @@ static trm_status set_up(struct serve *s)
     TRM_CHECK(trm_job_agree(job, st, TRM_SETUP_TIMEOUT_MS));
     if (s->group != NULL) {
         s->common.device = s->plan.c->cluster->device;
+        s->common.deterministic = s->plan.c->cluster->deterministic;
         /* language models run on the CPU: `auto` is the CPU where one is to be served */
         for (int i = 0; i < s->plan.c->models.count && strcmp(s->common.device, "auto") == 0; i++) {
             const trm_serve_settings *m = s->plan.c->models.items;

@@ -6,18 +6,11 @@
 #include <math.h>
 #include <string.h>
 
-trm_status trm_lm_cli_device(trm_common_options *common)
-{
-    if (strcmp(common->dtype, "fp16") == 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "--dtype fp16: language models compute with fp32 or bf16 activations");
-    return TRM_OK;
-}
-
 trm_status trm_lm_cli_model(const trm_lm_cli *c, const trm_common_options *common,
                             trm_lm_options *o)
 {
-    o->layout.dtype = strcmp(common->dtype, "bf16") == 0 ? TRM_DTYPE_BF16 : TRM_DTYPE_NONE;
+    o->layout.dtype =
+        common->dtype == trm_dtype_unsaid ? TRM_DTYPE_NONE : trm_dtype_from_name(common->dtype);
     o->context = c->context;
     o->kv_bytes = c->kv_cache;
     o->kv_dtype = c->kv_dtype == NULL ? TRM_DTYPE_NONE : trm_dtype_from_name(c->kv_dtype);

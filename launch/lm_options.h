@@ -31,9 +31,9 @@ typedef struct trm_lm_cli {
     {"context", TRM_OPTION_INT, "N", 1, 1 << 28, NULL,                                             \
      "language models: tokens of a sequence at most (the model's)", &(c).context},                 \
     {"kv-cache", TRM_OPTION_BYTES, "BYTES", 0, 0, NULL,                                            \
-     "KV cache of a replica, all its ranks together (up to 1GiB)", &(c).kv_cache},                 \
-    {"kv-dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|fp16|bf16",                                   \
-     "of the KV cache (fp32; fp16 where weights are quantised)", &(c).kv_dtype},                   \
+     "KV cache of a replica, all its ranks together (up to 1GiB; GPUs: what is left)", &(c).kv_cache},                 \
+    {"kv-dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|fp16|bf16|i8",                                \
+     "of the KV cache (fp32; fp16 where weights are quantised; GPUs: as activations)", &(c).kv_dtype},                   \
     {"max-batch", TRM_OPTION_INT, "N", 1, 4096, NULL,                                              \
      "sequences that run at once (64)", &(c).max_batch},                                           \
     {"step-tokens", TRM_OPTION_INT, "N", 1, 65536, NULL,                                           \
@@ -75,9 +75,6 @@ TRM_MUST_USE trm_status trm_lm_cli_model(const trm_lm_cli *c, const trm_common_o
 /* Defaults of requests: the model's, then the command line's. */
 TRM_MUST_USE trm_status trm_lm_cli_defaults(const trm_lm_cli *c, const trm_language *l,
                                             trm_lm_request_defaults *defaults_out);
-/* The device of a language model for --device: "cpu" for auto. */
-TRM_MUST_USE trm_status trm_lm_cli_device(trm_common_options *common);
-
 /* Collective: the model over the ranks of `r`, into r->lm. `tokenizer`: as trm_lm_options. */
 TRM_MUST_USE trm_status trm_ranks_open_language(trm_ranks *r, const char *path, trm_status before,
                                                 const trm_lm_options *options);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char trm_dtype_unsaid[] = "fp32";
+
 static size_t common_prefix(const char *a, const char *b)
 {
     size_t n = 0;

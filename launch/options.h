@@ -48,14 +48,17 @@ void trm_options_free_list(trm_option_list *list);
 /* Options that commands share: a table takes the rows that mean something to it. TRM_LOG_OPTION is
  * for every command, TRM_DEVICE_OPTIONS for those that compute. */
 typedef struct trm_common_options {
-    int64_t threads;    /* 0: this rank's share of the node's cores */
-    const char *device; /* kernels/device_open.h */
-    const char *dtype;  /* fp32|bf16|fp16 */
-    const char *log;    /* NULL: TRM_LOG */
+    int64_t threads;           /* 0: this rank's share of the node's cores */
+    const char *device;        /* kernels/device_open.h */
+    const char *dtype;         /* fp32|bf16|fp16; trm_dtype_unsaid: not given, fp32 */
+    const char *deterministic; /* layout|off */
+    const char *log;           /* NULL: TRM_LOG */
 } trm_common_options;
+extern const char trm_dtype_unsaid[]; /* "fp32" */
 #define TRM_COMMON_DEFAULTS                                                                        \
     {                                                                                              \
-        .threads = 0, .device = "auto", .dtype = "fp32", .log = NULL                               \
+        .threads = 0, .device = "auto", .dtype = trm_dtype_unsaid, .deterministic = "layout",      \
+        .log = NULL                                                                                \
     }
 /* clang-format off */
 #define TRM_LOG_OPTION(c)                                                                          \
@@ -68,6 +71,9 @@ typedef struct trm_common_options {
      "where to compute: auto, cpu, cuda, cuda:0,2 (auto)", &(c).device},                           \
     {"dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|bf16|fp16",                                      \
      "precision of convolutions and matmuls (fp32)", &(c).dtype},                                  \
+    {"deterministic", TRM_OPTION_STRING, "D", 0, 0, "layout|off",                                  \
+     "language models: layout: the same bits in every layout and batch; off: GPUs add in "        \
+     "whatever order is fastest (the CPU as layout)", &(c).deterministic},                         \
     TRM_LOG_OPTION(c)
 /* clang-format on */
 

@@ -25,6 +25,7 @@ trm_status trm_ranks_device(trm_ranks *r, const trm_common_options *common, bool
                               trm_job_topology(&r->job)->rank[r->job.rank].local_rank, r->threads,
                               &r->devices));
     r->device = r->devices.device;
+    r->device->order_free = !r->device->host_memory && strcmp(common->deterministic, "off") == 0;
     return TRM_OK;
 }
 

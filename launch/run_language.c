@@ -178,10 +178,8 @@ static trm_status lead(const trm_run_language *o)
 trm_status trm_run_language_on_ranks(const trm_run_language *o)
 {
     trm_lm_options options = {0};
-    trm_status st = trm_lm_cli_device(o->common);
+    trm_status st = trm_ranks_device(o->ranks, o->common, true);
 
-    if (st == TRM_OK)
-        st = trm_ranks_device(o->ranks, o->common, true);
     if (st == TRM_OK)
         st = trm_ranks_options(o->ranks, o->common, o->parallel, (trm_parallel){1, 0, 0},
                                TRM_OBJECTIVE_LATENCY, &options.layout);

@@ -274,9 +274,9 @@ static trm_status check_words(const trm_serve_plan *p)
         strncmp(c->device, "cuda", 4) != 0)
         return trm_config_fail(p->config, "cluster.device", "'%s': want auto, cpu or cuda",
                                c->device);
-    if (strcmp(c->deterministic, "layout") != 0)
-        return trm_config_fail(p->config, "cluster.deterministic",
-                               "'%s': only 'layout' is there: it is always on", c->deterministic);
+    if (strcmp(c->deterministic, "layout") != 0 && strcmp(c->deterministic, "off") != 0)
+        return trm_config_fail(p->config, "cluster.deterministic", "'%s': want layout or off",
+                               c->deterministic);
     return TRM_OK;
 }
 

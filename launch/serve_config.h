@@ -15,7 +15,7 @@ typedef struct trm_serve_cluster {
     int64_t threads;           /* of a rank; -1: auto */
     int bind;                  /* share|keep */
     int64_t memory;            /* bytes a rank may take; 0: no limit */
-    const char *deterministic; /* "layout" */
+    const char *deterministic; /* "layout", "off" */
     const trm_config_node *groups;
     /* how soon a replica is given up, and how long all may take to come */
     int64_t silence_us, stuck_us, join_us;

@@ -46,7 +46,8 @@ static const trm_config_row cluster_rows[] = {
      .type = TRM_CONFIG_STRING,
      .offset = offsetof(trm_serve_cluster, deterministic),
      .otherwise = "layout",
-     .help = "layout: the same bits in every layout (language models)"},
+     .help = "language models: layout: the same bits in every layout and batch; off: GPUs add in "
+             "whatever order is fastest (the CPU as layout)"},
     {.name = "groups",
      .type = TRM_CONFIG_NODE,
      .offset = offsetof(trm_serve_cluster, groups),

@@ -188,13 +188,18 @@ trm_status trm_plan_print(const trm_plan *plan, trm_graph *g, const trm_plan_opt
     TRM_CHECK(trm_arena_create(0, &arena));
     TRM_TRY(st, trmi_plan_host_part(plan, g, options, arena, &part), done);
     TRM_TRY(st, trmi_plan_lower(plan, g, 0, &local), done);
-    print_candidates(plan, f);
+    if (trmi_has_phases(plan, options))
+        trmi_print_phase_candidates(plan, options, f);
+    else
+        print_candidates(plan, f);
     fprintf(f, "\nchosen   %s: %s\n", trm_parallel_text(&plan->parallel, text, sizeof(text)),
             plan->reason);
     if (plan->parallel.pipeline > 1)
         fprintf(f, "         %d micro-batches in flight\n", plan->micro_batches);
     fprintf(f, "rates    %s\n", trm_rates_source(options->rates));
     print_host_part(&part, f);
+    if (trmi_has_phases(plan, options))
+        trmi_print_phases(plan, options, f);
     print_stages(plan, local, f);
     if (trm_rates_is_gpu(options->rates))
         print_gpu_ledger(plan, f);
@@ -264,6 +269,11 @@ void trm_plan_print_json(const trm_plan *plan, trm_graph *g, const trm_plan_opti
     quoted(f, plan->reason);
     if (trm_rates_is_gpu(options->rates))
         host_part_json(plan, g, options, f);
+    if (trmi_has_phases(plan, options)) {
+        trmi_phases_json(options, &plan->candidates[plan->chosen], f);
+        fprintf(f, ", \"kv_tokens\": %lld, \"kv_dtype\": \"%s\"", (long long)plan->kv_tokens,
+                trm_dtype_name(options->kv_dtype));
+    }
     fprintf(f, ", \"step_us\": %.3f, \"micro_batches\": %d, \"candidates\": [", plan->step_us,
             plan->micro_batches);
     for (int i = 0; i < plan->candidate_count; i++) {
@@ -277,6 +287,8 @@ void trm_plan_print_json(const trm_plan *plan, trm_graph *g, const trm_plan_opti
                 c->fits ? "true" : "false", c->step_us, c->records_s, c->compute_us,
                 c->collective_us, c->bubble, c->memory);
         quoted(f, c->reason);
+        if (trmi_has_phases(plan, options))
+            trmi_phases_json(options, c, f);
         fputc('}', f);
     }
     fprintf(f, "], \"stages\": [");

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC 0x4e4c5054u /* "TPLN" */
-#define PLAN_VERSION 3u
+#define PLAN_VERSION 4u
 #define NODES_MAX (1 << 24)
 #define CANDIDATES_MAX 65536
 #define INPUTS_MAX 4096
@@ -119,6 +119,7 @@ trm_status trm_plan_encode(const trm_plan *plan, void **bytes_out, size_t *count
     put_double(&w, plan->step_us);
     put_u64(&w, plan->slot_bytes);
     put_u64(&w, plan->message_bytes);
+    put_u64(&w, (uint64_t)plan->kv_tokens);
     put_text(&w, plan->reason);
     put_int(&w, plan->candidate_count);
     put_int(&w, plan->chosen);
@@ -313,6 +314,7 @@ static void get_plan(struct reader *r, trm_plan *p, bool *no_memory)
     p->step_us = get_double(r);
     p->slot_bytes = get_size(r);
     p->message_bytes = get_size(r);
+    p->kv_tokens = (int64_t)get_size(r);
     get_text(r, p->reason, sizeof(p->reason));
     p->candidate_count = get_count(r, 0, CANDIDATES_MAX, 72, "it has too many candidates");
     p->chosen = get_range(r, p->candidate_count > 0 ? 0 : -1,

@@ -1,5 +1,6 @@
 /* Enumerates data x tensor x pipeline, predicts each, chooses. */
 #include "parallel/planner_impl.h"
+#include "kernels/language.h"
 #include "parallel/shapes.h"
 
 #include <math.h>
@@ -78,6 +79,10 @@ static trm_status check_forced(const trm_plan_options *o)
 /* The larger the better. */
 static double score(const trm_plan_options *o, const trm_candidate *c)
 {
+    if (o->phase_count > 0 && c->phases[0].step_us > 0)
+        return o->objective == TRM_OBJECTIVE_LATENCY
+                   ? 1 / c->phases[0].step_us
+                   : c->phases[o->phase_count > 1 ? 1 : 0].tokens_s;
     return o->objective == TRM_OBJECTIVE_LATENCY ? 1 / c->step_us : c->records_s;
 }
 
@@ -141,9 +146,16 @@ static void say_why(trm_plan *plan, const trm_plan_options *o, int fastest, int 
 /* The smallest replica that would fit; false: none up to the largest. */
 trm_status trmi_smallest_fit(trmi_planner *p, trm_candidate *found_out, bool *found)
 {
+    size_t weights = 0;
+
     *found = false;
+    for (int v = 0; v < p->g->value_count; v++)
+        if (trm_graph_is_constant(p->g, v))
+            weights += p->g->values[v].bytes;
+    if (trm_dtype_bytes(p->options->dtype) == 2) /* they may be kept in half */
+        weights /= 2;
     for (int ranks = 2; ranks <= TRMI_REPLICA_MAX && !*found; ranks *= 2) {
-        for (int tensor = 1; tensor <= ranks; tensor *= 2) {
+        for (int tensor = 1; tensor <= ranks && weights / (size_t)ranks <= p->limit; tensor *= 2) {
             trm_candidate c = {
                 .parallel = {.data = 1, .tensor = tensor, .pipeline = ranks / tensor}};
             trm_plan_options one_host = *p->options;
@@ -170,6 +182,10 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
 {
     trmi_division *d;
     char limit[TRMI_BYTES_TEXT], needs[TRMI_BYTES_TEXT], biggest[320], text[64] = "";
+    char items[200];
+    trm_candidate again;
+    trm_stages stages;
+    trm_ledger ledger;
     char would[160] = "no layout of up to 64 ranks would fit";
     trm_candidate fit = {0};
     bool found = false;
@@ -182,6 +198,10 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
     if (c[least].memory == 0) /* it is not memory */
         return trm_fail(TRM_ERR_INVALID_ARG, "parallel %s: %s", text, c[least].reason);
     TRM_CHECK(trmi_smallest_fit(p, &fit, &found));
+    again = (trm_candidate){.parallel = c[least].parallel};
+    TRM_CHECK(trmi_predict(p, &again, &stages, &d));
+    TRM_CHECK(trmi_fullest_ledger(p, d, &stages, again.micro_batches, &ledger));
+    trmi_biggest_items(&ledger, items, sizeof(items));
     TRM_CHECK(trmi_division_get(p, 1, 0, 1, TRM_LINK_HOST, &d));
     trmi_biggest_weights(d->local, d->weight_bytes, biggest, sizeof(biggest));
     if (found) {
@@ -193,12 +213,13 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
     }
     if (p->options->too_big_out != NULL)
         *p->options->too_big_out = true;
-    return trm_fail(
-        TRM_ERR_INVALID_ARG, /* what was asked for, not what ran out */
-        "the model does not fit: %s needs %s a rank, the limit is %s; the biggest "
-        "weights are %s; %s%s",
-        text, trmi_bytes_text(c[least].memory, needs), trmi_bytes_text(p->limit, limit), biggest,
-        would, p->options->kv_tokens > 0 ? "; a smaller --kv-cache or --context needs less" : "");
+    return trm_fail(TRM_ERR_INVALID_ARG, /* what was asked for, not what ran out */
+                    "the model does not fit: %s needs %s a rank (%s), the limit is %s; the biggest "
+                    "weights are %s; %s%s",
+                    text, trmi_bytes_text(c[least].memory, needs), items,
+                    trmi_bytes_text(p->limit, limit), biggest, would,
+                    p->options->kv_tokens > 0 ? "; a smaller --kv-cache or --context needs less"
+                                              : "");
 }
 
 /* ---- the plan ---- */
@@ -256,6 +277,31 @@ void trmi_planner_close(trmi_planner *p)
     trm_arena_destroy(p->arena);
 }
 
+/* What the limit leaves goes to the cache: as many pages on every rank as the fullest has room for.
+ */
+static void fill_cache(const trmi_planner *p, trm_plan *plan)
+{
+    const trm_plan_options *o = p->options;
+    int64_t pages = (o->kv_tokens + TRM_KV_PAGE - 1) / TRM_KV_PAGE,
+            most = o->kv_tokens_max / TRM_KV_PAGE, more;
+
+    plan->kv_tokens = o->kv_tokens;
+    more = most - pages;
+    for (int i = 0; i < plan->ledger_count && pages > 0; i++) {
+        const trm_ledger *l = &plan->ledger[i];
+        size_t page = l->kv / (size_t)pages, total = trm_ledger_total(l);
+        size_t room = page == 0 ? SIZE_MAX : p->limit > total ? (p->limit - total) / page : 0;
+
+        if (more > 0 && room < (size_t)more)
+            more = (int64_t)room;
+    }
+    if (pages < 1 || more < 1)
+        return;
+    for (int i = 0; i < plan->ledger_count; i++)
+        plan->ledger[i].kv += plan->ledger[i].kv / (size_t)pages * (size_t)more;
+    plan->kv_tokens = (pages + more) * TRM_KV_PAGE;
+}
+
 static trm_status fill_plan(trmi_planner *p, trm_plan *plan)
 {
     const trm_candidate *c = &plan->candidates[plan->chosen];
@@ -286,6 +332,7 @@ static trm_status fill_plan(trmi_planner *p, trm_plan *plan)
     for (int shard = 0; shard < c->parallel.tensor; shard++)
         TRM_CHECK(
             trmi_predict_shard(p, d, &plan->stages, plan->micro_batches, shard, plan->ledger));
+    fill_cache(p, plan);
     return TRM_OK;
 }
 

@@ -28,6 +28,22 @@ trm_place trm_parallel_place(const trm_parallel *p, int rank);
 
 typedef enum trm_objective { TRM_OBJECTIVE_THROUGHPUT, TRM_OBJECTIVE_LATENCY } trm_objective;
 
+/* Work of a language model whose time is predicted on accelerators: `sequences` that each bring
+ * `tokens` (1: they decode) and then have `context` positions. Prompts go in steps of the size that
+ * is planned for. */
+#define TRM_PHASES_MAX 4
+typedef struct trm_phase {
+    const char *name; /* "decode", "prefill" */
+    int64_t sequences, tokens, context;
+} trm_phase;
+typedef struct trm_phase_time {
+    int64_t sequences; /* fewer than asked for where the cache has no room for them */
+    int64_t steps;
+    double step_us;  /* one step through one replica */
+    double all_us;   /* all of them, with as many under way as there are stages */
+    double tokens_s; /* of all replicas */
+} trm_phase_time;
+
 typedef struct trm_plan_options {
     trm_parallel parallel; /* 0s: free */
     int ranks;             /* data * tensor * pipeline must be this, or at most this when free */
@@ -45,8 +61,14 @@ typedef struct trm_plan_options {
         memory_bytes; /* limit per rank; 0: the device's, less what trm_rates_usable_bytes says */
     const trm_rates *rates;
     int64_t kv_tokens; /* language models: tokens that a replica's KV cache has room for; 0: none */
-    trm_dtype kv_dtype; /* F32, F16, BF16; NONE: F32 */
-    bool *too_big_out;  /* set where the model does not fit; NULL */
+    int64_t kv_tokens_max; /* more than kv_tokens: the cache takes what the limit leaves, up to so
+                              many; kv_tokens must fit. 0: it has kv_tokens */
+    trm_dtype kv_dtype;    /* F32, F16, BF16; NONE: F32 */
+    /* Language models on accelerators: the layout is chosen by these: the first one's step for
+     * latency, the second one's tokens for throughput. 0: by the step of the inputs */
+    const trm_phase *phases;
+    int phase_count;
+    bool *too_big_out; /* set where the model does not fit; NULL */
 } trm_plan_options;
 
 /* What a rank holds, before anything is allocated. */
@@ -71,9 +93,10 @@ typedef struct trm_candidate {
     double step_us;   /* one step of `batch` records through one replica: latency */
     double records_s; /* all replicas, pipelines full: throughput */
     double compute_us, collective_us, bubble;
-    int micro_batches; /* in flight in a replica: >= stages */
-    size_t memory;     /* of the fullest rank */
-    char reason[160];  /* why it is out: "needs 1.2 GiB a rank, limit 1 GiB" */
+    int micro_batches;                     /* in flight in a replica: >= stages */
+    size_t memory;                         /* of the fullest rank */
+    trm_phase_time phases[TRM_PHASES_MAX]; /* where they are asked for; not on the wire */
+    char reason[160];                      /* why it is out: "needs 1.2 GiB a rank, limit 1 GiB" */
 } trm_candidate;
 
 typedef struct trm_plan {
@@ -92,6 +115,7 @@ typedef struct trm_plan {
     int ledger_count;   /* tensor * pipeline, by stage * tensor + shard */
     trm_ledger *ledger;
     size_t slot_bytes, message_bytes; /* what the communicators need */
+    int64_t kv_tokens;                /* of a replica's KV cache, as in the ledger */
     char reason[256];                 /* why this one: one line */
 } trm_plan;
 

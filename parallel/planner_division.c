@@ -126,13 +126,14 @@ static double collective_us(const trm_cost_context *c, const trm_node *n, int ra
     }
 }
 
-static double node_us(const trm_cost_context *c, const trmi_division *d, const trm_node *n,
-                      trm_tensor *in, trm_tensor *out)
+double trmi_division_node_us(const trm_cost_context *c, const trmi_division *d,
+                             const trm_tensor *descs, const trm_node *n, trm_tensor *in,
+                             trm_tensor *out)
 {
     for (int i = 0; i < n->input_count; i++)
-        in[i] = n->inputs[i] == TRM_NO_VALUE ? (trm_tensor){0} : d->finished_descs[n->inputs[i]];
+        in[i] = n->inputs[i] == TRM_NO_VALUE ? (trm_tensor){0} : descs[n->inputs[i]];
     for (int i = 0; i < n->output_count; i++)
-        out[i] = n->outputs[i] == TRM_NO_VALUE ? (trm_tensor){0} : d->finished_descs[n->outputs[i]];
+        out[i] = n->outputs[i] == TRM_NO_VALUE ? (trm_tensor){0} : descs[n->outputs[i]];
     return is_collective(n) ? collective_us(c, n, d->tensor, &in[0], &out[0])
                             : trm_cost_node_us(c, n, in, out, false);
 }
@@ -192,7 +193,7 @@ trm_status trmi_division_costs(const trmi_planner *p, trmi_division *d, int busy
     k->step_bytes = c.step_bytes;
     for (int n = 0; n < d->finished->node_count; n++) {
         const trm_node *node = &d->finished->nodes[n];
-        double us = node_us(&c, d, node, in, out);
+        double us = trmi_division_node_us(&c, d, d->finished_descs, node, in, out);
 
         if (d->host.copies_of != NULL)
             us += trm_cost_copies_us(&c, d->host.copies_of[n], d->host.copied[n]);
@@ -331,9 +332,9 @@ static trm_status make(const trmi_planner *p, trmi_division *d, int busy_ranks, 
     TRM_CHECK(trm_shapes_bind(d->local, p->inputs, d->arena, d->descs));
     TRM_CHECK(trm_shapes_bind(d->finished, p->inputs, d->arena, d->finished_descs));
     TRM_CHECK(find_hosts(d));
-    if (trm_rates_is_gpu(p->options->rates))
-        TRM_CHECK(trm_host_part_find(d->finished, d->finished_descs, d->arena, &d->host));
     d->language = trmi_ledger_kv(d->local, p->options, d->kv_bytes);
+    if (trm_rates_is_gpu(p->options->rates) && !d->language) /* those run there as a whole */
+        TRM_CHECK(trm_host_part_find(d->finished, d->finished_descs, d->arena, &d->host));
     for (int n = 0; n < d->local->node_count; n++)
         d->all_kv_bytes += d->kv_bytes[n];
     trmi_ledger_weights(d->local, &holder, 0, d->local->node_count, d->weights);

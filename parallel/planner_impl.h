@@ -121,6 +121,10 @@ trm_status trmi_division_get(trmi_planner *p, int tensor, size_t weight_max, int
 /* `stages`: the graph is cut in so many, which decides how much of it a rank's caches meet. */
 trm_status trmi_division_costs(const trmi_planner *p, trmi_division *d, int busy_ranks,
                                trm_link_kind link, int stages, trmi_costs **costs_out);
+/* One node of `finished` with the shapes `descs`; in, out: room for its tensors. */
+double trmi_division_node_us(const trm_cost_context *c, const trmi_division *d,
+                             const trm_tensor *descs, const trm_node *node, trm_tensor *in,
+                             trm_tensor *out);
 void trmi_divisions_destroy(trmi_division *d);
 /* One shard's graph, not finished. */
 trm_status trmi_division_lower(trm_graph *g, const trm_sharding *s, const int *strategy, int shard,
@@ -133,6 +137,28 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
 /* The ledgers of one shard's stages, into ledger[stage * tensor + shard]. */
 trm_status trmi_predict_shard(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
                               int micro, int shard, trm_ledger *ledger);
+
+/* The ledger of the fullest rank of a division's stages. */
+trm_status trmi_fullest_ledger(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                               int micro, trm_ledger *ledger_out);
+
+/* ---- planner_phases.c ---- */
+/* Fills in c->phases; nothing where none are asked for. `link`: of the tensor group. */
+trm_status trmi_predict_phases(const trmi_planner *p, trmi_division *d, const trm_stages *s,
+                               trm_link_kind link, trm_candidate *c);
+
+/* ---- plan_print_phases.c ---- */
+/* Whether the choice has times of phases. */
+bool trmi_has_phases(const trm_plan *plan, const trm_plan_options *options);
+void trmi_print_phase_candidates(const trm_plan *plan, const trm_plan_options *options, FILE *file);
+void trmi_print_phases(const trm_plan *plan, const trm_plan_options *options, FILE *file);
+/* `, "phases": [...]` */
+void trmi_phases_json(const trm_plan_options *options, const trm_candidate *c, FILE *file);
+
+/* ---- planner_memory.c ---- */
+bool trmi_is_language(const trm_graph *g);
+/* "weights 3.1 GB, the KV cache 1.2 GB, ...": the biggest three. */
+void trmi_biggest_items(const trm_ledger *l, char *text, size_t room);
 
 /* ---- plan_graph.c ---- */
 /* The shard's graph as the plan has it, not cut; `sharding_out` NULL where the tensor size is 1. It

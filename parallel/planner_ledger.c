@@ -88,6 +88,14 @@ static size_t packed_bytes(const trm_node *n, int i, const trm_value *value, trm
            trm_dtype_bytes(dtype == TRM_DTYPE_BF16 || dtype == TRM_DTYPE_F16 ? dtype : t->dtype);
 }
 
+/* Products of language models have layouts of their own on every device. */
+static bool is_lm_weight(const trm_node *n, int i)
+{
+    return (n->op == TRM_OP_TrmLinear && i == 1) ||
+           (n->op == TRM_OP_TrmLinears && i >= 1 && i <= trm_attr_int(&n->attrs, "n", 0)) ||
+           (n->op == TRM_OP_TrmExperts && i >= 2 && i < 5);
+}
+
 /* On an accelerator weights of dense operators are kept in the dtype they are computed in, others
  * are copied as they are; where both happen there are two copies. An allocation takes whole 512
  * bytes. */
@@ -109,8 +117,9 @@ static void weights_on_device(const trm_graph *g, trm_dtype dtype, int begin, in
                 continue;
             dense = half && packed_elems(node, i, &value->desc) > 0 &&
                     value->desc.dtype == TRM_DTYPE_F32;
-            /* 1: as it is, 2: in 16 bits; until all readers are seen */
-            w[v].mapped |= dense ? 2 : 1;
+            /* 1: as it is, 2: in 16 bits, 4: laid out by a language model's product; until all
+             * readers are seen */
+            w[v].mapped |= is_lm_weight(node, i) ? 4 : dense ? 2 : 1;
             if (value->lazy != NULL)
                 w[v].staging = value->bytes;
         }
@@ -119,7 +128,8 @@ static void weights_on_device(const trm_graph *g, trm_dtype dtype, int begin, in
         size_t bytes = g->values[v].bytes;
 
         w[v].bytes = ((w[v].mapped & 1) != 0 ? trm_align_up(bytes, 512) : 0) +
-                     ((w[v].mapped & 2) != 0 ? trm_align_up(bytes / 2, 512) : 0);
+                     ((w[v].mapped & 2) != 0 ? trm_align_up(bytes / 2, 512) : 0) +
+                     ((w[v].mapped & 4) != 0 ? trm_align_up(bytes, 512) : 0);
         w[v].mapped = 0;
     }
 }

@@ -9,6 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 
+bool trmi_is_language(const trm_graph *g)
+{
+    for (int n = 0; n < g->node_count; n++)
+        if (g->nodes[n].op == TRM_OP_TrmEmbed)
+            return true;
+    return false;
+}
+
 /* ---- beside the accelerator ---- */
 
 trm_status trmi_plan_host_part(const trm_plan *plan, trm_graph *g, const trm_plan_options *options,
@@ -19,7 +27,7 @@ trm_status trmi_plan_host_part(const trm_plan *plan, trm_graph *g, const trm_pla
     trm_status st;
 
     memset(part_out, 0, sizeof(*part_out));
-    if (!trm_rates_is_gpu(options->rates))
+    if (!trm_rates_is_gpu(options->rates) || trmi_is_language(g))
         return TRM_OK;
     TRM_CHECK(trmi_plan_lower(plan, g, 0, &local));
     TRM_TRY(st, trm_lower_cut(local, 0, local->node_count, &finished), done);
@@ -41,7 +49,7 @@ done:
 
 #define ITEMS 6
 
-static void biggest_items(const trm_ledger *l, char *text, size_t room)
+void trmi_biggest_items(const trm_ledger *l, char *text, size_t room)
 {
     const struct {
         const char *name;
@@ -125,7 +133,7 @@ char *trm_plan_explain_memory(const trm_plan *plan, trm_graph *g, const trm_plan
     const trm_ledger *l =
         ledger >= 0 && ledger < plan->ledger_count ? &plan->ledger[ledger] : &none;
 
-    biggest_items(l, items, sizeof(items));
+    trmi_biggest_items(l, items, sizeof(items));
     biggest_weights(g, weights, sizeof(weights));
     what_fits(g, plan, options, free_bytes, fits, sizeof(fits));
     if (free_bytes > 0)

@@ -145,12 +145,19 @@ static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, in
 /* On an accelerator: cuBLASLt's and cuDNN's largest workspace, the buffers of a device group.
  * Assumed (NCCL takes 150 to 250 MiB for eight ranks). */
 #define WORKSPACE_BYTES ((size_t)32 << 20)
+#define CAPTURES_BYTES                                                                             \
+    ((size_t)256 << 20) /* a language model's steps of every size as captured graphs, about 2 MB   \
+                           each: also assumed */
 #define GROUP_BYTES ((size_t)200 << 20)
-#define PINNED_BYTES ((size_t)16 << 20) /* two buffers that weights go through */
+#define PINNED_BYTES ((size_t)32 << 20) /* buffers that weights go through */
 
-static size_t workspace_bytes(const trmi_planner *p) /* kernels do with less where there is less */
+/* Kernels do with less where there is less. */
+static size_t workspace_bytes(const trmi_planner *p, const trmi_division *d)
 {
-    return p->limit / 16 < WORKSPACE_BYTES ? p->limit / 16 : WORKSPACE_BYTES;
+    size_t kernels = p->limit / 16 < WORKSPACE_BYTES ? p->limit / 16 : WORKSPACE_BYTES;
+    size_t captures = p->limit / 64 < CAPTURES_BYTES ? p->limit / 64 : CAPTURES_BYTES;
+
+    return kernels + (d->language ? captures : 0);
 }
 
 static size_t group_bytes(const trmi_planner *p, const trmi_division *d)
@@ -169,14 +176,14 @@ static void to_accelerator(const trmi_planner *p, const trmi_division *d, const 
     l->host = l->staging + l->communicators + PINNED_BYTES + 2 * (in + out);
     l->staging = 0;
     l->communicators = group_bytes(p, d);
-    l->workspace = workspace_bytes(p) + 2 * (in + out);
+    l->workspace = workspace_bytes(p, d) + 2 * (in + out);
 }
 
 /* On the device beside weights, activations and messages between stages. */
 static size_t beside_bytes(const trmi_planner *p, const trmi_division *d, size_t staging)
 {
     if (trm_rates_is_gpu(p->options->rates))
-        return workspace_bytes(p) + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
+        return workspace_bytes(p, d) + group_bytes(p, d) + 2 * (d->input_bytes + d->output_bytes);
     return staging + (d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0);
 }
 
@@ -235,17 +242,27 @@ done:
     return st;
 }
 
-static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
-                               int micro, size_t *bytes_out)
+trm_status trmi_fullest_ledger(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                               int micro, trm_ledger *ledger_out)
 {
-    *bytes_out = 0;
+    memset(ledger_out, 0, sizeof(*ledger_out));
     for (int i = 0; i < s->count; i++) {
         trm_ledger l;
 
         TRM_CHECK(stage_ledger(p, d, d->local, d->kv_bytes, s, micro, i, &l));
-        if (trm_ledger_total(&l) > *bytes_out)
-            *bytes_out = trm_ledger_total(&l);
+        if (trm_ledger_total(&l) > trm_ledger_total(ledger_out))
+            *ledger_out = l;
     }
+    return TRM_OK;
+}
+
+static trm_status fullest_rank(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                               int micro, size_t *bytes_out)
+{
+    trm_ledger l;
+
+    TRM_CHECK(trmi_fullest_ledger(p, d, s, micro, &l));
+    *bytes_out = trm_ledger_total(&l);
     return TRM_OK;
 }
 
@@ -319,11 +336,15 @@ static trm_status cut_tightly(const trmi_planner *p, trmi_division *d, const trm
 static trm_status cut_to_fit(const trmi_planner *p, trmi_division *d, const trm_parallel *l,
                              int micro, trm_stages *stages_out, size_t *bytes_out)
 {
+    size_t weights = 0;
     trm_status st;
 
     TRM_CHECK(cut(p, d, l, micro, 0, stages_out));
     TRM_CHECK(fullest_rank(p, d, stages_out, micro, bytes_out));
-    if (*bytes_out <= p->limit || l->pipeline == 1)
+    for (int v = 0; v < d->local->value_count; v++)
+        weights += d->weight_bytes[v];
+    if (*bytes_out <= p->limit || l->pipeline == 1 ||
+        weights / (size_t)l->pipeline > p->limit) /* no cut helps */
         return TRM_OK;
     st = cut(p, d, l, micro, p->limit, stages_out);
     if (st == TRM_ERR_NO_MEMORY)
@@ -431,6 +452,7 @@ trm_status trmi_predict(trmi_planner *p, trm_candidate *c, trm_stages *stages_ou
             TRM_CHECK(try_division(p, d, c, stages_out, division_out));
     }
     TRM_CHECK(predict_time(p, *division_out, c, stages_out));
+    TRM_CHECK(trmi_predict_phases(p, *division_out, stages_out, link, c));
     c->fits = c->memory <= p->limit;
     if (!c->fits)
         (void)snprintf(c->reason, sizeof(c->reason), "needs %s a rank, the limit is %s",

@@ -48,6 +48,12 @@ void trm_rates_print(const trm_rates *r, FILE *file); /* a table for people */
 /* Where the ranks of a group lie, as far as the cost of talking goes. */
 typedef enum trm_link_kind { TRM_LINK_HOST, TRM_LINK_NETWORK, TRM_LINK_KINDS } trm_link_kind;
 
+/* What shapes do not say of a language model's step. */
+typedef struct trm_step_load {
+    int64_t sequences; /* that share its rows evenly */
+    double seen;       /* positions that a row attends to, on average */
+} trm_step_load;
+
 typedef struct trm_cost_context {
     const trm_rates *rates;
     int threads;        /* of each rank */
@@ -59,6 +65,8 @@ typedef struct trm_cost_context {
     trm_dtype dtype;   /* F32, BF16 or F16: of dense products */
     size_t step_bytes; /* weights and activations that a rank's step goes through: what fits a cache
                           is read faster. 0: much more than any cache */
+    const trm_step_load *load; /* of a language model, on an accelerator; NULL: not known */
+    trm_dtype kv_dtype;        /* of its cache; NONE: F32 */
 } trm_cost_context;
 
 /* Microseconds of one node with concrete shapes (`in`, `out` as trm_op_desc has them: local shapes

@@ -250,6 +250,8 @@ double trmi_gpu_node_us(const trm_cost_context *c, const trm_node *node, const t
     double scale = low ? shrunk(node, in, out) : 1, us;
     trmi_work w;
 
+    if (trmi_gpu_language_us(c, node, in, out, &us))
+        return us;
     if (!trmi_work_of(node, in, out, &w))
         return 0;
     if (fused)

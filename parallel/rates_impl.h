@@ -132,6 +132,14 @@ double trmi_gpu_node_us(const trm_cost_context *c, const trm_node *node, const t
                         const trm_tensor *out, bool fused);
 double trmi_gpu_collective_us(const trm_cost_context *c, trm_collective kind, int ranks,
                               size_t bytes);
+/* rates_language.c: operators of language models, which are the device's whatever its table has.
+ * False: it is none of them. */
+bool trmi_gpu_language_us(const trm_cost_context *c, const trm_node *node, const trm_tensor *in,
+                          const trm_tensor *out, double *us_out);
+/* What the device's fused forms make part of another kernel: the node, or the gap before it. */
+typedef enum trmi_absorbed { TRMI_ABSORBED_NOT, TRMI_ABSORBED, TRMI_ABSORBED_GAP } trmi_absorbed;
+trmi_absorbed trmi_gpu_language_absorbed(const trm_graph *g, int node);
+double trmi_gpu_language_gap_us(const trm_rates *r);
 /* One copy between the device and its host. */
 double trmi_gpu_copy_us(const trm_rates *r, double bytes);
 /* rates_gpu_probe.c: measures through the device's operations for about `budget_ms`; what cannot be

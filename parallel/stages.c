@@ -164,18 +164,23 @@ static double worst_known(const struct cutter *c, int end)
 {
     double worst = 0;
 
-    for (int s = 1; s <= c->count && s <= end; s++)
-        worst = fmax(worst, *best_at(c, s, end));
+    for (int s = 1; s <= c->count && s <= end; s++) {
+        double known = *best_at(c, s, end);
+
+        worst = known > worst ? known : worst;
+    }
     return worst;
 }
 
 static void cut_before(struct cutter *c, goal want, int end)
 {
-    double us = 0;
+    double us = 0, worst;
     size_t bytes = 0;
+    bool better = false;
 
     for (int s = 0; s <= c->count; s++)
         *best_at(c, s, end) = s == 0 && end == 0 ? 0 : INFINITY;
+    worst = worst_known(c, end);
     for (int begin = end - 1; begin >= 0; begin--) {
         double stage, least;
         size_t held;
@@ -189,19 +194,23 @@ static void cut_before(struct cutter *c, goal want, int end)
         least = want == GOAL_BYTES ? (double)bytes : us;
         stage = want == GOAL_BYTES ? (double)held : us + c->send_us[end];
         if ((want != GOAL_BYTES && bytes > c->limit) || (want == GOAL_SUM && least > c->bound) ||
-            least > worst_known(c, end))
+            least > worst)
             break;
         if ((want != GOAL_BYTES && held > c->limit) || (want == GOAL_SUM && stage > c->bound))
             continue;
         for (int s = 1; s <= c->count && s <= begin + 1; s++) {
             double before = *best_at(c, s - 1, begin);
-            double all = want == GOAL_SUM ? before + stage : fmax(before, stage);
+            double all = want == GOAL_SUM ? before + stage : before > stage ? before : stage;
 
             if (all < *best_at(c, s, end)) { /* ties: the latest cut, behind views and post-ops */
                 *best_at(c, s, end) = all;
                 *from_at(c, s, end) = begin;
+                better = true;
             }
         }
+        if (better)
+            worst = worst_known(c, end);
+        better = false;
     }
 }
 

@@ -2,6 +2,9 @@
 add_test(NAME cli/commands COMMAND ${CMAKE_CURRENT_LIST_DIR}/cli/commands.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
 add_test(NAME cli/install COMMAND ${CMAKE_CURRENT_LIST_DIR}/cli/install.sh ${CMAKE_COMMAND} ${CMAKE_BINARY_DIR})
 set_tests_properties(cli/commands cli/install PROPERTIES LABELS unit TIMEOUT 120)
+# 405 billion parameters as holes in a file: nothing is read, but plans of many layouts are made
+add_test(NAME cli/plan_language COMMAND ${CMAKE_CURRENT_LIST_DIR}/cli/plan_language.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
+set_tests_properties(cli/plan_language PROPERTIES LABELS unit TIMEOUT 600)
 foreach(case files options requests chat)
   add_test(NAME cli/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cli/language.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cli/language/${case} PROPERTIES LABELS unit TIMEOUT 120)

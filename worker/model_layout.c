@@ -89,6 +89,7 @@ static trm_plan_options plan_options(const trm_tensor_model *m, const trm_tensor
                               .dtype = o->dtype == TRM_DTYPE_NONE ? TRM_DTYPE_F32 : o->dtype,
                               .memory_bytes = o->memory_bytes,
                               .kv_tokens = o->kv_tokens,
+                              .kv_tokens_max = o->kv_tokens_max,
                               .kv_dtype = o->kv_dtype};
 }
 
@@ -100,6 +101,8 @@ static trm_status make_plan(trm_tensor_model *m, const trm_tensor_model_options 
     trm_status st;
 
     po.hosts = o->hosts;
+    po.phases = o->phases;
+    po.phase_count = o->phase_count;
     po.too_big_out = &too_big;
     if (!asked) { /* replicas of one rank: only whether they fit */
         TRM_CHECK(without_plan(m, o));
@@ -189,10 +192,10 @@ static void log_ledger(const trm_tensor_model *m)
     l = &m->plan->ledger[at];
     TRM_LOG(TRM_LOG_INFO, "plan",
             "replica %d, stage %d, shard %d: weights %.1f MB (%.1f mapped), activations %.1f, "
-            "staging %.1f, communicators %.1f, workspace %.1f, in all %.1f",
+            "staging %.1f, communicators %.1f, workspace %.1f, KV cache %.1f, in all %.1f",
             m->place.replica, m->place.stage, m->place.shard, (double)l->weights / 1e6,
             (double)l->mapped / 1e6, (double)l->activations / 1e6, (double)l->staging / 1e6,
-            (double)l->communicators / 1e6, (double)l->workspace / 1e6,
+            (double)l->communicators / 1e6, (double)l->workspace / 1e6, (double)l->kv / 1e6,
             (double)trm_ledger_total(l) / 1e6);
 }
 

@@ -27,7 +27,7 @@ typedef struct trm_serve_settings {
     const trm_config_node *preprocess, *labels, *output, *activation, *top_k;
     /* language models */
     int64_t context, kv_cache, step_tokens, decode_budget_us;
-    int kv_dtype; /* auto|fp32|fp16|bf16 */
+    int kv_dtype; /* auto|fp32|fp16|bf16|i8 */
     bool prefix_cache;
     const char *chat_template;
     int tool_format;                                      /* auto|hermes|llama|mistral|json|none */

@@ -48,7 +48,7 @@ static trm_status language_options(const trmi_serve *s, const trmi_slot *slot, c
                                    trm_lm_options *o)
 {
     static const trm_dtype kv_dtypes[] = {TRM_DTYPE_NONE, TRM_DTYPE_F32, TRM_DTYPE_F16,
-                                          TRM_DTYPE_BF16};
+                                          TRM_DTYPE_BF16, TRM_DTYPE_I8};
     const trm_serve_settings *c = slot->settings;
 
     *o = (trm_lm_options){.layout = layout_of(s, c),
@@ -67,11 +67,6 @@ static trm_status language_options(const trmi_serve *s, const trmi_slot *slot, c
                         "'%s' is a language model, which runs on the CPU only: want cluster: "
                         "{device: cpu}",
                         path);
-    if (o->layout.dtype == TRM_DTYPE_F16)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "dtype fp16: language models compute with fp32 or bf16 activations");
-    if (o->layout.dtype == TRM_DTYPE_F32)
-        o->layout.dtype = TRM_DTYPE_NONE;
     return TRM_OK;
 }
 

@@ -46,9 +46,11 @@ typedef struct trm_tensor_model_options {
     /* Communicators of the job's only replica and of this rank's stage, made before: none are made
      * here then. Borrowed, outlive the model. NULL: made here */
     trm_comm *replica_comm, *stage_comm;
-    int threads, cores; /* of each rank, of each host: trm_plan_options */
-    int64_t kv_tokens;  /* language models: positions of a replica's cache */
+    int threads, cores;               /* of each rank, of each host: trm_plan_options */
+    int64_t kv_tokens, kv_tokens_max; /* language models: as trm_plan_options */
     trm_dtype kv_dtype;
+    const trm_phase *phases; /* likewise; NULL: none */
+    int phase_count;
     /* Concrete inputs to plan for instead; called on rank 0 with the prepared graph. NULL: none */
     trm_status (*inputs)(void *ctx, const trm_graph *g, const trm_tensor **inputs_out);
     void *ctx;

@@ -277,10 +277,10 @@ static trm_status find_act(const trm_op_desc *desc, trmi_lm_act *act_out)
 
 static trm_status find_rounded(const trm_op_desc *desc, bool *rounded_out)
 {
-    const char *name = trm_attr_string(desc->attrs, "rounded", NULL);
+    const char *name = trm_attr_string(desc->attrs, "act_dtype", NULL);
 
     if (name != NULL && strcmp(name, "bf16") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': rounded '%.40s', want bf16",
+        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': act_dtype '%.40s', want bf16",
                         desc->name, name);
     *rounded_out = name != NULL;
     return TRM_OK;

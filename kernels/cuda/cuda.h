@@ -38,7 +38,7 @@ struct trm_cuda {
     int shared_bytes_max;       /* dynamic shared memory that a block may ask for */
     cudaStream_t stream;        /* what a NULL trm_stream means; non-blocking */
     struct trmi_pack *packs;    /* packed weights, shared between kernels */
-    struct trmi_staging *stage; /* pinned double buffer of uploads (staging.c) */
+    struct trmi_staging *stage; /* pinned buffers of uploads (staging.c) */
     struct trmi_notes *notes;   /* notes.h */
     void *blaslt;               /* struct of dense_cublaslt.c, made at first use; NULL */
     void *dnn;                  /* struct of dnn.c, likewise */
@@ -123,8 +123,9 @@ void trmi_cuda_pack_release(trm_cuda *cuda, trmi_pack *pack);
 /* Constant input i as it is, in device memory, as a pack. */
 TRM_MUST_USE trm_status trmi_cuda_pack_plain(trm_cuda *cuda, const trm_op_desc *desc, int input,
                                              trmi_pack **pack_out);
-/* Host bytes to the device through the pinned double buffer; the source may be reused on return,
- * the copy is ordered before whatever is enqueued later on any stream. */
+/* Host bytes to the device through a ring of pinned buffers, which the team's threads fill; the
+ * source may be reused on return, the copy is ordered before whatever is enqueued later on any
+ * stream. */
 TRM_MUST_USE trm_status trmi_cuda_upload(trm_cuda *cuda, void *device_to, const void *host_from,
                                          size_t bytes);
 void trmi_cuda_staging_fini(trm_cuda *cuda);

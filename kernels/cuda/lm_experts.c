@@ -270,16 +270,20 @@ static trm_status find_act(const trm_op_desc *desc, trmi_lmc_act *act_out)
 
 static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
 {
-    const char *rounded = trm_attr_string(desc->attrs, "rounded", NULL);
+    const char *name = trm_attr_string(desc->attrs, "act_dtype", NULL);
+    trm_dtype rounded = name == NULL                ? TRM_DTYPE_F32
+                        : strcmp(name, "bf16") == 0 ? TRM_DTYPE_BF16
+                        : strcmp(name, "f16") == 0  ? TRM_DTYPE_F16
+                                                    : TRM_DTYPE_NONE;
 
-    if (rounded != NULL && strcmp(rounded, "bf16") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': rounded '%.40s', want bf16",
-                        desc->name, rounded);
+    if (rounded == TRM_DTYPE_NONE)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': act_dtype '%.40s', want bf16 or f16",
+                        desc->name, name);
     for (int i = 0; i < WEIGHTS; i++) {
         const trm_tensor *t = &desc->inputs[IN_GATE + i];
-        trm_dtype act = trm_dtype_is_block(t->dtype)                    ? TRM_DTYPE_NONE
-                        : rounded != NULL && t->dtype == TRM_DTYPE_BF16 ? TRM_DTYPE_BF16
-                                                                        : TRM_DTYPE_F32;
+        trm_dtype act = trm_dtype_is_block(t->dtype) ? TRM_DTYPE_NONE
+                        : rounded == t->dtype        ? rounded
+                                                     : TRM_DTYPE_F32;
 
         if ((size_t)t->dims[2] % trm_dtype_block_elems(t->dtype) != 0)
             return trm_fail(TRM_ERR_INVALID_ARG, "TrmExperts '%s': %s of %lld, want whole blocks",

@@ -179,6 +179,13 @@ done:
 
 /* ---- nodes ---- */
 
+const char *trmi_arch_rounds_to(const trm_lm_build *b, trm_dtype weight)
+{
+    if (weight == TRM_DTYPE_BF16 && (b->options->as_weights || b->options->dtype == weight))
+        return "bf16";
+    return weight == TRM_DTYPE_F16 && b->options->as_weights ? "f16" : NULL;
+}
+
 static trm_status set_attrs(trm_lm_build *b, trm_node *n, const trmi_attr *attrs)
 {
     for (; attrs != NULL && attrs->name != NULL; attrs++) {
@@ -309,8 +316,8 @@ trm_status trmi_arch_linear(trm_lm_build *b, int x, const trmi_linear *l, int *v
         attrs[n++] = (trmi_attr){.name = "unit", .integer = unit};
     if (b->transposed)
         attrs[n++] = (trmi_attr){.name = "transposed", .integer = 1};
-    if (b->options->dtype == TRM_DTYPE_BF16 && dtype == TRM_DTYPE_BF16)
-        attrs[n++] = (trmi_attr){.name = "act", .text = "bf16"};
+    if (trmi_arch_rounds_to(b, dtype) != NULL)
+        attrs[n++] = (trmi_attr){.name = "act", .text = trmi_arch_rounds_to(b, dtype)};
     if (l->count == 0)
         snprintf(what, sizeof(what), "%s", role_what[l->role]);
     else

@@ -91,6 +91,9 @@ TRM_MUST_USE trm_status trmi_arch_shape(const trm_weight *w, int rank, const int
  * all). */
 TRM_MUST_USE trm_status trmi_arch_constant(trm_lm_build *b, const trm_weight *w, int64_t first,
                                            int64_t count, int *value_out);
+/* What a product with weights of this type rounds its activations to, by the options ("bf16",
+ * "f16"); NULL: nothing. */
+const char *trmi_arch_rounds_to(const trm_lm_build *b, trm_dtype weight);
 /* A vector [n] of it as F32, elements [first, first + count). */
 TRM_MUST_USE trm_status trmi_arch_vector(trm_lm_build *b, const trm_weight *w, int64_t n,
                                          int64_t first, int64_t count, int *value_out);

@@ -174,12 +174,11 @@ trm_status trmi_arch_head(trm_lm_build *b, int x)
     TRM_CHECK(trmi_arch_norm(b, x, TRMI_FINAL_NORM, c->hidden, c->hidden, "final_norm", &x));
     if (tied(b)) {
         const int inputs[2] = {x, b->embedding};
-        bool rounds = b->options->dtype == TRM_DTYPE_BF16 &&
-                      b->g->values[b->embedding].desc.dtype == TRM_DTYPE_BF16;
+        const char *act = trmi_arch_rounds_to(b, b->g->values[b->embedding].desc.dtype);
 
         memset(attrs, 0, sizeof(attrs));
-        if (rounds)
-            attrs[0] = (trmi_attr){.name = "act", .text = "bf16"};
+        if (act != NULL)
+            attrs[0] = (trmi_attr){.name = "act", .text = act};
         TRM_CHECK(
             trmi_arch_node(b, TRM_OP_TrmLinear, "logits", inputs, 2, c->vocabulary, attrs, &x));
     } else {

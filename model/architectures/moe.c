@@ -107,11 +107,12 @@ trm_status trmi_arch_experts(trm_lm_build *b, int x, int *value_out)
     trmi_linear router = {.role = TRMI_ROUTER, .outputs = c->experts, .inputs = c->hidden};
     int64_t f = c->expert_feed_forward;
     int inputs[5] = {x};
-    const trmi_attr attrs[] = {{.name = "top_k", .integer = c->experts_used},
-                               {.name = "normalize", .integer = c->experts_normalize},
-                               {.name = "act", .text = c->activation},
-                               {.name = "groups", .integer = groups_of(c->experts)},
-                               {.name = NULL}};
+    trmi_attr attrs[] = {{.name = "top_k", .integer = c->experts_used},
+                         {.name = "normalize", .integer = c->experts_normalize},
+                         {.name = "act", .text = c->activation},
+                         {.name = "groups", .integer = groups_of(c->experts)},
+                         {.name = NULL},
+                         {.name = NULL}};
 
     if (b->names->of[TRMI_ROUTER] == NULL)
         return trm_fail(TRM_ERR_UNSUPPORTED, "%s with experts", c->source_name);
@@ -119,6 +120,10 @@ trm_status trmi_arch_experts(trm_lm_build *b, int x, int *value_out)
     TRM_CHECK(experts_weight(b, TRMI_EXPERT_GATE, f, c->hidden, &inputs[2]));
     TRM_CHECK(experts_weight(b, TRMI_EXPERT_UP, f, c->hidden, &inputs[3]));
     TRM_CHECK(experts_weight(b, TRMI_EXPERT_DOWN, c->hidden, f, &inputs[4]));
+    if (b->options->as_weights) {
+        attrs[4].text = trmi_arch_rounds_to(b, b->g->values[inputs[2]].desc.dtype);
+        attrs[4].name = attrs[4].text != NULL ? "act_dtype" : NULL;
+    }
     return trmi_arch_node(b, TRM_OP_TrmExperts, "experts", inputs, 5, c->hidden, attrs, value_out);
 }
 

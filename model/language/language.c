@@ -189,6 +189,7 @@ static trm_status open_model(trm_language *l, const char *folder,
         return trm_fail(TRM_ERR_INVALID_ARG, "activations in %s: supported are none and bf16",
                         trm_dtype_name(options->dtype));
     l->dtype = options->dtype;
+    l->as_weights = options->as_weights;
     a = trm_architecture_named(l->config.architecture);
     l->encoder = a != NULL && a->encoder;
     if (!options->no_tokenizer)
@@ -343,7 +344,7 @@ trm_status trm_language_identity(const trm_language *l, uint64_t *hash_out)
         TRM_CHECK(trm_hash_file(&h, trm_file_path(l->weights->files[i])));
     hash_config(&h, &l->config);
     trm_hash_u64(&h, (uint64_t)l->context);
-    trm_hash_u64(&h, (uint64_t)l->dtype);
+    trm_hash_u64(&h, (uint64_t)l->dtype + (l->as_weights ? 256 : 0));
     *hash_out = trm_hash_value(&h);
     return TRM_OK;
 }

@@ -180,6 +180,7 @@ typedef struct trm_language {
     bool encoder;              /* embeddings or classification instead of generation */
     int64_t context;           /* tokens of a sequence, by the options */
     trm_dtype dtype;           /* of the options */
+    bool as_weights;           /* likewise */
     trm_graph *graph;          /* built; constants stay in the files */
 } trm_language;
 
@@ -189,6 +190,8 @@ typedef struct trm_language_options {
                         allows it */
     trm_dtype dtype; /* BF16: activations of float products are rounded to bf16 (TrmLinear's act);
                         NONE: as stored, fp32 activations */
+    bool as_weights; /* instead: rounded to the weight's own type where that has 16 bits (devices
+                        whose fast products want that) */
     const char *chat_template; /* a file's path instead of the model's own; NULL */
 } trm_language_options;
 /* Whether MODEL looks like a language model: a folder with config.json (unless all it holds is an

@@ -238,6 +238,8 @@ trm_status trmi_rule_lm_rope(trmi_io io)
     return TRM_OK;
 }
 
+static const char *const kv_dtypes[] = {"f32", "f16", "bf16", "i8", NULL};
+
 /* Columns of input i are heads * head_dim. */
 static trm_status want_heads(trmi_io io, int i, int64_t heads, int64_t head_dim)
 {
@@ -273,6 +275,7 @@ trm_status trmi_rule_lm_attention(trmi_io io)
     TRM_CHECK(trmi_shape_same(io, "rows of q and k", dim(io, 0, 0), dim(io, 1, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "rows of k and v", rows, dim(io, 2, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "sinks and heads", heads, dim(io, 4, 0), &same));
+    TRM_CHECK(want_word(io, "kv_dtype", "f32", kv_dtypes));
     if (trmi_shape_has(io, 5) != trmi_shape_has(io, 6))
         return trmi_shape_bad(io, "positions without frequencies, or the other way round");
     if (trmi_shape_has(io, 5))

@@ -1,7 +1,13 @@
 /* The CUDA device's table: memory, copies, streams, events, captures, uploads, and what it says
  * where there is no device, no memory, or a GPU that has failed. */
+#define _GNU_SOURCE
+#include "base/team.h"
 #include "tests/cuda/child_kit.h"
 #include "tests/cuda/cuda_kit.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define OPS (kit_gpu->ops)
 
@@ -113,12 +119,13 @@ START_TEST(copies_and_fills)
 }
 END_TEST
 
-/* around what is copied directly, and around the staging buffers */
-START_TEST(uploads_of_any_size)
+/* around what is copied directly, and around the staging buffers, of which there are four */
+static void upload_all_sizes(void)
 {
     const size_t small = 65536, stage = (size_t)8 << 20;
-    const size_t sizes[] = {1,         small - 1, small,         small + 1,     stage - 1,    stage,
-                            stage + 1, 2 * stage, 2 * stage + 5, 3 * stage - 1, 3 * stage + 1};
+    const size_t sizes[] = {1,         small - 1,     small,         small + 1,
+                            stage - 1, stage,         stage + 1,     2 * stage,
+                            4 * stage, 4 * stage + 5, 5 * stage - 1, 6 * stage + 1};
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         unsigned char *a = pattern(sizes[i], (unsigned)i), *copy = pattern(sizes[i], (unsigned)i);
@@ -131,6 +138,46 @@ START_TEST(uploads_of_any_size)
         free(a);
         free(copy);
     }
+}
+
+START_TEST(uploads_of_any_size)
+{
+    upload_all_sizes();
+    trm_team_init(3); /* pieces are filled by all of them */
+    upload_all_sizes();
+    trm_team_init(1);
+}
+END_TEST
+
+/* Weights lie in mapped files, at any byte; the file's pages need not be in memory. */
+START_TEST(uploads_from_a_file)
+{
+    const size_t bytes = ((size_t)20 << 20) + 77, at = 4099;
+    unsigned char *a = pattern(bytes, 9);
+    char name[] = "/tmp/trireme-upload-XXXXXX";
+    int fd = mkstemp(name);
+    const unsigned char *mapped;
+    void *p = device_memory(bytes), *memory;
+
+    ck_assert_int_ge(fd, 0);
+    unlink(name);
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = write(fd, a + done, bytes - done);
+
+        ck_assert_int_gt(n, 0);
+        done += (size_t)n;
+    }
+    memory = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(memory, MAP_FAILED);
+    mapped = memory;
+    (void)fsync(fd);
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* where the file system does it */
+    KIT_OK(OPS->upload(kit_gpu, p, mapped + at, bytes - at));
+    expect(NULL, p, a + at, bytes - at);
+    munmap(memory, bytes);
+    close(fd);
+    OPS->free(kit_gpu, TRM_MEMORY_DEVICE, p);
+    free(a);
 }
 END_TEST
 
@@ -376,6 +423,7 @@ int main(int argc, char **argv)
     tcase_add_test(t, memory_is_aligned);
     tcase_add_test(t, copies_and_fills);
     tcase_add_test(t, uploads_of_any_size);
+    tcase_add_test(t, uploads_from_a_file);
     tcase_add_test(t, streams_wait_for_events);
     tcase_add_test(t, captures_replay);
     if (!all) {

@@ -136,7 +136,7 @@ static cuda_case case_of(const experts_row *r)
     if (r->normalize)
         kit_int(c.attrs, "normalize", 1);
     if (r->rounded)
-        kit_string(c.attrs, "rounded", "bf16");
+        kit_string(c.attrs, "act_dtype", "bf16");
     for (int i = 0; i < 3; i++)
         c.in[2 + i] = random_weights(r->dtypes[i], r->experts, i == 2 ? r->width : r->features,
                                      i == 2 ? r->features : r->width);
@@ -232,7 +232,7 @@ static const float *run_part(const cuda_case *c, const experts_row *r, int first
     kit_int(part.attrs, "groups", r->groups);
     kit_int(part.attrs, "normalize", r->normalize ? 1 : 0);
     if (r->rounded)
-        kit_string(part.attrs, "rounded", "bf16");
+        kit_string(part.attrs, "act_dtype", "bf16");
     kit_int(part.attrs, "first", first * group);
     kit_int(part.attrs, "leaves", r->groups);
     for (int i = 2; i < 5; i++)

@@ -110,7 +110,8 @@ static trm_plan sample(void)
                   .ledger_count = 4,
                   .ledger = ledger,
                   .slot_bytes = 1 << 20,
-                  .message_bytes = 4096};
+                  .message_bytes = 4096,
+                  .kv_tokens = 4096};
 
     memset(candidates, 0, sizeof(candidates));
     candidates[0] = (trm_candidate){.parallel = {8, 1, 1}, .memory = (size_t)5 << 32};
@@ -149,7 +150,7 @@ START_TEST(round_trip)
 
     ck_assert_int_eq(trm_plan_encode(&in, &encoded, &count), TRM_OK);
     bytes = encoded;
-    ck_assert_mem_eq(bytes, "TPLN\3\0\0\0\2\0\0\0", 12); /* little endian on every machine */
+    ck_assert_mem_eq(bytes, "TPLN\4\0\0\0\2\0\0\0", 12); /* little endian on every machine */
     out = decoded(encoded, count);
     ck_assert_int_eq(out->parallel.data, 2);
     ck_assert_int_eq(out->parallel.tensor, 2);
@@ -178,6 +179,7 @@ START_TEST(round_trip)
     ck_assert_mem_eq(out->ledger, ledger, sizeof(ledger));
     ck_assert_uint_eq(out->slot_bytes, in.slot_bytes);
     ck_assert_uint_eq(out->message_bytes, in.message_bytes);
+    ck_assert_int_eq(out->kv_tokens, 4096);
     ck_assert_str_eq(out->reason, in.reason);
     ck_assert_int_eq(trm_plan_encode(out, &again, &count_again), TRM_OK);
     ck_assert_uint_eq(count, count_again);

@@ -1,6 +1,7 @@
 /* See lm_model.h. */
 #include "worker/language/lm_model.h"
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "kernels/language.h"
 #include "worker/model_layout.h"
@@ -12,6 +13,8 @@
 #define BATCH 64
 #define STEP_TOKENS 512
 #define KV_BYTES ((int64_t)1 << 30)
+#define CONTEXT_LEAST 8192 /* positions that must fit where no context is asked for */
+#define PAGES_MAX (INT32_MAX / TRM_KV_PAGE)
 
 static bool is_quantised(const trm_graph *g)
 {
@@ -19,6 +22,67 @@ static bool is_quantised(const trm_graph *g)
         if (trm_graph_is_constant(g, v) && trm_dtype_is_block(g->values[v].desc.dtype))
             return true;
     return false;
+}
+
+trm_language_options trm_lm_language_options(const trm_lm_options *o)
+{
+    bool device = o->device_memory;
+
+    return (trm_language_options){
+        .no_tokenizer = true,
+        .context = o->context,
+        .dtype = !device && o->layout.dtype == TRM_DTYPE_BF16 ? TRM_DTYPE_BF16 : TRM_DTYPE_NONE,
+        .as_weights = device && o->layout.dtype != TRM_DTYPE_F32};
+}
+
+/* What products round activations to: the first one that does; F32: none. */
+static trm_dtype act_dtype(const trm_graph *g)
+{
+    for (int n = 0; n < g->node_count; n++)
+        if (g->nodes[n].op == TRM_OP_TrmLinear) {
+            const char *act = trm_attr_string(&g->nodes[n].attrs, "act", NULL);
+
+            if (act != NULL)
+                return strcmp(act, "f16") == 0 ? TRM_DTYPE_F16 : TRM_DTYPE_BF16;
+        }
+    return TRM_DTYPE_F32;
+}
+
+static trm_status settle_kv_dtype(const trm_language *l, const trm_lm_options *o,
+                                  trm_dtype *kv_dtype_out)
+{
+    trm_dtype dtype = o->kv_dtype;
+
+    if (dtype == TRM_DTYPE_NONE)
+        dtype = is_quantised(l->graph) ? TRM_DTYPE_F16
+                : o->device_memory     ? act_dtype(l->graph)
+                                       : TRM_DTYPE_F32;
+    if (dtype == TRM_DTYPE_I8 && !o->device_memory)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "a KV cache of i8 is for GPUs: on the CPU want fp32, fp16 or bf16 "
+                        "(kv_dtype, --kv-dtype)");
+    *kv_dtype_out = dtype;
+    return TRM_OK;
+}
+
+int64_t trm_lm_pages_max(const trm_lm_options *o, const trm_scheduler_limits *limits)
+{
+    int64_t one = (limits->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE, most = one * limits->batch;
+
+    if (!o->device_memory || o->kv_bytes > 0 || limits->encoder)
+        return 0;
+    return most < PAGES_MAX ? most : PAGES_MAX;
+}
+
+void trm_lm_fill(const trm_lm_options *o, int64_t pages, trm_scheduler_limits *limits)
+{
+    int64_t most = trm_lm_pages_max(o, limits);
+
+    if (most == 0)
+        return;
+    limits->pages = (int)(pages < most ? pages : most);
+    if (o->context == 0 && (int64_t)limits->pages * TRM_KV_PAGE < limits->context)
+        limits->context = limits->pages * TRM_KV_PAGE;
 }
 
 static trm_status settle_pages(const trm_language *l, const trm_lm_options *o,
@@ -39,14 +103,17 @@ static trm_status settle_pages(const trm_language *l, const trm_lm_options *o,
                             " bytes (kv_cache, --kv-cache), or a smaller context",
                             o->kv_bytes, pages * TRM_KV_PAGE, limits->context,
                             least * (int64_t)page);
+    } else if (o->device_memory) {
+        pages = o->context == 0 && least > CONTEXT_LEAST / TRM_KV_PAGE ? CONTEXT_LEAST / TRM_KV_PAGE
+                                                                       : least;
     } else {
         most = least * limits->batch;
         pages = KV_BYTES / (int64_t)page;
         pages = pages > most ? most : pages;
         pages = pages < least ? least : pages;
     }
-    if (pages > INT32_MAX / TRM_KV_PAGE)
-        pages = INT32_MAX / TRM_KV_PAGE;
+    if (pages > PAGES_MAX)
+        pages = PAGES_MAX;
     limits->pages = (int)pages;
     return TRM_OK;
 }
@@ -62,13 +129,12 @@ trm_status trm_lm_settle(const trm_language *l, const trm_lm_options *o,
                                    .encoder = l->encoder,
                                    .decode_budget_us = o->decode_budget_us};
     int64_t context = o->context > 0 ? o->context : l->config.context;
-    trm_dtype kv_dtype = o->kv_dtype;
+    trm_dtype kv_dtype;
 
+    TRM_CHECK(settle_kv_dtype(l, o, &kv_dtype));
     if (context < 1 || context > INT32_MAX / 2)
         return trm_fail(TRM_ERR_INVALID_ARG, "%s: a context of %" PRId64, l->path, context);
     limits.context = (int)context;
-    if (kv_dtype == TRM_DTYPE_NONE)
-        kv_dtype = is_quantised(l->graph) ? TRM_DTYPE_F16 : TRM_DTYPE_F32;
     if (l->encoder) { /* a sequence is one piece */
         if (limits.step_tokens < limits.context)
             limits.step_tokens = limits.context;
@@ -103,6 +169,23 @@ trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
     return TRM_OK;
 }
 
+static trm_phase phase(const char *name, const trm_scheduler_limits *l, int64_t sequences,
+                       int64_t tokens, int64_t context)
+{
+    context = context < l->context ? context : l->context;
+    return (trm_phase){.name = name,
+                       .sequences = sequences < l->batch ? sequences : l->batch,
+                       .tokens = tokens < context ? tokens : context,
+                       .context = context};
+}
+
+void trm_lm_phases(const trm_scheduler_limits *l, trm_phase phases_out[TRM_LM_PHASES])
+{
+    phases_out[0] = phase("decode", l, 1, 1, 1024);
+    phases_out[1] = phase("decode", l, 64, 1, 1024);
+    phases_out[2] = phase("prefill", l, 8, 2048, 2048);
+}
+
 /* ---- opening ---- */
 
 struct opening {
@@ -120,35 +203,129 @@ static trm_status plan_inputs(void *ctx, const trm_graph *g, const trm_tensor **
     return TRM_OK;
 }
 
+/* Kernels are chosen before there is a step that says it. */
+static trm_status tell_kv_dtype(trm_graph *g, trm_dtype kv_dtype)
+{
+    for (int n = 0; n < g->node_count; n++)
+        if (g->nodes[n].op == TRM_OP_TrmPagedAttention)
+            TRM_CHECK(trm_attr_set_string(&g->nodes[n].attrs, g->arena, "kv_dtype",
+                                          trm_dtype_name(kv_dtype)));
+    return TRM_OK;
+}
+
 static trm_status prepare(trm_lm_model *m, const char *path, const trm_lm_options *o)
 {
-    const trm_language_options lo = {
-        .no_tokenizer = true, .context = o->context, .dtype = o->layout.dtype};
+    const trm_language_options lo = trm_lm_language_options(o);
 
+    if (!o->device_memory && o->layout.dtype == TRM_DTYPE_F16)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "dtype fp16: on the CPU language models compute with fp32 or bf16 "
+                        "activations");
     TRM_CHECK(trm_language_open(path, &lo, &m->language));
     m->layout.graph = m->language->graph;
     m->layout.language = m->language;
     m->layout.path = m->language->path;
     TRM_CHECK(trm_lm_settle(m->language, o, &m->limits, &m->kv_dtype));
+    TRM_CHECK(tell_kv_dtype(m->layout.graph, m->kv_dtype));
     TRM_CHECK(trm_pass_prepare(m->layout.graph, NULL));
     return trmi_check_operators(path, m->layout.graph, m->layout.device);
 }
 
+/* Ranks of this host for each of its devices. */
+static int sharers(const trm_lm_model *m, const trm_lm_options *o)
+{
+    const trm_tensor_model_options *l = &o->layout;
+    int here = 0, devices = m->layout.planned.devices;
+
+    for (int r = 0; l->job != NULL && r < l->job->size; r++)
+        here += l->hosts == NULL || l->hosts[r] == l->hosts[l->job->rank] ? 1 : 0;
+    return devices > 0 && here > devices ? (here + devices - 1) / devices : 1;
+}
+
+/* What may be filled of the device's memory that nobody has taken; 0: not known. */
+static size_t free_here(const trm_lm_model *m, const trm_lm_options *o)
+{
+    trm_device *d = m->layout.device;
+    trm_rates *rates = NULL;
+    size_t bytes = 0;
+
+    /* others that share the device may have begun to fill it: then the plan's division holds */
+    if (d->ops->memory_free == NULL || sharers(m, o) > 1 ||
+        d->ops->memory_free(d, &bytes) != TRM_OK || trm_rates_known(d, &rates) != TRM_OK)
+        return 0;
+    bytes = trm_rates_usable_bytes(rates, bytes);
+    trm_rates_destroy(rates);
+    return bytes;
+}
+
+/* The pages that this rank has room for: the plan's, unless others have taken memory that it counts
+ * with. Nothing of the rank's ledger is allocated yet. */
+static int64_t pages_here(const trm_lm_model *m, const trm_lm_options *o)
+{
+    const trm_tensor_model *l = &m->layout;
+    int at = l->place.stage * l->parallel.tensor + l->place.shard;
+    size_t usable = free_here(m, o), page, total;
+    int64_t pages;
+
+    if (l->plan == NULL || at >= l->plan->ledger_count || l->plan->kv_tokens < TRM_KV_PAGE)
+        return m->limits.pages;
+    pages = l->plan->kv_tokens / TRM_KV_PAGE;
+    page = l->plan->ledger[at].kv / (size_t)pages;
+    total = trm_ledger_total(&l->plan->ledger[at]);
+    if (page > 0 && usable > 0 && usable < total)
+        pages -= (int64_t)((total - usable + page - 1) / page);
+    return pages;
+}
+
+/* All ranks of a replica have the same pages: as many as the fullest has room for. Collective over
+ * the replica. */
+static trm_status fill_cache(trm_lm_model *m, const trm_lm_options *o)
+{
+    int64_t pages, most = trm_lm_pages_max(o, &m->limits), least = m->limits.pages;
+
+    if (most == 0)
+        return TRM_OK;
+    pages = -pages_here(m, o);
+    if (m->layout.replica_comm != NULL)
+        TRM_CHECK(trm_comm_allreduce(m->layout.replica_comm, &pages, &pages, 1, TRM_DTYPE_I64,
+                                     TRM_REDUCE_MAX));
+    if (-pages < least)
+        return trm_fail(TRM_ERR_NO_MEMORY,
+                        "the KV cache of %" PRId64 " tokens does not fit beside the weights: there "
+                        "is room for %" PRId64 "; want a smaller context, or a smaller KV cache "
+                        "(kv_cache, --kv-cache)",
+                        least * TRM_KV_PAGE, -pages > 0 ? -pages * TRM_KV_PAGE : 0);
+    trm_lm_fill(o, -pages, &m->limits);
+    TRM_LOG(TRM_LOG_INFO, "language", "KV cache: %d pages, %" PRId64 " tokens, context %d",
+            m->limits.pages, (int64_t)m->limits.pages * TRM_KV_PAGE, m->limits.context);
+    return TRM_OK;
+}
+
 static trm_status load(trm_lm_model *m, const trm_lm_options *o)
 {
-    trm_lm_replica_options ro = {.model = &m->layout,
-                                 .pages = m->limits.encoder ? 0 : m->limits.pages,
-                                 .kv_dtype = m->kv_dtype,
-                                 .batch = m->limits.batch,
-                                 .step_tokens = m->limits.step_tokens,
-                                 .picks = m->limits.batch + TRM_SCHEDULER_SCORES_MAX,
-                                 .context = m->limits.context,
-                                 .profile = o->layout.profile};
-    trm_generator_options go = {.language = m->language, .limits = m->limits};
+    trm_lm_replica_options ro;
+    trm_generator_options go;
+    trm_status st;
 
     if (m->layout.place.replica >= m->layout.parallel.data)
         return TRM_OK;
-    TRM_CHECK(trm_lm_replica_create(&ro, &m->replica));
+    st = fill_cache(m, o);
+    if (st == TRM_ERR_NO_MEMORY)
+        trmi_layout_explain(&m->layout);
+    TRM_CHECK(st);
+    ro = (trm_lm_replica_options){.model = &m->layout,
+                                  .pages = m->limits.encoder ? 0 : m->limits.pages,
+                                  .kv_dtype = m->kv_dtype,
+                                  .batch = m->limits.batch,
+                                  .step_tokens = m->limits.step_tokens,
+                                  .picks = m->limits.batch + TRM_SCHEDULER_SCORES_MAX,
+                                  .context = m->limits.context,
+                                  .profile = o->layout.profile};
+    go = (trm_generator_options){.language = m->language, .limits = m->limits};
+    st = trm_lm_replica_create(&ro, &m->replica);
+    if (st == TRM_ERR_NO_MEMORY)
+        trmi_layout_explain(&m->layout);
+    TRM_CHECK(st);
     if (!trm_lm_replica_leads(m->replica))
         return TRM_OK;
     if (o->tokenizer && !o->text_early)
@@ -161,13 +338,15 @@ trm_status trm_lm_model_begin(const char *path, trm_device *device, const trm_lm
                               trm_lm_model **model_out)
 {
     trm_lm_model *m = trm_calloc(1, sizeof(*m));
+    trm_lm_options o = *options;
     bool may_lead = options->layout.job == NULL || options->layout.replica_comm == NULL ||
                     trm_comm_rank(options->layout.replica_comm) == 0;
 
     if (m == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "model '%s'", path);
     m->layout.device = device;
-    m->layout.begun = prepare(m, path, options);
+    o.device_memory = !device->host_memory;
+    m->layout.begun = prepare(m, path, &o);
     if (m->layout.begun == TRM_OK && options->text_early && may_lead)
         m->layout.begun = trm_language_read_text(m->language, options->chat_template);
     if (m->layout.begun != TRM_OK)
@@ -180,14 +359,22 @@ trm_status trm_lm_model_finish(trm_lm_model *m, const trm_lm_options *options)
 {
     struct opening opening = {.m = m};
     trm_lm_options o = *options;
+    trm_phase phases[TRM_LM_PHASES];
     trm_status st =
         m->layout.begun == TRM_OK ? TRM_OK : trm_fail(m->layout.begun, "%s", m->layout.begun_text);
 
+    o.device_memory = !m->layout.device->host_memory;
     o.layout.inputs = plan_inputs;
     o.layout.ctx = &opening;
     o.layout.batch = m->limits.batch;
     o.layout.kv_tokens = m->limits.encoder ? 0 : (int64_t)m->limits.pages * TRM_KV_PAGE;
+    o.layout.kv_tokens_max = trm_lm_pages_max(&o, &m->limits) * TRM_KV_PAGE;
     o.layout.kv_dtype = m->kv_dtype;
+    if (o.device_memory && !m->limits.encoder) {
+        trm_lm_phases(&m->limits, phases);
+        o.layout.phases = phases;
+        o.layout.phase_count = TRM_LM_PHASES;
+    }
     o.layout.dtype = TRM_DTYPE_NONE; /* it is in the graph */
     TRM_TRY(st, trmi_layout_plan(&m->layout, &o.layout, st), fail);
     TRM_TRY(st, trmi_layout_groups(&m->layout, &o.layout), fail);

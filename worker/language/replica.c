@@ -7,6 +7,7 @@
 #include "kernels/device_group.h"
 #include "parallel/device_group.h"
 #include "worker/language/feed.h"
+#include "worker/model_layout.h"
 #include "worker/replica_impl.h"
 
 #include <inttypes.h>
@@ -316,6 +317,14 @@ static void forget_slots(trm_lm_replica *r, const trm_lm_step *step)
     }
 }
 
+/* Weights are packed when the first step is bound. */
+static trm_status explained(trm_lm_replica *r, trm_status st)
+{
+    if (st == TRM_ERR_NO_MEMORY)
+        trmi_layout_explain(r->model);
+    return st;
+}
+
 /* Crossing tensors are in r->message. Without overlap the step has run on return. */
 static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under_way *u)
 {
@@ -326,11 +335,11 @@ static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under
     u->pick_count = step->pick_count;
     u->part_rows = step->part_rows;
     memcpy(u->picks, step->picks, (size_t)step->pick_count * sizeof(*u->picks));
-    TRM_CHECK(trm_lm_feed_inputs(r->feed, step, r->message.tensors,
-                                 r->stage > 0 ? r->message.head.count : 0, &in));
+    TRM_CHECK(explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
+                                              r->stage > 0 ? r->message.head.count : 0, &in)));
     if (r->overlaps)
-        return trm_engine_submit(r->engine, in);
-    TRM_CHECK(trm_engine_run(r->engine, in, r->out));
+        return explained(r, trm_engine_submit(r->engine, in));
+    TRM_CHECK(explained(r, trm_engine_run(r->engine, in, r->out)));
     return r->stage + 1 == r->pipeline
                ? trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out)
                : TRM_OK;
