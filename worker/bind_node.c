@@ -200,13 +200,15 @@ static trm_status keep_constants(struct binder *b, const trm_node *n, const trm_
     return TRM_OK;
 }
 
-/* Dense operators are worth the way to the device even where their inputs lie on the host. */
+/* Dense operators are worth the way to the device even where their inputs lie on the host; and what
+ * language models compute must not depend on where a sum over ranks has left it. */
 static bool is_dense(trm_op op)
 {
-    return op == TRM_OP_Conv || op == TRM_OP_ConvTranspose || op == TRM_OP_MatMul ||
-           op == TRM_OP_Gemm || op == TRM_OP_QLinearConv || op == TRM_OP_QLinearMatMul ||
-           op == TRM_OP_TrmAttention || op == TRM_OP_Attention || op == TRM_OP_LSTM ||
-           op == TRM_OP_GRU || op == TRM_OP_RNN;
+    return (op >= TRM_OP_TrmEmbed && op <= TRM_OP_TrmSample) || op == TRM_OP_TrmAddNorm ||
+           op == TRM_OP_TrmLinears || op == TRM_OP_Conv || op == TRM_OP_ConvTranspose ||
+           op == TRM_OP_MatMul || op == TRM_OP_Gemm || op == TRM_OP_QLinearConv ||
+           op == TRM_OP_QLinearMatMul || op == TRM_OP_TrmAttention || op == TRM_OP_Attention ||
+           op == TRM_OP_LSTM || op == TRM_OP_GRU || op == TRM_OP_RNN;
 }
 
 #define HOST_BYTES_MAX 65536 /* copies there and back, 10 us each, cost more than the work */
@@ -271,7 +273,7 @@ static trm_status prepare_collective(struct binder *b, const trm_node *n, trm_op
 /* Reads a step by its address: on a device with memory of its own that is not the host's form. */
 static bool reads_step(trm_op op)
 {
-    return op == TRM_OP_TrmPagedAttention || op == TRM_OP_TrmPool;
+    return op == TRM_OP_TrmPagedAttention || op == TRM_OP_TrmPool || op == TRM_OP_TrmSample;
 }
 
 /* A kernel, and where it runs: on the device if it has one. */

@@ -5,7 +5,9 @@
 #include "base/memory.h"
 #include "worker/language/feed_device.h"
 #include "worker/language/grammars.h"
+#include "worker/language/sampler_step.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum fed { FED_TOKENS, FED_POSITIONS, FED_STEP, FED_ROWS, FED_TYPES, FED_COUNT };
@@ -21,8 +23,9 @@ struct trm_lm_feed {
     trm_step step;
     trm_step_sequence *sequences;
     trm_kv_layer *layers;
-    void *cache;            /* one slab; layers point into it */
-    trmi_feed_device *away; /* NULL: the device's memory is the host's */
+    void *cache;              /* one slab; layers point into it */
+    trmi_feed_device *away;   /* NULL: the device's memory is the host's */
+    trm_sampler_steps *there; /* the graph draws (TrmSample); NULL: samplers here do */
     trm_tensor *inputs;
     int *fed;               /* [graph inputs] which, or -1 */
     trm_sampler **samplers; /* [batch] by slot */
@@ -162,6 +165,14 @@ static trm_status make_room(trm_lm_feed *f)
     return f->samplers == NULL || f->begun == NULL || f->results == NULL ? no_memory() : TRM_OK;
 }
 
+/* What makes the graph's last output; NULL: an input. */
+static const trm_node *last_node(const trm_graph *g)
+{
+    int producer = g->values[g->outputs[g->output_count - 1]].producer;
+
+    return producer < 0 ? NULL : &g->nodes[producer];
+}
+
 static trm_status make_away(trm_lm_feed *f)
 {
     static const enum fed fed[TRM_STEP_SELF + 1] = {[TRM_STEP_TOKENS] = FED_TOKENS,
@@ -171,6 +182,8 @@ static trm_status make_away(trm_lm_feed *f)
                                                     [TRM_STEP_SELF] = FED_STEP};
     const trm_lm_feed_options *o = &f->options;
     int inputs[TRM_STEP_SELF + 1];
+    const trm_tensor *logits;
+    const trm_node *sample;
 
     if (o->device == NULL || o->device->host_memory)
         return TRM_OK;
@@ -188,7 +201,14 @@ static trm_status make_away(trm_lm_feed *f)
     f->step.positions = f->positions;
     f->step.types = trm_lm_feed_has_types(o->graph) ? f->types : NULL;
     f->step.rows = f->rows;
-    return trmi_feed_device_create(o->device, o->engine, inputs, 0, 0, &f->away);
+    sample = o->samples ? last_node(o->graph) : NULL;
+    if (sample == NULL || sample->op != TRM_OP_TrmSample)
+        return trmi_feed_device_create(o->device, o->engine, inputs, 0, 0, &f->away);
+    logits = &o->graph->values[sample->inputs[0]].desc;
+    TRM_CHECK(
+        trm_sampler_steps_create(o->batch, o->picks, logits->dims[1], o->language, &f->there));
+    return trmi_feed_device_create(o->device, o->engine, inputs, o->batch, logits->dims[1],
+                                   &f->away);
 }
 
 trm_status trm_lm_feed_create(const trm_lm_feed_options *options, trm_lm_feed **feed_out)
@@ -230,6 +250,7 @@ void trm_lm_feed_destroy(trm_lm_feed *f)
     trm_free(f->layers);
     trm_free(f->cache);
     trmi_feed_device_destroy(f->away);
+    trm_sampler_steps_destroy(f->there);
     trm_free(f->inputs);
     trm_free(f->fed);
     trm_free(f);
@@ -284,6 +305,10 @@ end:
 
 void trm_lm_feed_begin(trm_lm_feed *f, const trm_lm_step *step)
 {
+    if (f->there != NULL) {
+        trm_sampler_steps_begin(f->there, step);
+        return;
+    }
     for (int i = 0; f->options.samples && i < step->begin_count; i++) {
         const trm_lm_begin *b = &step->begins[i];
 
@@ -328,8 +353,7 @@ static void fill_rows(trm_lm_feed *f, const trm_lm_step *step)
 
 bool trm_lm_feed_ahead(const trm_lm_feed *f, const trm_lm_step *step)
 {
-    (void)step;
-    return f->away == NULL || !f->options.samples;
+    return f->there == NULL || !trm_sampler_steps_waits(f->there, step);
 }
 
 /* What kernels index by, whoever decided it. */
@@ -350,6 +374,17 @@ static trm_status check_step(const trm_lm_feed *f, const trm_lm_step *step)
         return trm_fail(TRM_ERR_INTERNAL, "a step of %d rows and %d picks", step->token_rows,
                         step->pick_rows);
     return TRM_OK;
+}
+
+/* To the device; with TrmSample, what it needs to draw. */
+static trm_status send_away(trm_lm_feed *f, const trm_lm_step *step)
+{
+    if (f->there != NULL) {
+        TRM_CHECK(
+            trmi_feed_device_slots(f->away, &f->step, trm_sampler_steps_penalises(f->there, step)));
+        TRM_CHECK(trm_sampler_steps_fill(f->there, step, &f->step));
+    }
+    return trmi_feed_device_send(f->away, &f->step);
 }
 
 trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step, const trm_tensor *crossing,
@@ -391,7 +426,7 @@ trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step, const trm
         }
     }
     *inputs_out = f->inputs;
-    return f->away == NULL ? TRM_OK : trmi_feed_device_send(f->away, &f->step);
+    return f->away == NULL ? TRM_OK : send_away(f, step);
 }
 
 /* ---- results ---- */
@@ -424,6 +459,43 @@ static void pick(trm_lm_feed *f, const trm_lm_pick *p, float *logits, trm_sample
         TRM_LOG(TRM_LOG_WARN, "language", "a constraint: %s", trm_message());
 }
 
+static void set_result(trm_lm_feed *f, int count)
+{
+    f->result = (trm_tensor){.dtype = TRM_DTYPE_U8,
+                             .rank = 1,
+                             .dims = {(int64_t)((size_t)count * sizeof(*f->results))},
+                             .data = f->results};
+}
+
+/* What the device has drawn. A slot that began anew meanwhile is another sequence. */
+static trm_status take_drawn(trm_lm_feed *f, const trm_lm_pick *picks, int count,
+                             const trm_tensor *out)
+{
+    static_assert(sizeof(trm_sampled) == sizeof(trm_step_sampled), "one form of results");
+    if (out->dtype != TRM_DTYPE_U8 ||
+        trm_tensor_numel(out) < (size_t)count * sizeof(trm_step_sampled))
+        return trm_fail(TRM_ERR_INTERNAL, "what was drawn is %s of rank %d",
+                        trm_dtype_name(out->dtype), out->rank);
+    if (count > 0)
+        memcpy(f->results, out->data, (size_t)count * sizeof(*f->results));
+    TRM_CHECK(trm_sampler_steps_took(f->there, f->results, count));
+    for (int i = 0; i < count; i++)
+        if (picks[i].slot < 0)
+            f->results[i].id = TRM_SAMPLED_NOTHING;
+    set_result(f, count);
+    return TRM_OK;
+}
+
+void trm_lm_feed_nothing(trm_lm_feed *f, int count)
+{
+    if (f->there == NULL)
+        return;
+    for (int i = 0; i < count; i++)
+        f->results[i].id = TRM_SAMPLED_NOTHING;
+    if (trm_sampler_steps_took(f->there, f->results, count) != TRM_OK)
+        TRM_LOG(TRM_LOG_DEBUG, "language", "a failed step: %s", trm_message());
+}
+
 trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int count,
                                trm_tensor *outputs)
 {
@@ -432,6 +504,8 @@ trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int cou
 
     if (!f->options.samples)
         return TRM_OK;
+    if (f->there != NULL)
+        return take_drawn(f, picks, count, out);
     if (out->dtype != TRM_DTYPE_F32 || out->rank != 2)
         return trm_fail(TRM_ERR_INTERNAL, "logits are %s of rank %d", trm_dtype_name(out->dtype),
                         out->rank);
@@ -442,10 +516,7 @@ trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int cou
     width = (size_t)out->dims[1];
     for (int i = 0; i < count; i++)
         pick(f, &picks[i], (float *)out->data + (size_t)i * width, &f->results[i]);
-    f->result = (trm_tensor){.dtype = TRM_DTYPE_U8,
-                             .rank = 1,
-                             .dims = {(int64_t)((size_t)count * sizeof(*f->results))},
-                             .data = f->results};
+    set_result(f, count);
     return TRM_OK;
 }
 

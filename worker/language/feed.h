@@ -50,6 +50,9 @@ TRM_MUST_USE trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *st
 /* Results from the graph's outputs: tokens, scores, or an encoder's rows. picks: the step's. */
 TRM_MUST_USE trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int count,
                                             trm_tensor *outputs);
+/* Of a step whose inputs were made and which failed: nothing came of it. In the place of outputs.
+ */
+void trm_lm_feed_nothing(trm_lm_feed *f, int count);
 /* As a tensor that can travel: U8 for tokens, F32 [rows, width] for an encoder's. Until the next
  * step. */
 trm_tensor trm_lm_feed_result(const trm_lm_feed *f);

@@ -23,6 +23,7 @@
 struct under_way {
     uint64_t number;
     int pick_count, part_rows;
+    bool fed;           /* its inputs were made */
     trm_lm_pick *picks; /* where the engine overlaps steps: for when it has ended */
     trm_status st;
     char text[TRMI_REPLICA_TEXT];
@@ -47,7 +48,8 @@ struct trm_lm_replica {
     struct under_way *ring;
     int first, under_way;
     uint64_t next_step;
-    bool overlaps; /* the engine has a step under way while the next one is made */
+    bool draws_there; /* the graph ends with TrmSample: tokens are on the device first */
+    bool overlaps;    /* the engine has a step under way while the next one is made */
     bool stopped, broken;
 };
 
@@ -84,6 +86,36 @@ static trm_status reserve(trm_lm_replica *r)
     return trm_comm_reserve(r->model->stage_comm, &needs);
 }
 
+/* Whether the device can draw tokens itself. */
+static bool draws(trm_device *device)
+{
+    const trm_op_desc desc = {.op = TRM_OP_TrmSample, .name = "sample"};
+
+    return !device->host_memory && device->ops->step_encode != NULL &&
+           device->ops->supports(device, &desc);
+}
+
+/* The last stage's graph goes on to tokens. */
+static trm_status add_sample(trm_graph *g)
+{
+    const int last = g->outputs[g->output_count - 1];
+    trm_tensor desc = {.dtype = TRM_DTYPE_U8, .rank = 2};
+    int inputs[2] = {last, TRM_NO_VALUE}, sampled, node, outputs[1];
+
+    for (int i = 0; i < g->input_count; i++)
+        if (strcmp(g->values[g->inputs[i]].name, "step") == 0)
+            inputs[1] = g->inputs[i];
+    if (inputs[1] == TRM_NO_VALUE || g->output_count != 1)
+        return trm_fail(TRM_ERR_INTERNAL, "a stage with logits and without a step");
+    desc.dims[0] = g->values[last].desc.dims[0];
+    desc.dims[1] = (int64_t)sizeof(trm_step_sampled);
+    TRM_CHECK(trm_graph_add_value(g, "sampled", &desc, &sampled));
+    outputs[0] = sampled;
+    TRM_CHECK(trm_graph_add_node(g, TRM_OP_TrmSample, "sample", inputs, 2, outputs, 1, &node));
+    TRM_CHECK(trm_graph_set_outputs(g, outputs, 1));
+    return trm_graph_sort(g);
+}
+
 static trm_status make_engine(trm_lm_replica *r)
 {
     trm_engine_options eo = {.programs_max = PROGRAMS_MAX,
@@ -98,6 +130,8 @@ static trm_status make_engine(trm_lm_replica *r)
         TRM_CHECK(trm_plan_graph(r->model->plan, r->model->graph, r->stage, r->shard, &r->local));
         r->owns_local = true;
     }
+    if (r->draws_there && r->stage + 1 == r->pipeline)
+        TRM_CHECK(add_sample(r->local));
     return trm_engine_create(r->local, r->model->device, &eo, &r->engine);
 }
 
@@ -120,7 +154,8 @@ static trm_status create_here(trm_lm_replica *r)
                               .picks = o->picks,
                               .device = r->model->device,
                               .language = r->model->language,
-                              .samples = r->stage + 1 == r->pipeline && r->shard == 0};
+                              .samples =
+                                  r->stage + 1 == r->pipeline && (r->shard == 0 || r->draws_there)};
 
     TRM_CHECK(make_engine(r));
     fo.graph = r->local;
@@ -162,7 +197,9 @@ trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
     r->stage = r->size == 1 ? 0 : m->place.stage;
     r->shard = r->size == 1 ? 0 : m->place.shard;
     r->rank = r->stage * r->tensor + r->shard;
-    r->overlaps = r->pipeline == 1 && trm_engine_depth_of(m->device) > 1;
+    r->draws_there = options->pages > 0 && draws(m->device);
+    r->overlaps = r->pipeline == 1 && trm_engine_depth_of(m->device) > 1 &&
+                  (r->draws_there || options->pages == 0);
     r->depth = r->overlaps        ? trm_engine_depth_of(m->device)
                : r->pipeline == 1 ? 1
                                   : r->pipeline + 1;
@@ -212,8 +249,7 @@ int trm_lm_replica_depth(const trm_lm_replica *r)
 
 bool trm_lm_replica_looks_ahead(const trm_lm_replica *r)
 {
-    (void)r;
-    return false; /* samplers are on the host */
+    return r->draws_there && r->overlaps; /* the stage that reads tokens draws them */
 }
 
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r)
@@ -329,29 +365,40 @@ static trm_status explained(trm_lm_replica *r, trm_status st)
 static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under_way *u)
 {
     trm_tensor *in;
+    trm_status st;
 
     forget_slots(r, step);
     trm_lm_feed_begin(r->feed, step);
     u->pick_count = step->pick_count;
     u->part_rows = step->part_rows;
+    u->fed = false;
     memcpy(u->picks, step->picks, (size_t)step->pick_count * sizeof(*u->picks));
     TRM_CHECK(explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
                                               r->stage > 0 ? r->message.head.count : 0, &in)));
     if (r->overlaps)
         return explained(r, trm_engine_submit(r->engine, in));
-    TRM_CHECK(explained(r, trm_engine_run(r->engine, in, r->out)));
-    return r->stage + 1 == r->pipeline
-               ? trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out)
-               : TRM_OK;
+    st = explained(r, trm_engine_run(r->engine, in, r->out));
+    if (st != TRM_OK)
+        trm_lm_feed_nothing(r->feed, u->pick_count);
+    u->fed = false;
+    return st != TRM_OK || r->stage + 1 < r->pipeline
+               ? st
+               : trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out);
 }
 
-/* The oldest step, which started well. */
+/* The oldest step. */
 static trm_status end(trm_lm_replica *r, const struct under_way *u)
 {
-    if (!r->overlaps)
-        return TRM_OK;
-    TRM_CHECK(trm_engine_collect(r->engine, r->out));
-    return trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out);
+    trm_status st = u->st;
+
+    if (r->overlaps && st == TRM_OK) {
+        st = trm_engine_collect(r->engine, r->out);
+        if (st == TRM_OK)
+            return trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out);
+    }
+    if (st != TRM_OK && u->fed)
+        trm_lm_feed_nothing(r->feed, u->pick_count);
+    return st;
 }
 
 static void note(struct under_way *u, trm_status st)
@@ -434,8 +481,12 @@ trm_status trm_lm_replica_collect(trm_lm_replica *r, trm_lm_results *results_out
         return trm_fail(TRM_ERR_CANCELLED, "no step is under way");
     if (r->pipeline > 1) {
         TRM_CHECK(broken(r, collect_last(r, u, &result)));
-    } else if (u->st == TRM_OK) {
-        note(u, end(r, u));
+    } else {
+        bool began = u->st == TRM_OK;
+        trm_status st = end(r, u);
+
+        if (began)
+            note(u, st);
         if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
             return broken(r, u->st);
         result = trm_lm_feed_result(r->feed);
@@ -478,7 +529,7 @@ trm_status trm_lm_replica_pause(trm_lm_replica *r)
 static trm_status end_oldest(trm_lm_replica *r)
 {
     struct under_way *u = &r->ring[r->first];
-    trm_status st = u->st == TRM_OK ? end(r, u) : TRM_OK;
+    trm_status st = end(r, u);
 
     r->first = (r->first + 1) % r->depth;
     r->under_way--;
