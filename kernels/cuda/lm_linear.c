@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* families that are not built in are not asked */
-#pragma weak trmi_lmc_quant
-
 static const trmi_lmc_family *const families[] = {&trmi_lmc_float, &trmi_lmc_quant};
 #define FAMILIES (sizeof(families) / sizeof(families[0]))
 
@@ -85,7 +82,7 @@ trm_status trmi_lmc_act_wanted(const trm_op_desc *desc, trm_dtype weight, trm_dt
 static const trmi_lmc_family *family_of(trm_dtype dtype, trm_dtype act, trm_dtype *act_out)
 {
     for (size_t i = 0; i < FAMILIES; i++)
-        if (families[i] != NULL && families[i]->takes(dtype, act, act_out))
+        if (families[i]->takes(dtype, act, act_out))
             return families[i];
     return NULL;
 }
