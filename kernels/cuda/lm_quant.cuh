@@ -191,8 +191,8 @@ __device__ __forceinline__ lmq_x load_x(const unsigned char *b, const unsigned c
     return o;
 }
 
-/* A pair times a tile of tokens. inside: which of the groups are the leaf's. */
-template <trm_dtype T, int kLeaves>
+/* A pair times a column of tokens. inside: which of the groups are the leaf's, unless all are. */
+template <trm_dtype T, int kLeaves, bool kWhole>
 __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4],
                                          const row_scale (&scales)[2][2], const lmq_x &x,
                                          const bool (&inside)[2], int column, float (&acc)[4])
@@ -204,8 +204,6 @@ __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4]
         const uint32_t b0 = k == 0 ? x.b.x : x.b.z, b1 = k == 0 ? x.b.y : x.b.w;
         dots<T> dot;
 
-        if (kLeaves == 1 && !inside[k])
-            continue; /* the same for all of the warp */
         dot.begin(aux);
 #pragma unroll
         for (int j = 0; j < kLeaves; j++) {
@@ -218,7 +216,69 @@ __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4]
             const float sum =
                 add_group<T>(acc[e], dot, e / 2, e % 2, scales[e / 2][k], scale[e % 2], aux[e % 2]);
 
-            acc[e] = kLeaves == 1 || inside[k] ? sum : acc[e];
+            acc[e] = kWhole || inside[k] ? sum : acc[e];
+        }
+    }
+}
+
+/* Where a step's pieces are for a lane. w: the stage; w_a, top: pairs and d of its leaf there. x_b,
+ * x_meta: its columns' activations. odd: bit j: leaf j's step is the second of a superblock. from,
+ * groups: its leaf has groups [from, from + groups), counted from the step's first. */
+struct lmq_step {
+    const unsigned char *w, *w_a, *top, *x_b, *x_meta;
+    int odd, from;
+    unsigned groups;
+    int used; /* columns */
+};
+
+/* A step. Without branches between the products, whose results would be waited for one by one: so
+ * there are two of it, kWhole where all groups are the leaf's and all columns are used. */
+template <trm_dtype T, int kLeaves, int kTiles, bool kWhole>
+__device__ __forceinline__ void multiply_step(const lmq_step &s, int lane, lmq_x (&x)[2],
+                                              float (&acc)[kTiles][4])
+{
+    constexpr int kStep = trmi_lmq_step_bytes(T), kWeights = trmi_lmq_pair_bytes(T);
+    constexpr int kTop = trmi_lmq_top_bytes(T), kPair = 8 / kLeaves * TRMI_LMQ_X_TOKEN;
+    constexpr int kXPair = kTiles * kPair;
+    const int g = lane / 4;
+
+#pragma unroll
+    for (int pair = 0; pair < 2; pair++) {
+        uint32_t values[kLeaves][2][4];
+        row_scale scales[2][2]; /* rows g and g + 8; groups */
+        bool inside[2];
+
+#pragma unroll
+        for (int j = 0; j < kLeaves; j++)
+            load_values<T>(s.w + j * kStep + pair * kWeights +
+                               (kTop > 0 && (s.odd >> j & 1) != 0 ? kTop : 0),
+                           lane, values[j]);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            load_scales<T>(s.w_a + pair * kWeights, s.top, g + 8 * r, scales[r]);
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+            inside[k] = static_cast<unsigned>(2 * pair + k - s.from) < s.groups;
+        if constexpr (kLeaves > 1) {
+            multiply<T, kLeaves, kWhole>(values, scales,
+                                         load_x(s.x_b + pair * kPair, s.x_meta + pair * kPair),
+                                         inside, g, acc[0]);
+        } else {
+            /* the next column's activations are on their way while one is multiplied */
+#pragma unroll
+            for (int n = 0; n < kTiles; n++) {
+                const int at = pair * kTiles + n;
+
+                if (n + 1 < kTiles) {
+                    if (kWhole || n + 1 < s.used)
+                        x[(at + 1) % 2] = load_x(s.x_b + (n + 1) * kPair + pair * kXPair,
+                                                 s.x_meta + (n + 1) * kPair + pair * kXPair);
+                } else if (pair == 0) {
+                    x[(at + 1) % 2] = load_x(s.x_b + kXPair, s.x_meta + kXPair);
+                }
+                if (kWhole || kTiles == 1 || n < s.used)
+                    multiply<T, kLeaves, kWhole>(values, scales, x[at % 2], inside, g, acc[n]);
+            }
         }
     }
 }
@@ -360,10 +420,8 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
             const unsigned char *x_meta = x + kTokens * 64 + 2 * t % kTokens / 2 * 32;
 
             for (int i = 0; i < steps; i++) {
-                const unsigned char *w = ring + stage;
+                lmq_step s;
                 const bool odd = (first_a + i) % 2 != 0;
-                const unsigned char *w_a = w + stage_a + (kTop > 0 && odd ? kTop : 0);
-                const unsigned char *top = w + stage_a + (kTop > 0 && odd ? 0 : 2 * kWeights);
                 /* leaves of a set may be shorter than its longest, and end with K */
                 int at_b = first_b + i, at_a = first_a + i;
 
@@ -371,12 +429,20 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
                     at_b = at_b < a.steps ? at_b : a.steps - 1;
                     at_a = at_a < a.steps ? at_a : a.steps - 1;
                 }
-                const unsigned char *xb = x_b + static_cast<size_t>(at_b) * (2 * kXPair);
-                const unsigned char *xm = x_meta + static_cast<size_t>(at_a) * (2 * kXPair);
-                lmq_x xs_of[2] = {}; /* in turn */
+                s.w = ring + stage;
+                s.w_a = s.w + stage_a + (kTop > 0 && odd ? kTop : 0);
+                s.top = s.w + stage_a + (kTop > 0 && odd ? 0 : 2 * kWeights);
+                s.x_b = x_b + static_cast<size_t>(at_b) * (2 * kXPair);
+                s.x_meta = x_meta + static_cast<size_t>(at_a) * (2 * kXPair);
+                s.odd = i % 2 != 0 ? ~parity : parity;
+                s.from = skip - 4 * i;
+                s.groups = groups;
+                s.used = used;
+
+                lmq_x first_x[2] = {};
 
                 if constexpr (kLeaves == 1)
-                    xs_of[0] = load_x(xb, xm);
+                    first_x[0] = load_x(s.x_b, s.x_meta);
                 trm_cp_async_wait<kStages - 2>();
                 __syncwarp(); /* all copies are here; and all have read the stage to be filled */
                 ahead.fetch(a, p, first, end, rows.expert,
@@ -384,48 +450,11 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
                                 lane * 16);
                 trm_cp_async_commit();
                 stage = stage == (kStages - 1) * kStage ? 0 : stage + kStage;
-#pragma unroll
-                for (int pair = 0; pair < 2; pair++) {
-                    uint32_t values[kLeaves][2][4];
-                    row_scale scales[2][2]; /* rows g and g + 8; groups */
-                    bool inside[2];
-
-#pragma unroll
-                    for (int j = 0; j < kLeaves; j++) {
-                        const bool shift = kTop > 0 && (parity >> j & 1) != (i & 1);
-
-                        load_values<T>(w + j * kStep + pair * kWeights + (shift ? kTop : 0), lane,
-                                       values[j]);
-                    }
-#pragma unroll
-                    for (int r = 0; r < 2; r++)
-                        load_scales<T>(w_a + pair * kWeights, top, g + 8 * r, scales[r]);
-#pragma unroll
-                    for (int k = 0; k < 2; k++)
-                        inside[k] = static_cast<unsigned>(4 * i + 2 * pair + k - skip) < groups;
-                    if constexpr (kLeaves > 1) {
-                        multiply<T, kLeaves>(values, scales,
-                                             load_x(xb + pair * kPair, xm + pair * kPair), inside,
-                                             g, acc[0]);
-                    } else {
-                        /* the next tile's activations are on their way while one is multiplied */
-#pragma unroll
-                        for (int n = 0; n < kTiles; n++) {
-                            lmq_x &now = xs_of[(pair * kTiles + n) % 2];
-                            lmq_x &next = xs_of[(pair * kTiles + n + 1) % 2];
-
-                            if (n + 1 < kTiles) {
-                                if (n + 1 < used)
-                                    next = load_x(xb + (n + 1) * kPair + pair * kXPair,
-                                                  xm + (n + 1) * kPair + pair * kXPair);
-                            } else if (pair == 0) {
-                                next = load_x(xb + kXPair, xm + kXPair);
-                            }
-                            if (kTiles == 1 || n < used)
-                                multiply<T, kLeaves>(values, scales, now, inside, g, acc[n]);
-                        }
-                    }
-                }
+                if (kLeaves == 1 && used == kTiles && s.from <= 0 &&
+                    s.from + static_cast<int>(groups) >= 4)
+                    multiply_step<T, kLeaves, kTiles, true>(s, lane, first_x, acc);
+                else
+                    multiply_step<T, kLeaves, kTiles, false>(s, lane, first_x, acc);
             }
             if constexpr (kLeaves > 1) {
                 if (real)
