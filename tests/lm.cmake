@@ -7,7 +7,7 @@ foreach(isa scalar avx2 avx512 avx512_vnni)
   endforeach()
 endforeach()
 # Teams of more threads than a machine may have: threads that wait must not spin.
-set_property(TEST kernels/test_lm_linear kernels/test_lm_experts APPEND PROPERTY ENVIRONMENT OMP_WAIT_POLICY=passive)
+set_property(TEST kernels/test_lm_linear kernels/test_lm_experts worker/test_lm_logits APPEND PROPERTY ENVIRONMENT OMP_WAIT_POLICY=passive)
 
 # How fast the products run here: build/<preset>/tests/bench_lm_linear -n N -k K -m M -t threads
 add_executable(bench_lm_linear EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/lm_linear.c)

@@ -27,10 +27,18 @@ static float value(int leaf, size_t i)
     return (float)(i % 97 + 1) / 3.0f * (float)(1 << (leaf * 5 % 17)) * (leaf % 3 == 0 ? -1 : 1);
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof(u));
+    return u;
+}
+
 static int sum_leaves(int first, int count, size_t i, size_t stride, float *out)
 {
     unsigned char merges[TRM_TREE_LEAVES_MAX];
-    float stack[TRM_TREE_PARTS_MAX + TRM_TREE_DEPTH_MAX];
+    float stack[TRM_TREE_PARTS_MAX + TRM_TREE_DEPTH_MAX] = {0};
     int top = 0;
 
     trm_tree_merges(first, count, LEAVES, merges);
@@ -110,7 +118,7 @@ static int sums(group_rank *r)
             float want;
 
             (void)sum_leaves(0, LEAVES, i, 1, &want);
-            if (memcmp(&want, (const float *)out.data + i, sizeof(want)) != 0)
+            if (bits_of(((const float *)out.data)[i]) != bits_of(want))
                 return wrong(r, "step %d: element %zu is %g, want %g", step, i,
                              (double)((const float *)out.data)[i], (double)want);
         }

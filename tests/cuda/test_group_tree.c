@@ -20,12 +20,20 @@ static float value(int leaf, size_t i, int seed)
     return ldexpf((float)(int32_t)(h & 0xffffff) - 8388608.0f, (int)(h >> 27) - 24);
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof(u));
+    return u;
+}
+
 /* Leaves [first, first + count) summed as one who has them does; parts at out + p * stride. */
 static int sum_leaves(int first, int count, int leaves, size_t i, int seed, size_t stride,
                       float *out)
 {
     unsigned char merges[TRM_TREE_LEAVES_MAX];
-    float stack[TRM_TREE_PARTS_MAX + TRM_TREE_DEPTH_MAX];
+    float stack[TRM_TREE_PARTS_MAX + TRM_TREE_DEPTH_MAX] = {0};
     int top = 0;
 
     trm_tree_merges(first, count, leaves, merges);
@@ -122,7 +130,7 @@ static int check(const group_rank *r, sum *s, int seed, const char *what)
         float want;
 
         (void)sum_leaves(0, s->leaves, s->leaves, i, seed, 1, &want);
-        if (memcmp(&want, &s->host[i], sizeof(want)) != 0)
+        if (bits_of(want) != bits_of(s->host[i]))
             return wrong(r, "%s: %d leaves, %zu elements: element %zu is %.9g, want %.9g", what,
                          s->leaves, s->elems, i, (double)s->host[i], (double)want);
     }

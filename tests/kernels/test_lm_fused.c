@@ -8,7 +8,7 @@
 
 static void same(const trm_tensor *got, const trm_tensor *want, const char *what)
 {
-    size_t bytes;
+    size_t bytes = 0;
 
     ck_assert_int_eq(trm_tensor_bytes(want, &bytes), TRM_OK);
     ck_assert_msg(trm_tensor_same_shape(got, want) && memcmp(got->data, want->data, bytes) == 0,
