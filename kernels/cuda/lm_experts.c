@@ -301,12 +301,25 @@ static trm_status pack_plainly(lm_experts *k, const trm_op_desc *desc, int which
     return TRM_OK;
 }
 
+/* What activations are rounded to: as the CPU, which does not round those of float weights, unless
+ * the node says otherwise of weights of that type. */
+static trm_dtype act_of(const trm_op_desc *desc, trm_dtype weight)
+{
+    const char *act = trm_attr_string(desc->attrs, "act_dtype", NULL);
+
+    if (trm_dtype_is_block(weight))
+        return TRM_DTYPE_NONE;
+    if (act != NULL && (weight == TRM_DTYPE_BF16 || weight == TRM_DTYPE_F16) &&
+        strcmp(act, trm_dtype_name(weight)) == 0)
+        return weight;
+    return TRM_DTYPE_F32;
+}
+
 static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
 {
     for (int i = 0; i < WEIGHTS; i++) {
         const trm_tensor *t = &desc->inputs[IN_GATE + i];
-        /* as the CPU, which does not round activations of float weights */
-        trm_dtype act = trm_dtype_is_block(t->dtype) ? TRM_DTYPE_NONE : TRM_DTYPE_F32;
+        trm_dtype act = act_of(desc, t->dtype);
         trm_status st;
 
         if ((size_t)t->dims[2] % trm_dtype_block_elems(t->dtype) != 0)
