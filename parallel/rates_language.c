@@ -149,8 +149,8 @@ bool trmi_gpu_language_us(const trm_cost_context *c, const trm_node *node, const
         *us_out = product_us(g, node, in, out, 1, 1) + gap_us(g);
         return true;
     case TRM_OP_TrmLinears:
-        *us_out = product_us(g, node, in, out, 1, (int)trm_attr_int(&node->attrs, "n", 1)) +
-                  gap_us(g);
+        *us_out =
+            product_us(g, node, in, out, 1, (int)trm_attr_int(&node->attrs, "n", 1)) + gap_us(g);
         return true;
     case TRM_OP_TrmPagedAttention:
         *us_out = attention_us(c, node, in);

@@ -195,6 +195,41 @@ START_TEST(as_the_cpu)
 }
 END_TEST
 
+/* activations of the weights' own type, where the node says so: near the CPU's, which does not
+ * round, and not the same */
+START_TEST(rounded_as_told)
+{
+    static const struct {
+        const char *dtype;
+        experts_row row;
+        double bound; /* roundings of two products on end: 2^-9, 2^-12 of a term */
+    } told[] = {{"bf16", {"bf16", 9, 64, 32, 6, 2, 6, BF16x3, 0, "silu", true}, 1e-2},
+                {"f16",
+                 {"f16",
+                  9,
+                  64,
+                  32,
+                  6,
+                  2,
+                  6,
+                  {TRM_DTYPE_F16, TRM_DTYPE_F16, TRM_DTYPE_F16},
+                  0,
+                  "silu",
+                  true},
+                 2e-3}};
+    cuda_case c = case_of(&told[_i].row);
+    trm_tensor got[1], exact[1], want[1];
+
+    KIT_OK(kit_run(&c, kit_gpu, exact));
+    kit_string(c.attrs, "act_dtype", told[_i].dtype);
+    KIT_OK(kit_run(&c, kit_gpu, got));
+    KIT_OK(kit_run(&c, kit_cpu, want));
+    c.atol = told[_i].bound * largest(&want[0]);
+    kit_compare(&c, 0, &got[0], &want[0]);
+    ck_assert(memcmp(got[0].data, exact[0].data, 9 * 64 * sizeof(float)) != 0);
+}
+END_TEST
+
 /* alone, and in groups on both sides of what one block routes */
 START_TEST(tokens_do_not_depend)
 {
@@ -437,6 +472,7 @@ int main(void)
     TCase *t = tcase_create("experts");
 
     tcase_add_loop_test(t, as_the_cpu, 0, ROWS);
+    tcase_add_loop_test(t, rounded_as_told, 0, 2);
     tcase_add_loop_test(t, tokens_do_not_depend, 0, ROWS);
     tcase_add_loop_test(t, ranks_do_not_depend, 0, ROWS);
     tcase_add_loop_test(t, choosing, 0, ROUTES);
