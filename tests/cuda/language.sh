@@ -2,6 +2,7 @@
 # usage: language.sh TRIREME SOURCE_DIR CASE [DEVICE]. Language models on the command line on a device with memory of its own,
 # over the emulated driver (TRM_CUDA_DRIVER, TRM_CUDA_MODULE are set).
 #   memory   a card that is too small: said before loading, or while loading, with the ledger; what is left goes to the cache
+#   layouts  the CPU's tokens, all of them in fp32 and nearly all in bf16; and one rank's bytes under every layout and batch
 #   preempt  a cache that holds less than what is under way: sequences wait and begin again, and answers are the same
 set -u
 trireme=$1 source=$2 case=$3 device=${4:-cuda}
@@ -59,8 +60,60 @@ preempt() {
     cmp -s "$dir/16MiB.jsonl" "$dir/600KiB.jsonl" || complain "a small cache changes answers"
 }
 
+# score OUT OPTIONS...: the requests of $dir/requests.jsonl
+score() {
+    out=$1 n=$2
+    shift 2
+    got=0
+    set -- "$trireme" score "$model" --input "$dir/requests.jsonl" --output "$out" --overwrite --threads 1 --context 320 \
+        --log info "$@"
+    [ "$n" = 1 ] || set -- mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$n" "$@"
+    timeout 300 "$@" >"$dir/out" 2>"$dir/err" </dev/null || got=$?
+    [ $got = 0 ] || complain "exit code $got: $*"
+}
+# agree A B LEAST: the share of tokens that are equal is at least LEAST
+agree() {
+    python3 - "$@" <<'P' || complain "$1 and $2: other tokens"
+import json, sys
+def tokens(path):
+    for line in open(path):
+        r = json.loads(line)
+        for c in r.get("choices", [r]):
+            yield c.get("token_ids") or []
+same = total = 0
+for a, b in zip(tokens(sys.argv[1]), tokens(sys.argv[2])):
+    total += len(a)
+    for x, y in zip(a, b):
+        if x != y:
+            break  # what follows another token is another text
+        same += 1
+print(f"{same} of {total} tokens are the same")
+sys.exit(0 if total > 50 and same >= float(sys.argv[3]) * total else 1)
+P
+}
+
+layouts() {
+    command -v mpirun >/dev/null || { echo "skip: no mpirun"; exit 77; }
+    command -v python3 >/dev/null || { echo "skip: no python3"; exit 77; }
+    export TRM_DEADLINE_SCALE="${TRM_DEADLINE_SCALE:-10}"
+    python3 "$source/tests/mpi/language_requests.py" "${REQUESTS:-8}" 4096 48 7 constrained >"$dir/requests.jsonl"
+    for dtype in fp32 bf16; do
+        score "$dir/cpu.jsonl" 1 --device cpu --dtype $dtype
+        score "$dir/one.jsonl" 1 --device "$device" --dtype $dtype
+        grep -q '"error"' "$dir/one.jsonl" && complain "an error: $(grep -m1 '"error"' "$dir/one.jsonl")"
+        agree "$dir/cpu.jsonl" "$dir/one.jsonl" $([ $dtype = fp32 ] && echo 1.0 || echo "${LEAST:-0.9}")
+        for layout in tensor=2 pipeline=2 ${MORE:+tensor=4 tensor=2,pipeline=2 data=2}; do
+            n=$(echo "$layout" | tr ',' '\n' | awk -F= '{ n = (n ? n : 1) * $2 } END { print n }')
+            score "$dir/other.jsonl" "$n" --device "$device" --dtype $dtype --parallel $layout
+            cmp -s "$dir/one.jsonl" "$dir/other.jsonl" || complain "$dtype, $layout: other bytes than one rank's"
+        done
+        score "$dir/other.jsonl" 1 --device "$device" --dtype $dtype --max-batch 3 --step-tokens 24
+        cmp -s "$dir/one.jsonl" "$dir/other.jsonl" || complain "$dtype, smaller batches: other bytes"
+    done
+}
+
 case $case in
-memory | preempt) $case ;;
+memory | preempt | layouts) $case ;;
 *) complain "no case '$case'" ;;
 esac
 exit $bad
