@@ -155,6 +155,29 @@ static void prefill(lm *m, const int32_t *prompt, int32_t count, int32_t piece, 
     }
 }
 
+/* TRM_TEST_STEPS: fewer greedy steps, where a device is emulated. */
+static int32_t steps_of(int32_t all)
+{
+    const char *text = getenv("TRM_TEST_STEPS");
+    long asked = text == NULL ? 0 : strtol(text, NULL, 10);
+
+    return asked > 0 && asked < all ? (int32_t)asked : all;
+}
+
+/* TRM_TEST_BRIEF: of rows that only differ in a setting or a file's form, one. */
+static bool is_left_out(const row *r)
+{
+    bool packed = strncmp(r->path, "packed", 6) == 0;
+
+    if (getenv("TRM_TEST_BRIEF") == NULL)
+        return false;
+    if (is_gguf(r->path))
+        return strcmp(r->path, "llama-q8_0.gguf") != 0;
+    if (packed)
+        return strcmp(r->path, "packed-gptq") != 0 && strcmp(r->path, "packed-fp8") != 0;
+    return strcmp(r->config, "config.json") != 0;
+}
+
 static void check_decoder(const row *r)
 {
     char path[512];
@@ -162,7 +185,7 @@ static void check_decoder(const row *r)
     trm_tensor prompt = array(&f, "prompt"), rows = array(&f, "rows");
     trm_tensor want = array(&f, "logits"), tokens = array(&f, "tokens");
     int32_t count = (int32_t)prompt.dims[0], kept = (int32_t)rows.dims[0];
-    int32_t steps = (int32_t)tokens.dims[0];
+    int32_t steps = steps_of((int32_t)tokens.dims[0]);
     size_t width = (size_t)want.dims[1];
     float *whole, *pieces;
     double worst = 0.0;
@@ -214,7 +237,8 @@ static void check_decoder(const row *r)
 
 START_TEST(decodes_as_pytorch)
 {
-    check_decoder(&decoders[_i]);
+    if (!is_left_out(&decoders[_i]))
+        check_decoder(&decoders[_i]);
 }
 END_TEST
 
