@@ -39,13 +39,27 @@ inline __host__ __device__ int pitch_of(int head_dim)
     return (head_dim + 3) / 4 * 4 + 4;
 }
 
-/* Keys or values at [key, key + kKeys) as fp32; zeros outside [first, last). */
+/* Keys or values at [key, key + kKeys) as fp32; zeros outside [first, last). fp32 comes by
+ * cp.async where rows are whole chunks of 16 bytes, the rest element by element; one group. */
 __device__ __forceinline__ void load_keys(const trmi_lmc_attention &a, const lm_keys &k,
                                           bool values, int key, lm_range valid, float *to)
 {
     const int pitch = pitch_of(a.head_dim), wide = pitch - 4;
     const trm_dtype dtype = a.encoder != 0 ? a.compute : a.cache;
 
+    if (dtype == TRM_DTYPE_F32 && a.head_dim % 4 == 0) {
+        for (int e = static_cast<int>(threadIdx.x); e < kKeys * (wide / 4); e += kThreads) {
+            const int r = e / (wide / 4), d = e % (wide / 4) * 4, j = key + r;
+
+            if (j >= valid.first && j < valid.last)
+                trm_cp_async16(to + r * pitch + d,
+                               lm_key_at(k, j) + (values ? k.values : 0) + d * sizeof(float));
+            else
+                *reinterpret_cast<quad *>(to + r * pitch + d) = quad{};
+        }
+        trm_cp_async_commit();
+        return;
+    }
     for (int e = static_cast<int>(threadIdx.x); e < kKeys * wide; e += kThreads) {
         const int r = e / wide, d = e % wide, j = key + r;
         float x = 0.0f;
@@ -64,6 +78,7 @@ __device__ __forceinline__ void load_keys(const trmi_lmc_attention &a, const lm_
         }
         to[r * pitch + d] = x;
     }
+    trm_cp_async_commit();
 }
 
 template <int kRows, int kColumns>
@@ -123,15 +138,16 @@ __global__ void __launch_bounds__(kThreads)
             for (int c = 0; c < kColumns; c++)
                 out[r][c] = 0.0f;
 
+        load_keys(a, u.keys, false, valid.first / kKeys * kKeys, valid, k_tile);
         for (int key = valid.first / kKeys * kKeys; key < valid.last; key += kKeys) {
             const int split = key / TRMI_LM_SPLIT;
             const bool ends = key + kKeys >= valid.last || (key + kKeys) % TRMI_LM_SPLIT == 0;
             float s[kOwn];
 
-            __syncthreads();
-            load_keys(a, u.keys, false, key, valid, k_tile);
+            __syncthreads(); /* the values before have been read */
             load_keys(a, u.keys, true, key, valid, v_tile);
-            __syncthreads();
+            trm_cp_async_wait<1>();
+            __syncthreads(); /* the keys are there */
 #pragma unroll
             for (int o = 0; o < kOwn; o++)
                 s[o] = 0.0f;
@@ -192,7 +208,10 @@ __global__ void __launch_bounds__(kThreads)
                     sum[o] = 0.0f;
                 }
             }
-            __syncthreads();
+            trm_cp_async_wait<0>();
+            __syncthreads(); /* weights and values are there, the keys have been read */
+            if (key + kKeys < valid.last)
+                load_keys(a, u.keys, false, key + kKeys, valid, k_tile);
 #pragma unroll
             for (int c = 0; c < kColumns; c++) {
                 const int d = static_cast<int>(threadIdx.x) + c * kThreads;
