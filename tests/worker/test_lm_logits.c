@@ -355,7 +355,8 @@ START_TEST(demo_model)
     {
         int32_t prompt[512], greedy[512], zero = 0;
         int32_t n = ids_of(json_object_get(one, "prompt_ids"), prompt, 256);
-        int32_t steps = ids_of(json_object_get(one, "greedy_ids"), greedy, 256), last = n - 1;
+        int32_t steps = steps_of(ids_of(json_object_get(one, "greedy_ids"), greedy, 256));
+        int32_t last = n - 1;
         const float *logits = lm_step(&m, prompt, n, 0, &last, 1);
         double total = log_total(logits, width);
 
