@@ -73,6 +73,23 @@ def safetensors(folder, c):
     }
     with open(os.path.join(folder, "config.json"), "w") as f:
         json.dump(config, f, indent=1)
+    tokenizer(folder, c["vocabulary"])
+
+
+def tokenizer(folder, vocabulary):
+    """Bytes, and words that no text has: enough for prompts of token ids and answers as text."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    extra = iter(range(256, 512))
+    alphabet = [chr(b) if b in printable else chr(next(extra)) for b in range(256)]
+    names = alphabet + [f"t{i}" for i in range(256, vocabulary)]
+    with open(os.path.join(folder, "tokenizer.json"), "w") as f:
+        json.dump({"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+                   "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+                   "post_processor": None, "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                                                       "use_regex": True},
+                   "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+                             "vocab": {n: i for i, n in enumerate(names)}, "merges": []}}, f)
 
 
 # ---- GGUF ----

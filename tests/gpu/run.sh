@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 root=$PWD
-all="build devices kernels conformance networks layouts graphs nccl sanitizer faults bench"
+all="build devices kernels conformance networks language layouts graphs nccl sanitizer faults bench language-bench serving"
 report=build/gpu-report.md build=build/gpu stages=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -109,6 +109,19 @@ stage_networks() {
     fi
 }
 
+stage_language() { # language models: logits, tokens, layouts that share one card
+    local gemma=${TRM_GPU_GGUF:-}
+    logits() { TRM_TEST_DEVICE=cuda TRM_TEST_DTYPE=$1 "$build/tests/worker_test_lm_logits"; }
+    LINES_SHOWN=4 run "logits of small checkpoints of every architecture against PyTorch, fp32 2e-4" logits fp32
+    for test in layouts preempt memory; do
+        MORE=1 REQUESTS=24 LEAST=0.98 run "language models: $test" tests/cuda/language.sh "$trireme" "$root" $test
+    done
+    TRM_GRAPHS=off run "the same without captured graphs" tests/cuda/language.sh "$trireme" "$root" layouts
+    positions() { python3 tests/gpu/language_positions.py "$trireme" "$1" README.md docs/language-models.md docs/serving.md; }
+    run "tiny-sotu, likeliest token at every position of a text: CPU, fp32, bf16" positions configs/demo/tiny-sotu
+    if [ -n "$gemma" ]; then run "$(basename "$gemma"), likewise" positions "$gemma"; fi
+}
+
 stage_layouts() { # ranks that share one GPU: collectives staged through host memory
     for layout in tensor=2 pipeline=2 tensor=2,pipeline=2; do
         LIMIT=150 run "twins over $layout on one GPU, 1e-5 of one rank" tests/cuda/layouts.sh "$build/tests/networks" "$root" $layout
@@ -192,6 +205,48 @@ stage_bench() {
     make_models || return
     LIMIT=${BENCH_LIMIT:-480} LINES_SHOWN=40 run "beside PyTorch and onnxruntime" python3 tests/gpu/bench.py --trireme "$trireme" \
         --models "$models" --rounds "${BENCH_ROUNDS:-5}" --json build/logs/gpu-bench.json ${BENCH_CASES:+--cases "$BENCH_CASES"}
+}
+
+stage_language-bench() {
+    make_language_models || return
+    LIMIT=${BENCH_LIMIT:-560} LINES_SHOWN=40 run "language models beside transformers and llama.cpp" python3 \
+        tests/gpu/language_bench.py --trireme "$trireme" --models "$models" --rounds "${BENCH_ROUNDS:-5}" \
+        --json build/logs/gpu-language.json ${BENCH_CASES:+--cases "$BENCH_CASES"}
+    for layout in data=1; do
+        run "what the plan says of the same" "$trireme" plan "$models/llama-8b" --ranks 1 --device cuda --parallel $layout
+    done
+}
+
+stage_serving() { # 256 streams, prompt 512, 256 new tokens, beside the engine's own rate
+    make_language_models || return
+    serving() {
+        local d pid rc=0
+        d=$(mktemp -d)
+        cat >"$d/c.yaml" <<Y
+cluster: { device: cuda, parallel: "data=1" }
+models: [ { name: m, path: "$PWD/$models/llama-8b", max_batch: 256, context: 1024 } ]
+gateway: { listen: "127.0.0.1:18080" }
+Y
+        "$trireme" bench "$models/llama-8b" --device cuda --batch 256 --max-batch 256 --prompt-tokens 512 --new-tokens 256 \
+            --context 1024 --rounds 1 --no-prefix-cache
+        "$trireme" serve "$d/c.yaml" 2>"$d/log" &
+        pid=$!
+        for _ in $(seq 120); do curl -fs http://127.0.0.1:18080/health/ready >/dev/null && break; sleep 1; done
+        "$trireme" bench --url http://127.0.0.1:18080 --model m --concurrency 256 --requests 768 --prompt-tokens 512 \
+            --max-tokens 256 --ignore-eos || rc=$?
+        kill $pid
+        wait $pid
+        return $rc
+    }
+    LIMIT=560 LINES_SHOWN=40 run "256 streams through the gateway, beside the engine alone" serving
+}
+
+make_language_models() {
+    [ -e "$models/llama-8b-q4_k.gguf" ] && [ -e "$models/llama-8b/config.json" ] && return 0
+    python3 tests/gpu/language_models.py "$models" >build/logs/gpu-language-models.log 2>&1 || {
+        note "- language models: $(tail -n 1 build/logs/gpu-language-models.log)"
+        return 1
+    }
 }
 
 [ -s "$report" ] || {
