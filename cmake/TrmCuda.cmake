@@ -1,6 +1,7 @@
 # The CUDA backend: a module that the program opens at run time (kernels/cuda_module.h). Built where a toolkit is found;
 # -DTRM_CUDA=OFF leaves it out. The program itself links no CUDA library either way.
 option(TRM_CUDA "build the CUDA backend where a toolkit is found" ON)
+option(TRM_CUDA_MODULE "with TRM_CUDA: build its module; OFF: only what the emulation in tests/cuda needs" ON)
 
 # What a module takes from the program that opens it: all of base/, exported.
 function(trm_opens_modules target)
@@ -42,7 +43,7 @@ if(TRM_CUDA AND TRM_CUDA_HEADERS) # objects of nvcc want the C++ runtime, and th
     endif()
   endif()
 endif()
-if(TRM_CUDA AND TRM_CUDA_HEADERS AND CMAKE_CXX_COMPILER)
+if(TRM_CUDA AND TRM_CUDA_MODULE AND TRM_CUDA_HEADERS AND CMAKE_CXX_COMPILER)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)

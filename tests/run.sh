@@ -78,7 +78,9 @@ step() { # step NAME COMMAND...: runs it with its output in a log, shows the log
 
 echo "Trireme: tests, mode $mode, preset $preset, $jobs jobs"
 [ $install -eq 0 ] || launch/install-packages.sh test
-step configure cmake --preset "$preset"
+module=ON
+[ "$mode" != full ] || module=OFF # the release build makes it, once: nvcc takes its time
+step configure cmake --preset "$preset" -DTRM_CUDA_MODULE=$module
 step build cmake --build --preset "$preset" -j "$jobs"
 if [ "$mode" = full ]; then # what users build must build too
     # for one kind of GPU: the others only differ in what nvcc makes of the same sources
@@ -86,6 +88,10 @@ if [ "$mode" = full ]; then # what users build must build too
         cmake --preset release -DBUILD_TESTING=OFF -DCMAKE_CUDA_ARCHITECTURES=90a-real && cmake --build --preset release -j "$jobs"
     }
     step release release
+    if [ -e build/release/libtrireme_cuda.so ]; then
+        step module tests/cuda/module.sh build/release/trireme build/release/libtrireme_cuda.so \
+            build/dev/tests/libtrireme_cuda_emulated.so "$PWD"
+    fi
 fi
 echo "== ctest ${select[*]}, $((SECONDS - start)) s after the start"
 # ctest's own summary are the last lines, its exit code is ours
