@@ -308,15 +308,6 @@ static trm_status set_up(struct serve *s)
     if (s->group != NULL) {
         s->common.device = s->plan.c->cluster->device;
         s->common.deterministic = s->plan.c->cluster->deterministic;
-        /* language models run on the CPU: `auto` is the CPU where one is to be served */
-        for (int i = 0; i < s->plan.c->models.count && strcmp(s->common.device, "auto") == 0; i++) {
-            const trm_serve_settings *m = s->plan.c->models.items;
-            char *path = NULL;
-
-            if (trm_serve_plan_path(&s->plan, m[i].path, &path) == TRM_OK && trm_language_is(path))
-                s->common.device = "cpu";
-            trm_free(path);
-        }
         if (s->plan.c->cluster->threads > 0)
             s->common.threads = s->plan.c->cluster->threads;
         st = trm_ranks_device(&s->ranks, &s->common, s->plan.c->cluster->bind == 0);

@@ -44,30 +44,23 @@ static trm_tensor_model_options layout_of(const trmi_serve *s, const trm_serve_s
                                       .stage_comm = o->stage_comm};
 }
 
-static trm_status language_options(const trmi_serve *s, const trmi_slot *slot, const char *path,
-                                   trm_lm_options *o)
+static trm_lm_options language_options(const trmi_serve *s, const trmi_slot *slot)
 {
     static const trm_dtype kv_dtypes[] = {TRM_DTYPE_NONE, TRM_DTYPE_F32, TRM_DTYPE_F16,
                                           TRM_DTYPE_BF16, TRM_DTYPE_I8};
     const trm_serve_settings *c = slot->settings;
 
-    *o = (trm_lm_options){.layout = layout_of(s, c),
-                          .context = c->context,
-                          .kv_bytes = c->kv_cache,
-                          .kv_dtype = kv_dtypes[c->kv_dtype],
-                          .batch = (int)c->max_batch,
-                          .step_tokens = (int)c->step_tokens,
-                          .decode_budget_us = (double)c->decode_budget_us,
-                          .no_prefix = !c->prefix_cache,
-                          .tokenizer = true,
-                          .text_early = true,
-                          .chat_template = c->chat_template};
-    if (!s->o->device->host_memory)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "'%s' is a language model, which runs on the CPU only: want cluster: "
-                        "{device: cpu}",
-                        path);
-    return TRM_OK;
+    return (trm_lm_options){.layout = layout_of(s, c),
+                            .context = c->context,
+                            .kv_bytes = c->kv_cache,
+                            .kv_dtype = kv_dtypes[c->kv_dtype],
+                            .batch = (int)c->max_batch,
+                            .step_tokens = (int)c->step_tokens,
+                            .decode_budget_us = (double)c->decode_budget_us,
+                            .no_prefix = !c->prefix_cache,
+                            .tokenizer = true,
+                            .text_early = true,
+                            .chat_template = c->chat_template};
 }
 
 static trm_tensor_model_options tensor_options(const trmi_serve *s, const trmi_slot *slot)
@@ -133,7 +126,7 @@ static trm_status begin_model(trmi_loading *l)
     trm_lm_options lo;
 
     if (trm_language_is(l->path)) {
-        TRM_CHECK(language_options(l->s, slot, l->path, &lo));
+        lo = language_options(l->s, slot);
         return trm_lm_model_begin(l->path, l->s->o->device, &lo, &slot->lm);
     }
     to = tensor_options(l->s, slot);
@@ -218,14 +211,14 @@ void trmi_slot_drop_load(trmi_serve *s, trmi_loading *l)
     free_loading(s, l);
 }
 
-static trm_status finish_model(trmi_serve *s, trmi_slot *slot, const char *path)
+static trm_status finish_model(trmi_serve *s, trmi_slot *slot)
 {
     trm_tensor_model_options to;
     trm_lm_options lo;
     trm_status st;
 
     if (slot->lm != NULL) {
-        TRM_CHECK(language_options(s, slot, path, &lo));
+        lo = language_options(s, slot);
         st = trm_lm_model_finish(slot->lm, &lo);
         slot->lm = st == TRM_OK ? slot->lm : NULL;
         return st;
@@ -247,7 +240,7 @@ trm_status trmi_slot_finish_load(trmi_serve *s, trmi_loading *l, trmi_slot **slo
     st = l->st == TRM_OK ? TRM_OK : trm_fail(l->st, "%s", l->message);
     st = trm_job_agree(s->o->job, st, 600000);
     if (st == TRM_OK)
-        st = finish_model(s, slot, l->path);
+        st = finish_model(s, slot);
     free_loading(s, l);
     if (st != TRM_OK) {
         trmi_slot_close(s, slot);
