@@ -114,16 +114,25 @@ void trm_engine_destroy(trm_engine *e)
 
 trm_status trmi_buffer_grow(trm_engine *e, trmi_place place, trmi_buffer *b, size_t bytes)
 {
+    trm_memory_kind kind = place == TRMI_HOST ? TRM_MEMORY_PINNED : TRM_MEMORY_DEVICE;
+    size_t before = b->memory != NULL ? b->bytes : 0;
     void *memory = NULL;
+    trm_status st;
 
     if (bytes <= b->bytes && b->memory != NULL)
         return TRM_OK;
     if (trmi_engine_splits(e)) {
         TRM_CHECK(trmi_engine_settle(e)); /* what was enqueued may still use it */
         trmi_buffer_free(e, place, b);    /* room for the larger one */
+        e->moves++;
     }
-    TRM_CHECK(e->device->ops->alloc(
-        e->device, place == TRMI_HOST ? TRM_MEMORY_PINNED : TRM_MEMORY_DEVICE, bytes, &memory));
+    st = e->device->ops->alloc(e->device, kind, bytes, &memory);
+    if (st != TRM_OK) { /* programs that are bound go on with what they had */
+        if (b->memory == NULL && before > 0 &&
+            e->device->ops->alloc(e->device, kind, before, &b->memory) == TRM_OK)
+            b->bytes = before;
+        return st;
+    }
     trmi_buffer_free(e, place, b);
     b->memory = memory;
     b->bytes = bytes;

@@ -153,6 +153,10 @@ trm_status trmi_stretch_run(trm_engine *e, trmi_segment *s, trmi_stretch *t)
     if (c == NULL) {
         int k = t->taken[0].capture == NULL ? 0 : t->taken[1].capture == NULL ? 1 : t->runs & 1;
 
+        if (t->moves != e->moves) { /* buffers grow, but not for ever */
+            t->moves = e->moves;
+            t->recaptured = 0;
+        }
         if (t->taken[k].capture != NULL) { /* a launch of it may be under way */
             if (++t->recaptured > RECAPTURE_MAX) {
                 t->refused = true;

@@ -146,6 +146,7 @@ static bool holds(const trm_engine *e, const trmi_flight *f, const trm_tensor *i
 
 void trm_engine_place_input(trm_engine *e, int input, void *memory)
 {
+    e->moves += e->placed[input] != memory;
     e->placed[input] = memory;
 }
 

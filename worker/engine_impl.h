@@ -70,7 +70,8 @@ typedef struct trmi_fixed {
 typedef struct trmi_stretch {
     int begin, end;
     bool refused;   /* could not be captured */
-    int recaptured; /* times that addresses had changed */
+    int recaptured; /* times that addresses had changed, since buffers moved last */
+    uint64_t moves; /* the engine's, then */
     uint64_t runs;
     struct {
         trm_capture *capture;
@@ -165,6 +166,7 @@ struct trm_engine {
     trmi_buffer *dynamics;
     int dynamic_max;
     trmi_buffer workspace[TRMI_PLACES];
+    uint64_t moves; /* times that a buffer became another */
     /* a device with memory of its own: */
     trm_event *settled;
     trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */

@@ -291,14 +291,18 @@ __device__ __forceinline__ piece piece_of(int64_t work, int panel_tiles, int64_t
                  static_cast<int>(work / tiles)};
 }
 
-/* Shared memory above 48 KB is asked for. */
-template <class Kernel> inline trm_status allow(Kernel kernel, size_t bytes)
+/* Shared memory above 48 KB is asked for. *allowed: what the kernel has, at first kUnasked; never
+ * lowered, since captured launches rely on it. */
+constexpr size_t kUnasked = 48 * 1024;
+template <class Kernel> inline trm_status allow(Kernel kernel, size_t bytes, size_t *allowed)
 {
-    if (bytes <= 48 * 1024)
+    if (bytes <= *allowed)
         return TRM_OK;
-    return TRMI_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
-                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          static_cast<int>(bytes)));
+    TRM_CHECK(TRMI_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             static_cast<int>(bytes))));
+    *allowed = bytes;
+    return TRM_OK;
 }
 
 } // namespace trmi_lmf

@@ -201,11 +201,12 @@ template <class T, int kPanels> trm_status launch(const trmi_lmf_args *a, cudaSt
     const int64_t tiles = tiles_most(a, kRows);
     const dim3 grid(static_cast<unsigned>((a->panels + kPanels - 1) / kPanels),
                     static_cast<unsigned>(tiles));
+    static size_t allowed = kUnasked; /* one thread */
 
     if (tiles > 65535)
         return trm_fail(TRM_ERR_UNSUPPORTED, "a product of few rows with %lld tiles",
                         static_cast<long long>(tiles));
-    TRM_CHECK(allow(lm_few<T, kPanels>, bytes));
+    TRM_CHECK(allow(lm_few<T, kPanels>, bytes, &allowed));
     return trmi_launched(TRM_LAUNCH((lm_few<T, kPanels>), grid, kThreads, bytes, stream, *a),
                          "lm_few");
 }

@@ -166,8 +166,9 @@ trm_status tile_launch(const trmi_lmf_args *a, int blocks, cudaStream_t stream)
 {
     constexpr size_t kBytes = static_cast<size_t>(S::kStages) * S::kStageBytes;
     const int panel_tiles = (a->panels + TRMI_LMF_TILE_PANELS - 1) / TRMI_LMF_TILE_PANELS;
+    static size_t allowed = kUnasked; /* one thread */
 
-    TRM_CHECK(allow(lm_tile<T, S>, kBytes));
+    TRM_CHECK(allow(lm_tile<T, S>, kBytes, &allowed));
     return trmi_launched(TRM_LAUNCH((lm_tile<T, S>), static_cast<unsigned>(blocks), S::kThreads,
                                     kBytes, stream, *a, panel_tiles, tiles_most(a, S::kRows)),
                          "lm_tile");

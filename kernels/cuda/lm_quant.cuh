@@ -536,10 +536,14 @@ template <trm_dtype T, int kLeaves, int kTiles>
 trm_status lmq_launch(const trmi_lmq_args *a, unsigned grid_x, unsigned grid_y, size_t bytes,
                       cudaStream_t stream)
 {
-    if (bytes > 48 * 1024)
+    static size_t allowed = 48 * 1024; /* never lowered: captured launches rely on it; one thread */
+
+    if (bytes > allowed) {
         TRM_CHECK(TRMI_CUDA(cudaFuncSetAttribute(lm_quant_kernel<T, kLeaves, kTiles>,
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(bytes))));
+        allowed = bytes;
+    }
     return trmi_launched(TRM_LAUNCH((lm_quant_kernel<T, kLeaves, kTiles>), dim3(grid_x, grid_y),
                                     static_cast<unsigned>(32 * a->panels_block * a->splits), bytes,
                                     stream, *a),

@@ -313,6 +313,40 @@ START_TEST(results_are_their_sequences)
 END_TEST
 
 /* The bits are the mask's, along random texts. */
+/* Of two steps on their way the second does not come to run: as if it had not been filled. */
+START_TEST(takes_back_what_does_not_run)
+{
+    int32_t digit = token_of('7'), end = (int32_t)vocabulary - 3;
+
+    sampling.end_count = 1;
+    sampling.end[0] = end;
+    sampling.min_tokens = 2;
+    begin(0, DIGITS);
+    begin(1, NULL);
+    pick(1, TRM_LM_PICK_NEXT);
+    fill();
+    trm_lm_step_clear(&step);
+    for (int i = 0; i < 2 * TRM_SAMPLER_STEPS_AHEAD; i++) {
+        pick(0, TRM_LM_PICK_NEXT);
+        pick(1, TRM_LM_PICK_NEXT);
+        fill();
+        ck_assert_int_eq(to.samples[1].end_count, 1); /* the first has one, this makes two */
+        trm_sampler_steps_undo(steps);
+        ck_assert(!trm_sampler_steps_waits(steps, &step));
+        trm_lm_step_clear(&step);
+    }
+    pick(1, TRM_LM_PICK_NEXT);
+    TOOK(9);
+    ck_assert_int_eq(results[0].id, 9);
+    pick(0, TRM_LM_PICK_NEXT);
+    fill();
+    ck_assert(may(&to.samples[0], digit));
+    TOOK(digit);
+    ck_assert_int_eq(results[0].id, digit);
+    ck_assert_int_eq(trm_sampler_steps_took(steps, results, 1), TRM_ERR_INTERNAL);
+}
+END_TEST
+
 START_TEST(bits_are_the_mask)
 {
     static const char *const what[] = {DIGITS, "{\"type\": \"json_object\"}",
@@ -399,6 +433,7 @@ int main(void)
     tcase_add_loop_test(t, fails_one_sequence, 0, (int)(sizeof(failures) / sizeof(failures[0])));
     tcase_add_test(t, leads_constraints_on);
     tcase_add_test(t, results_are_their_sequences);
+    tcase_add_test(t, takes_back_what_does_not_run);
     tcase_add_test(t, bits_are_the_mask);
     tcase_add_test(t, memory_runs_out);
     suite_add_tcase(s, t);

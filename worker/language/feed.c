@@ -379,12 +379,17 @@ static trm_status check_step(const trm_lm_feed *f, const trm_lm_step *step)
 /* To the device; with TrmSample, what it needs to draw. */
 static trm_status send_away(trm_lm_feed *f, const trm_lm_step *step)
 {
-    if (f->there != NULL) {
-        TRM_CHECK(
-            trmi_feed_device_slots(f->away, &f->step, trm_sampler_steps_penalises(f->there, step)));
-        TRM_CHECK(trm_sampler_steps_fill(f->there, step, &f->step));
-    }
-    return trmi_feed_device_send(f->away, &f->step);
+    trm_status st;
+
+    if (f->there == NULL)
+        return trmi_feed_device_send(f->away, &f->step);
+    TRM_CHECK(
+        trmi_feed_device_slots(f->away, &f->step, trm_sampler_steps_penalises(f->there, step)));
+    TRM_CHECK(trm_sampler_steps_fill(f->there, step, &f->step));
+    st = trmi_feed_device_send(f->away, &f->step);
+    if (st != TRM_OK)
+        trm_sampler_steps_undo(f->there);
+    return st;
 }
 
 trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step, const trm_tensor *crossing,

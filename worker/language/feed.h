@@ -22,7 +22,7 @@ typedef struct trm_lm_feed_options {
     trm_dtype kv_dtype;
     int batch, step_tokens, picks;
     trm_device *device; /* with memory of its own: the cache is there, and inputs go there; else */
-    trm_engine *engine; /* these may be NULL. The engine of `graph`, which ends before the feed */
+    trm_engine *engine; /* these may be NULL. The engine of `graph`, which outlives the feed */
     trm_language *language; /* its tokenizer is read here when the first constraint comes, where it
                                is not there yet; NULL: constraints fail */
     bool samples; /* this rank gets the whole logits or embeddings, and its results count */

@@ -375,6 +375,7 @@ static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under
     memcpy(u->picks, step->picks, (size_t)step->pick_count * sizeof(*u->picks));
     TRM_CHECK(explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
                                               r->stage > 0 ? r->message.head.count : 0, &in)));
+    u->fed = true;
     if (r->overlaps)
         return explained(r, trm_engine_submit(r->engine, in));
     st = explained(r, trm_engine_run(r->engine, in, r->out));

@@ -353,6 +353,21 @@ trm_status trm_sampler_steps_fill(trm_sampler_steps *s, const trm_lm_step *step,
     return TRM_OK;
 }
 
+void trm_sampler_steps_undo(trm_sampler_steps *s)
+{
+    unsigned at = --s->filled % TRM_SAMPLER_STEPS_AHEAD;
+
+    for (int i = 0; i < s->flown_counts[at]; i++) {
+        const flown *f = &s->flown[(size_t)at * ((size_t)s->picks + 1) + (size_t)i];
+        slot *q = slot_of(s, f->slot);
+
+        if (q == NULL || q->life != f->life || !f->next || f->failed != TRM_OK)
+            continue;
+        q->outputs--;
+        q->drawn = false;
+    }
+}
+
 /* ---- and back ---- */
 
 /* The text is as long as the token; after an end token nothing more comes. */

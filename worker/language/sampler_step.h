@@ -40,6 +40,8 @@ bool trm_sampler_steps_waits(const trm_sampler_steps *s, const trm_lm_step *step
  * waits, or too many steps are on their way. */
 TRM_MUST_USE trm_status trm_sampler_steps_fill(trm_sampler_steps *s, const trm_lm_step *step,
                                                trm_step *to);
+/* The step that was filled last does not come to run: nobody takes it. */
+void trm_sampler_steps_undo(trm_sampler_steps *s);
 /* The results of the earliest step that was filled and not taken, as the device gave them: puts
  * TRM_SAMPLED_* where a sequence has failed, and leads constraints on. INTERNAL: no such step. */
 TRM_MUST_USE trm_status trm_sampler_steps_took(trm_sampler_steps *s, trm_sampled *results,
