@@ -83,7 +83,7 @@ static trm_status in_peers_memory(const tree_sum *t)
 static trm_status add_here(const tree_sum *t, size_t at, size_t n, bool own_too)
 {
     const float *buffer = (const float *)(const void *)t->g->buffer;
-    size_t begins[TRM_DEVICE_GROUP_RANKS_MAX], next = 0;
+    size_t begins[TRM_DEVICE_GROUP_RANKS_MAX] = {0}, next = 0;
     trmi_group_tree_parts parts;
 
     for (int r = 0; r < t->g->base.size; r++) {
@@ -157,7 +157,7 @@ static trm_status in_two_steps(const tree_sum *t)
 
     for (size_t at = 0; at < t->elems;) {
         size_t left = t->elems - at, each = ((left + size - 1) / size + 3) / 4 * 4, next = at;
-        size_t begin[TRM_DEVICE_GROUP_RANKS_MAX], count[TRM_DEVICE_GROUP_RANKS_MAX];
+        size_t begin[TRM_DEVICE_GROUP_RANKS_MAX], count[TRM_DEVICE_GROUP_RANKS_MAX] = {0};
         size_t bytes[TRM_DEVICE_GROUP_RANKS_MAX];
 
         each = each < most ? each : most;

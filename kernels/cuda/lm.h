@@ -44,7 +44,8 @@ typedef struct trmi_lmc_leaves {
     unsigned char merges[TRM_TREE_LEAVES_MAX];
     unsigned char ends[TRM_TREE_PARTS_MAX];
 } trmi_lmc_leaves;
-/* unit 0: the device's own. INVALID_ARG: they do not fit K (lm_linear.c). */
+/* unit 0: the device's own. UNSUPPORTED: a unit that is no multiple of 32. INVALID_ARG: they do not
+ * fit K (lm_linear.c). */
 TRM_MUST_USE trm_status trmi_lmc_leaves_init(trmi_lmc_leaves *l, size_t k, size_t unit,
                                              int64_t first, int64_t leaves);
 
