@@ -48,8 +48,7 @@ static trm_dtype act_dtype(const trm_graph *g)
     return TRM_DTYPE_F32;
 }
 
-static trm_status settle_kv_dtype(const trm_language *l, const trm_lm_options *o,
-                                  trm_dtype *kv_dtype_out)
+static trm_dtype settle_kv_dtype(const trm_language *l, const trm_lm_options *o)
 {
     trm_dtype dtype = o->kv_dtype;
 
@@ -57,12 +56,7 @@ static trm_status settle_kv_dtype(const trm_language *l, const trm_lm_options *o
         dtype = is_quantised(l->graph) ? TRM_DTYPE_F16
                 : o->device_memory     ? act_dtype(l->graph)
                                        : TRM_DTYPE_F32;
-    if (dtype == TRM_DTYPE_I8 && !o->device_memory)
-        return trm_fail(TRM_ERR_UNSUPPORTED,
-                        "a KV cache of i8 is for GPUs: on the CPU want fp32, fp16 or bf16 "
-                        "(kv_dtype, --kv-dtype)");
-    *kv_dtype_out = dtype;
-    return TRM_OK;
+    return dtype;
 }
 
 int64_t trm_lm_pages_max(const trm_lm_options *o, const trm_scheduler_limits *limits)
@@ -131,7 +125,7 @@ trm_status trm_lm_settle(const trm_language *l, const trm_lm_options *o,
     int64_t context = o->context > 0 ? o->context : l->config.context;
     trm_dtype kv_dtype;
 
-    TRM_CHECK(settle_kv_dtype(l, o, &kv_dtype));
+    kv_dtype = settle_kv_dtype(l, o);
     if (context < 1 || context > INT32_MAX / 2)
         return trm_fail(TRM_ERR_INVALID_ARG, "%s: a context of %" PRId64, l->path, context);
     limits.context = (int)context;
