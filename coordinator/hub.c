@@ -476,6 +476,7 @@ trm_status trm_hub_get_info(trm_hub *hub, trm_hub_info *info_out)
     info.replica = trm_calloc((size_t)hub->fleet.replica_count + 1, sizeof(*info.replica));
     if (info.replica != NULL)
         fill_info(hub, &info);
+    snprintf(info.last_dead, sizeof(info.last_dead), "%s", hub->last_dead);
     pthread_mutex_unlock(&hub->mu);
     if (info.replica == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "hub: a list of replicas");

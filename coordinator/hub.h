@@ -131,6 +131,7 @@ typedef struct trm_hub_info {
     int replicas, ready_replicas, dead_replicas, expected_replicas;
     int waiting, running;          /* requests */
     trm_hub_replica_info *replica; /* [replicas], dead ones of the last minute included */
+    char last_dead[384];           /* "replica 2/1 (rank 2, ...): why"; "" */
 } trm_hub_info;
 TRM_MUST_USE trm_status trm_hub_get_info(trm_hub *hub, trm_hub_info *info_out);
 void trm_hub_info_fini(trm_hub_info *info);

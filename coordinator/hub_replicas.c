@@ -39,7 +39,7 @@ void trmi_hub_give_up(trm_hub *h, trm_fleet_replica *r, const char *reason, bool
     trm_fleet_give_up(&h->fleet, r, why, lost, trm_now_us());
     trm_exchange_detach(r->view);
     r->view = NULL;
-    snprintf(h->last_dead, sizeof(h->last_dead), "%.200s: %.180s", who, r->reason);
+    snprintf(h->last_dead, sizeof(h->last_dead), "%.120s: %.255s", who, r->reason);
     TRM_LOG(lost ? TRM_LOG_WARN : TRM_LOG_INFO, "hub", "%s %s; it had %d requests",
             lost ? "lost" : "gone:", h->last_dead, held);
     dismiss(h, r->peer);

@@ -147,7 +147,7 @@ trm_status trm_cmd_inspect(int argc, char **argv)
         return TRM_OK;
     TRM_CHECK(trm_common_apply(&common));
     if (trm_language_is(args.positionals[0]))
-        return trm_inspect_language(args.positionals[0]);
+        return trm_inspect_language(args.positionals[0], strcmp(device, "cuda") == 0);
     TRM_CHECK(trm_package_open(args.positionals[0], &p));
     g = p->graph;
     printf("%-12s %s\n%-12s %s, opset %" PRId64 "%s%s\n", "model", p->model_path, "format",

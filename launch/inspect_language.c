@@ -1,6 +1,7 @@
 /* trireme inspect with a language model. */
 #include "launch/inspect_language.h"
 
+#include "kernels/cuda_operators.h"
 #include "model/language/language.h"
 #include "model/passes/passes.h"
 
@@ -119,6 +120,24 @@ static void print_operators(const trm_graph *g)
     printf("\n");
 }
 
+/* What has a kernel there. Passes for the device fuse nodes later, which adds none that has none.
+ */
+static void print_places(const trm_graph *g)
+{
+    int there = 0, here = 0;
+
+    for (int n = 0; n < g->node_count; n++)
+        *(trm_cuda_has_operator(g->nodes[n].op) ? &there : &here) += 1;
+    row("on cuda");
+    printf("%d nodes\n", there);
+    row("on the CPU");
+    printf("%d nodes", here);
+    for (int n = 0, told = 0; n < g->node_count && told < 8; n++)
+        if (!trm_cuda_has_operator(g->nodes[n].op))
+            printf("%s%s", told++ == 0 ? ": " : ", ", g->nodes[n].name);
+    printf("\n");
+}
+
 static void print_ends(const trm_language *l)
 {
     const trm_lm_config *c = &l->config;
@@ -137,7 +156,7 @@ static void print_ends(const trm_language *l)
     printf("%s\n", l->chat != NULL ? "template of the model" : "no template");
 }
 
-trm_status trm_inspect_language(const char *path)
+trm_status trm_inspect_language(const char *path, bool cuda)
 {
     const trm_language_options options = {0};
     trm_language *l = NULL;
@@ -165,6 +184,8 @@ trm_status trm_inspect_language(const char *path)
     print_values("inputs", l->graph, l->graph->inputs, l->graph->input_count);
     print_values("outputs", l->graph, l->graph->outputs, l->graph->output_count);
     print_operators(l->graph);
+    if (cuda)
+        print_places(l->graph);
     trm_language_close(l);
     return TRM_OK;
 }

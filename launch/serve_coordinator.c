@@ -282,9 +282,12 @@ static trm_status serve(trm_serve_coordinator *c)
             continue; /* replicas come back */
         TRM_CHECK(trm_hub_get_info(c->hub, &info));
         none = info.dead_replicas == info.replicas; /* those lost long ago are not listed */
+        if (none)
+            (void)trm_fail(TRM_ERR_COMM, "no replica is left%s%s",
+                           info.last_dead[0] != '\0' ? "; the last was " : "", info.last_dead);
         trm_hub_info_fini(&info);
         if (none)
-            return trm_fail(TRM_ERR_COMM, "no replica is left");
+            return TRM_ERR_COMM;
     }
 }
 

@@ -169,10 +169,10 @@ static trm_status finish_load(trmi_serve *s, trmi_loading *l)
         say_ready(s, slot);
         return TRM_OK;
     }
+    if (st == TRM_ERR_DEVICE || st == TRM_ERR_COMM)
+        return st; /* no fault of the model: the replica has lost what it computes on */
     say_model(s, id, TRM_MODEL_FAILED, trm_message(), "", 0);
     TRM_LOG(TRM_LOG_WARN, "serve", "slot %u was not loaded: %s", id, trm_message());
-    if (st == TRM_ERR_COMM && s->size > 1)
-        return st;
     return slot != NULL ? close_everywhere(s, slot) : TRM_OK;
 }
 
