@@ -92,9 +92,9 @@ static trm_status parts_of(trmi_io io, int64_t first, int64_t count, int64_t *pa
 
     if (leaves < 1 || leaves > TRM_TREE_LEAVES_MAX || first < 0 || count < 1 || count > leaves ||
         first > leaves - count)
-        return trmi_shape_bad(io, "leaves [%lld, %lld) of %lld, want a range of at most %d",
-                              (long long)first, (long long)first + (long long)count,
-                              (long long)leaves, TRM_TREE_LEAVES_MAX);
+        return trmi_shape_bad(io, "%lld leaves from %lld on, of %lld: want a range of at most %d",
+                              (long long)count, (long long)first, (long long)leaves,
+                              TRM_TREE_LEAVES_MAX);
     *parts_out = trm_tree_parts((int)first, (int)count, (int)leaves, parts);
     return TRM_OK;
 }
@@ -268,10 +268,10 @@ trm_status trmi_rule_lm_attention(trmi_io io)
     if (first < 0 || first > TRM_DIM_MAX || heads > TRM_DIM_MAX ||
         (first + heads - 1) / group - first / group >= kv_heads)
         return trmi_shape_bad(io,
-                              "query heads [%lld, %lld) in groups of %lld need more than the "
-                              "%lld key heads",
-                              (long long)first, (long long)first + (long long)heads,
-                              (long long)group, (long long)kv_heads);
+                              "%lld query heads from %lld on, in groups of %lld, need more than "
+                              "the %lld key heads",
+                              (long long)heads, (long long)first, (long long)group,
+                              (long long)kv_heads);
     TRM_CHECK(trmi_shape_same(io, "rows of q and k", dim(io, 0, 0), dim(io, 1, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "rows of k and v", rows, dim(io, 2, 0), &rows));
     TRM_CHECK(trmi_shape_same(io, "sinks and heads", heads, dim(io, 4, 0), &same));

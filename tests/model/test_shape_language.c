@@ -68,7 +68,7 @@ static const row rows[] = {
      NULL},
     {TRM_OP_TrmLinear,
      "f32[t,96] f32[5,96]",
-     "!leaves [6, 9) of 8",
+     "!3 leaves from 6 on, of 8",
      {{"unit", 32}, {"first", 6}, {"leaves", 8}},
      NULL,
      NULL},
