@@ -203,7 +203,7 @@ START_TEST(rounded_as_told)
         const char *dtype;
         experts_row row;
         double bound; /* roundings of two products on end: 2^-9, 2^-12 of a term */
-    } told[] = {{"bf16", {"bf16", 9, 64, 32, 6, 2, 6, BF16x3, 0, "silu", true}, 1e-2},
+    } told[] = {{"bf16", {"bf16", 9, 64, 32, 6, 2, 6, BF16x3, 0, "silu", true, false}, 1e-2},
                 {"f16",
                  {"f16",
                   9,
@@ -215,7 +215,8 @@ START_TEST(rounded_as_told)
                   {TRM_DTYPE_F16, TRM_DTYPE_F16, TRM_DTYPE_F16},
                   0,
                   "silu",
-                  true},
+                  true,
+                  false},
                  2e-3}};
     cuda_case c = case_of(&told[_i].row);
     trm_tensor got[1], exact[1], want[1];
