@@ -15,7 +15,7 @@ elseif(TRM_SANITIZE MATCHES "address")
   get_property(tests DIRECTORY PROPERTY TESTS)
   foreach(test ${tests})
     # the same for children of tests, which end without giving back what Check has allocated
-    if(test MATCHES "^mpi/|^cuda/(layouts|groups|test_backend|test_emulation|test_group)")
+    if(test MATCHES "^mpi/|^cuda/(layouts|language/|groups|test_backend|test_emulation|test_group)")
       set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT "ASAN_OPTIONS=detect_leaks=0")
     endif()
   endforeach()

@@ -115,7 +115,9 @@ template <trm_dtype T, int kLeaves> struct lmq_cursor {
         for (int j = 0; j < kLeaves; j++) {
             const int leaf = set * a.per_set + j;
 
+            at[j] = 0;
             count[j] = 0;
+            odd[j] = false;
             if (j < a.per_set && leaf < a.leaves) {
                 const int from = leaf_first(a, leaf);
 

@@ -422,15 +422,18 @@ static void compare(const world *w, const char *what, double atol)
 }
 
 /* The first sequence in steps of 100 (wide tiles) up to its last tokens, which follow in steps of 7
- * with the ends of the others; those are prefilled together. */
+ * and 1 with the ends of the others; those are prefilled together. */
 static void mixed(world *w, rank r)
 {
     const struct shape *s = w->s;
     int end[SEQUENCES], at[SEQUENCES] = {0};
 
     new_cache(w, kit_gpu, r);
-    for (int i = 0; i < SEQUENCES; i++)
-        end[i] = s->lengths[i] > 13 ? s->lengths[i] - 13 : 0;
+    for (int i = 0; i < SEQUENCES; i++) { /* few steps: surplus blocks take time here */
+        int last = i == 0 ? 10 : 4;
+
+        end[i] = s->lengths[i] > last ? s->lengths[i] - last : 0;
+    }
     while (at[0] < end[0]) {
         int left = end[0] - at[0];
         piece p = {0, at[0], left < 100 ? left : 100, 2};
