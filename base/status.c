@@ -97,10 +97,11 @@ const char *trm_message_where(void)
     return where;
 }
 
-#ifdef TRM_CHECKED
+#ifndef TRM_CHECKED /* this program is not, but a module that it opens may be */
+void trmi_assert_failed(const char *file, int line, const char *text) __attribute__((noreturn));
+#endif
 void trmi_assert_failed(const char *file, int line, const char *text)
 {
     fprintf(stderr, "trireme: assertion failed at %s:%d: %s\n", file, line, text);
     abort();
 }
-#endif
