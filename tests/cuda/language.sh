@@ -101,7 +101,9 @@ layouts() {
         score "$dir/cpu.jsonl" 1 --device cpu --dtype $dtype
         score "$dir/one.jsonl" 1 --device "$device" --dtype $dtype
         grep -q '"error"' "$dir/one.jsonl" && complain "an error: $(grep -m1 '"error"' "$dir/one.jsonl")"
-        agree "$dir/cpu.jsonl" "$dir/one.jsonl" $([ $dtype = fp32 ] && echo 1.0 || echo "${LEAST:-0.9}")
+        least=1.0
+        [ $dtype = fp32 ] || least=${LEAST:-0.9}
+        agree "$dir/cpu.jsonl" "$dir/one.jsonl" "$least"
         for layout in tensor=2 pipeline=2 ${MORE:+tensor=4 tensor=2,pipeline=2 data=2}; do
             n=$(echo "$layout" | tr ',' '\n' | awk -F= '{ n = (n ? n : 1) * $2 } END { print n }')
             score "$dir/other.jsonl" "$n" --device "$device" --dtype $dtype --parallel $layout

@@ -212,9 +212,7 @@ stage_language-bench() {
     LIMIT=${BENCH_LIMIT:-560} LINES_SHOWN=40 run "language models beside transformers and llama.cpp" python3 \
         tests/gpu/language_bench.py --trireme "$trireme" --models "$models" --rounds "${BENCH_ROUNDS:-5}" \
         --json build/logs/gpu-language.json ${BENCH_CASES:+--cases "$BENCH_CASES"}
-    for layout in data=1; do
-        run "what the plan says of the same" "$trireme" plan "$models/llama-8b" --ranks 1 --device cuda --parallel $layout
-    done
+    run "what the plan says of the same" "$trireme" plan "$models/llama-8b" --ranks 1 --device cuda
 }
 
 stage_serving() { # 256 streams, prompt 512, 256 new tokens, beside the engine's own rate
