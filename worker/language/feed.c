@@ -472,9 +472,8 @@ static void set_result(trm_lm_feed *f, int count)
                              .data = f->results};
 }
 
-/* What the device has drawn. A slot that began anew meanwhile is another sequence. */
-static trm_status take_drawn(trm_lm_feed *f, const trm_lm_pick *picks, int count,
-                             const trm_tensor *out)
+/* What the device has drawn. */
+static trm_status take_drawn(trm_lm_feed *f, int count, const trm_tensor *out)
 {
     static_assert(sizeof(trm_sampled) == sizeof(trm_step_sampled), "one form of results");
     if (out->dtype != TRM_DTYPE_U8 ||
@@ -484,9 +483,6 @@ static trm_status take_drawn(trm_lm_feed *f, const trm_lm_pick *picks, int count
     if (count > 0)
         memcpy(f->results, out->data, (size_t)count * sizeof(*f->results));
     TRM_CHECK(trm_sampler_steps_took(f->there, f->results, count));
-    for (int i = 0; i < count; i++)
-        if (picks[i].slot < 0)
-            f->results[i].id = TRM_SAMPLED_NOTHING;
     set_result(f, count);
     return TRM_OK;
 }
@@ -510,7 +506,7 @@ trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int cou
     if (!f->options.samples)
         return TRM_OK;
     if (f->there != NULL)
-        return take_drawn(f, picks, count, out);
+        return take_drawn(f, count, out);
     if (out->dtype != TRM_DTYPE_F32 || out->rank != 2)
         return trm_fail(TRM_ERR_INTERNAL, "logits are %s of rank %d", trm_dtype_name(out->dtype),
                         out->rank);

@@ -47,7 +47,8 @@ bool trm_lm_feed_ahead(const trm_lm_feed *f, const trm_lm_step *step);
 TRM_MUST_USE trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step,
                                            const trm_tensor *crossing, int count,
                                            trm_tensor **inputs_out);
-/* Results from the graph's outputs: tokens, scores, or an encoder's rows. picks: the step's. */
+/* Results from the graph's outputs: tokens, scores, or an encoder's rows. picks: the step's,
+ * [count]; NULL where no sampler here looks at them: the graph draws, or the model encodes. */
 TRM_MUST_USE trm_status trm_lm_feed_outputs(trm_lm_feed *f, const trm_lm_pick *picks, int count,
                                             trm_tensor *outputs);
 /* Of a step whose inputs were made and which failed: nothing came of it. In the place of outputs.

@@ -119,7 +119,7 @@ trm_status trmi_feed_device_slots(trmi_feed_device *f, trm_step *step, bool coun
         f->slot_counts = memory;
     }
     step->slot_tokens = f->slot_tokens;
-    /* once there it is kept up to date: a sequence may turn to penalties later than it began */
+    /* once there every step has it: slots that penalise are counted whether this one asks or not */
     step->slot_counts = f->slot_counts;
     return TRM_OK;
 }

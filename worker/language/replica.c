@@ -23,8 +23,7 @@
 struct under_way {
     uint64_t number;
     int pick_count, part_rows;
-    bool fed;           /* its inputs were made */
-    trm_lm_pick *picks; /* where the engine overlaps steps: for when it has ended */
+    bool fed; /* its inputs were made */
     trm_status st;
     char text[TRMI_REPLICA_TEXT];
     struct timespec since;
@@ -167,11 +166,6 @@ static trm_status create_here(trm_lm_replica *r)
     r->ring = trm_calloc((size_t)r->depth, sizeof(*r->ring));
     if (r->out == NULL || r->send == NULL || r->ring == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "replica");
-    for (int i = 0; i < r->depth; i++) {
-        r->ring[i].picks = trm_calloc((size_t)o->picks + 1, sizeof(*r->ring[i].picks));
-        if (r->ring[i].picks == NULL)
-            return trm_fail(TRM_ERR_NO_MEMORY, "replica");
-    }
     return TRM_OK;
 }
 
@@ -227,8 +221,6 @@ void trm_lm_replica_destroy(trm_lm_replica *r)
     trm_lm_step_fini(&r->step);
     trm_free(r->out);
     trm_free(r->send);
-    for (int i = 0; r->ring != NULL && i < r->depth; i++)
-        trm_free(r->ring[i].picks);
     trm_free(r->ring);
     trm_free(r->encoded);
     trm_free(r->scratch.bytes);
@@ -340,19 +332,6 @@ static struct under_way *newest(trm_lm_replica *r)
     return &r->ring[(r->first + r->under_way) % r->depth];
 }
 
-/* A slot that begins anew is another sequence: what steps under way draw for it counts no more. */
-static void forget_slots(trm_lm_replica *r, const trm_lm_step *step)
-{
-    for (int i = 0; i < r->under_way; i++) {
-        struct under_way *u = &r->ring[(r->first + i) % r->depth];
-
-        for (int b = 0; b < step->begin_count; b++)
-            for (int k = 0; k < u->pick_count; k++)
-                if (u->picks[k].slot == step->begins[b].slot)
-                    u->picks[k].slot = -1;
-    }
-}
-
 /* Weights are packed when the first step is bound. */
 static trm_status explained(trm_lm_replica *r, trm_status st)
 {
@@ -367,12 +346,10 @@ static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under
     trm_tensor *in;
     trm_status st;
 
-    forget_slots(r, step);
     trm_lm_feed_begin(r->feed, step);
     u->pick_count = step->pick_count;
     u->part_rows = step->part_rows;
     u->fed = false;
-    memcpy(u->picks, step->picks, (size_t)step->pick_count * sizeof(*u->picks));
     TRM_CHECK(explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
                                               r->stage > 0 ? r->message.head.count : 0, &in)));
     u->fed = true;
@@ -384,7 +361,7 @@ static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under
     u->fed = false;
     return st != TRM_OK || r->stage + 1 < r->pipeline
                ? st
-               : trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out);
+               : trm_lm_feed_outputs(r->feed, step->picks, step->pick_count, r->out);
 }
 
 /* The oldest step. */
@@ -395,7 +372,7 @@ static trm_status end(trm_lm_replica *r, const struct under_way *u)
     if (r->overlaps && st == TRM_OK) {
         st = trm_engine_collect(r->engine, r->out);
         if (st == TRM_OK)
-            return trm_lm_feed_outputs(r->feed, u->picks, u->pick_count, r->out);
+            return trm_lm_feed_outputs(r->feed, NULL, u->pick_count, r->out);
     }
     if (st != TRM_OK && u->fed)
         trm_lm_feed_nothing(r->feed, u->pick_count);
