@@ -34,6 +34,8 @@ enum {
     TRM_OPF_FOLD_OFF = 1 << 4,   /* never folded (random, or too large when expanded) */
     TRM_OPF_INTERNAL = 1 << 5,   /* made by passes; not an ONNX operator */
     TRM_OPF_COLLECTIVE = 1 << 6, /* the executor runs it over its communicator, not the device */
+    TRM_OPF_DENSE = 1 << 7,      /* a device's work however small: never left on the host */
+    TRM_OPF_STEP = 1 << 8,       /* reads the device's block of the step (kernels/language.h) */
 };
 
 typedef struct trm_op_info {

@@ -35,6 +35,8 @@ static const struct {
     [TRM_DTYPE_Q4_K] = {"q4_k", "Q4_K", "", 0, 256, 144},
     [TRM_DTYPE_Q5_K] = {"q5_k", "Q5_K", "", 0, 256, 176},
     [TRM_DTYPE_Q6_K] = {"q6_k", "Q6_K", "", 0, 256, 210},
+    [TRM_DTYPE_F8_ROW] = {"f8_row", "", "", 0, 32, 36},
+    [TRM_DTYPE_F8_128] = {"f8_128", "", "", 0, 128, 132},
 };
 
 size_t trm_dtype_bytes(trm_dtype dtype)

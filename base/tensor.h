@@ -28,8 +28,8 @@ typedef enum trm_dtype {
     TRM_DTYPE_I64,
     TRM_DTYPE_U64,
     TRM_DTYPE_BOOL, /* one byte, 0 or 1 */
-    /* Weights of GGUF files, in blocks along the last dim: only the operators of language models
-     * take them. */
+    /* Weights in blocks along the last dim: only the operators of language models take them. Those
+     * of GGUF files first. */
     TRM_DTYPE_Q4_0,
     TRM_DTYPE_Q4_1,
     TRM_DTYPE_Q5_0,
@@ -40,6 +40,10 @@ typedef enum trm_dtype {
     TRM_DTYPE_Q4_K,
     TRM_DTYPE_Q5_K,
     TRM_DTYPE_Q6_K,
+    /* Weights in 8-bit floating point (OCP E4M3: bias 7, no infinities, 0x7f and 0xff are NaN). A
+     * block is an fp32 scale, then its elements, a byte each: weight = scale * element. */
+    TRM_DTYPE_F8_ROW, /* 32 elements; all blocks of a row have the same scale */
+    TRM_DTYPE_F8_128, /* 128 elements, scales of their own */
     TRM_DTYPE_COUNT
 } trm_dtype;
 #define TRM_DTYPE_PLAIN_COUNT TRM_DTYPE_Q4_0 /* dtypes below it have elements of their own */

@@ -55,10 +55,19 @@
  * computes, element by element, what its parts do:
  * TrmAddNorm(x [T, D], y [T, D], weight [D], bias [D]?) -> sum [T, D], normed [T, D]; attrs as
  * TrmNorm; where nobody reads the sum, it has no memory (and dtype NONE when it is prepared).
+ * TrmReduceTree(parts [P, T, D], residual [T, D], weight [D], bias [D]?) -> sum [T, D], normed [T,
+ * D]; attrs of TrmReduceTree and of TrmNorm (kind, epsilon, offset): TrmAddNorm of the residual and
+ * the whole sum, in one step. The operands of the addition are the residual, then the sum.
  * TrmLinears(x, weight 1..n, then bias 1..n or none) -> y 1..n: n = 2..4 TrmLinears of one input,
  * without unit; attrs transposed, act, n; `gated` (an activation of TrmGated): n = 2 and one
  * output, gated(y 1) * y 2. TrmPagedAttention with inputs 5 and 6, positions and frequencies, and
  * attrs rope_interleaved, rope_scale: q and k are turned as by TrmRope first.
+ *
+ * Rounded rows, for devices that ask for them (model/passes/round_language.c): an operator that
+ * makes rows which only products read (TrmNorm, TrmAddNorm and TrmReduceTree's `normed`, TrmGated,
+ * gated TrmLinears) has the attr `rounds`: "bf16", "f16" or "i8", and makes them as those products
+ * would have rounded them first: [T, K] BF16 or F16, or TRM_DTYPE_U8 [T, bytes], int8 with a scale
+ * a 32 elements as the device lays them out. The products' bits do not change.
  *
  * TrmSample(logits [R, V], step) -> [R, sizeof(trm_step_sampled)] U8: on devices with memory of
  * their own, behind the graph's logits: step->samples says how each row becomes a token, by the

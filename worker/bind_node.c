@@ -200,26 +200,17 @@ static trm_status keep_constants(struct binder *b, const trm_node *n, const trm_
     return TRM_OK;
 }
 
-/* Dense operators are worth the way to the device even where their inputs lie on the host; and what
- * language models compute must not depend on where a sum over ranks has left it. */
-static bool is_dense(trm_op op)
-{
-    return (op >= TRM_OP_TrmEmbed && op <= TRM_OP_TrmSample) || op == TRM_OP_TrmAddNorm ||
-           op == TRM_OP_TrmLinears || op == TRM_OP_Conv || op == TRM_OP_ConvTranspose ||
-           op == TRM_OP_MatMul || op == TRM_OP_Gemm || op == TRM_OP_QLinearConv ||
-           op == TRM_OP_QLinearMatMul || op == TRM_OP_TrmAttention || op == TRM_OP_Attention ||
-           op == TRM_OP_LSTM || op == TRM_OP_GRU || op == TRM_OP_RNN;
-}
-
 #define HOST_BYTES_MAX 65536 /* copies there and back, 10 us each, cost more than the work */
 
-/* Small things that lie on the host already stay there. */
+/* Small things that lie on the host already stay there. Not dense operators, which are worth the
+ * way to the device; and what language models compute must not depend on where a sum over ranks has
+ * left it. */
 static bool stays_on_host(const struct binder *b, const trm_node *n)
 {
     bool any = false;
     size_t all = 0, bytes;
 
-    if (!trmi_engine_splits(b->e) || is_dense(n->op))
+    if (!trmi_engine_splits(b->e) || (trm_op_get(n->op)->flags & TRM_OPF_DENSE) != 0)
         return false;
     for (int i = 0; i < n->input_count; i++) {
         if (n->inputs[i] == TRM_NO_VALUE || b->in[i].data != NULL)
@@ -270,12 +261,6 @@ static trm_status prepare_collective(struct binder *b, const trm_node *n, trm_op
     return trmi_collective_prepare(e, b->node, desc, kernel_out);
 }
 
-/* Reads a step by its address: on a device with memory of its own that is not the host's form. */
-static bool reads_step(trm_op op)
-{
-    return op == TRM_OP_TrmPagedAttention || op == TRM_OP_TrmPool || op == TRM_OP_TrmSample;
-}
-
 /* A kernel, and where it runs: on the device if it has one. */
 static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc,
                           trmi_place *place_out, trm_kernel **kernel_out)
@@ -295,7 +280,8 @@ static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc
         memcpy(in, b->in, (size_t)n->input_count * sizeof(*in));
         memcpy(out, b->out, (size_t)n->output_count * sizeof(*out));
         st = e->device->ops->prepare(e->device, desc, kernel_out);
-        if (st != TRM_ERR_UNSUPPORTED || reads_step(n->op))
+        /* the step in the device's memory is not in the host's form */
+        if (st != TRM_ERR_UNSUPPORTED || (trm_op_get(n->op)->flags & TRM_OPF_STEP) != 0)
             return st;
         TRM_LOG(TRM_LOG_DEBUG, "bind", "'%s' (%s) runs on the host: %s", n->name,
                 trm_op_get(n->op)->name, trm_message());
