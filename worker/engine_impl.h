@@ -172,6 +172,7 @@ struct trm_engine {
     trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */
     trmi_flight flights[TRMI_FLIGHTS]; /* a ring */
     int flight_first, flight_count;
+    int64_t oldest_us;        /* since when the first of them is the oldest */
     bool hold;                /* trm_engine_hold_inputs */
     bool busy;                /* something was enqueued that the host has not waited for */
     trm_tensor *staged;       /* [graph inputs] */
@@ -241,6 +242,7 @@ void trmi_flights_destroy(trm_engine *e);
 trm_status trmi_engine_wait(trm_engine *e);
 trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs);
 trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs);
+trm_status trmi_flight_ready(trm_engine *e, bool *ready_out);
 
 /* copy.c: a kernel that copies `bytes` to the other place. */
 trm_status trmi_copy_prepare(trm_device *device, trmi_place to, size_t bytes,
