@@ -294,6 +294,26 @@ static bool is_the_end(trm_status st)
     return st == TRM_ERR_COMM || st == TRM_ERR_DEVICE;
 }
 
+/* A larger program for which there was no room may have cost this one its buffers, where memory
+ * that was given up for it did not come back (trmi_buffer_grow). */
+static trm_status regain_buffers(trm_engine *e, const trmi_segment *s)
+{
+    for (int p = 0; p < TRMI_PLACES; p++) {
+        trmi_buffer *arena = &e->arenas[p][s->level], *workspace = &e->workspace[p];
+        trm_status st = TRM_OK;
+
+        if (p == TRMI_HOST && !trmi_engine_splits(e))
+            continue;
+        if (arena->bytes < s->arena_bytes[p])
+            st = trmi_buffer_grow(e, p, arena, s->arena_bytes[p] + TRM_ALIGN);
+        if (workspace->bytes < s->workspace_bytes[p] && st == TRM_OK)
+            st = trmi_buffer_grow(e, p, workspace, s->workspace_bytes[p] + TRM_ALIGN);
+        if (st != TRM_OK) /* nothing to take part with */
+            return e->talks ? trm_fail_context(TRM_ERR_COMM, "a program's buffers") : st;
+    }
+    return TRM_OK;
+}
+
 /* Whether a collective of the segment reads an input that is not there. */
 static bool misses_input(const trm_engine *e, const trmi_segment *s)
 {
@@ -314,6 +334,7 @@ static trm_status run_segment(trm_engine *e, trmi_segment *s, trm_status failed,
 {
     int next = 0; /* stretch */
 
+    TRM_CHECK(regain_buffers(e, s));
     set_pointers(e, s);
     if (failed != TRM_OK && misses_input(e, s))
         return trm_fail(TRM_ERR_COMM, "%s, and the other ranks cannot be told", text);
