@@ -29,7 +29,8 @@ static trm_status keep_decision(trm_lm_replica *r)
         u->encoded_max = 0;
         u->encoded = trm_malloc(bytes + 1, 2);
         if (u->encoded == NULL)
-            return trm_fail(TRM_ERR_NO_MEMORY, "a step of %zu bytes", bytes);
+            return trm_fail(TRM_ERR_COMM, "no memory for a step of %zu bytes, which others run",
+                            bytes);
         u->encoded_max = 2 * bytes;
     }
     if (bytes > 0)

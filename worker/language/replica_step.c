@@ -151,8 +151,10 @@ static trm_status start(trm_lm_replica *r, const trm_lm_step *step, trmi_stage_s
     u->part_rows = step->part_rows;
     u->fed = false;
     u->submitted = false;
-    TRM_CHECK(explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
-                                              r->stage > 0 ? r->message.head.count : 0, &in)));
+    st = explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
+                                         r->stage > 0 ? r->message.head.count : 0, &in));
+    if (st != TRM_OK) /* the other shards may have made theirs */
+        return in == NULL ? st : trm_engine_give_up(r->engine, in, st);
     u->fed = true;
     if (r->overlaps) {
         st = explained(r, trm_engine_submit(r->engine, in));
