@@ -44,7 +44,7 @@ foreach(source ${cuda_tests})
   add_executable(cuda_${name} ${source})
   target_link_libraries(cuda_${name} PRIVATE trm_warnings trm_kernels PkgConfig::CHECK)
   target_include_directories(cuda_${name} SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
-  if(name MATCHES "^test_lm_(sample|failures)$") # with the worker's sampler, and the worker
+  if(name MATCHES "^test_lm_(sample|failures|stages)$") # with the worker's sampler, and the worker
     target_link_libraries(cuda_${name} PRIVATE trm_worker)
     target_compile_definitions(cuda_${name} PRIVATE TRM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   endif()
