@@ -305,7 +305,7 @@ static int losing(group_rank *r)
     return 0;
 }
 
-static char leaks[] = "TRM_EMU_LEAKS=1", slow[] = "TRM_EMU_SLOW=4", late[] = "TRM_EMU_LATE=1",
+static char leaks[] = "TRM_EMU_LEAKS=1", slow[] = "TRM_EMU_SLOW=15", late[] = "TRM_EMU_LATE=1",
             share[] = "TRM_GROUP_SHARED=1";
 
 static const world worlds[] = {
