@@ -176,7 +176,7 @@ static int generate(const group_rank *r, part *p, trm_lm_step *s, int from, int 
 {
     int lanes = trm_lm_replica_depth(p->replica), left = lanes * (to - from), failures = 0;
     bool may_fail = here->bad_call > 0 && !here->lost && from > 0;
-    lane l[8];
+    lane l[8] = {{0}};
 
     for (int i = 0; i < lanes; i++) {
         l[i] = (lane){.first = i, .round = from};
@@ -209,6 +209,11 @@ static int generate(const group_rank *r, part *p, trm_lm_step *s, int from, int 
     return failures == (may_fail ? 1 : 0) ? 0 : wrong(r, "%d steps have failed", failures);
 }
 
+static bool same_bytes(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
 static int lead(const group_rank *r, part *p)
 {
     int lanes = trm_lm_replica_depth(p->replica);
@@ -222,7 +227,7 @@ static int lead(const group_rank *r, part *p)
         return 1;
     if (r->size == 1)
         memcpy(shared->want, got, sizeof(got));
-    else if (memcmp(shared->want, got, sizeof(got)) != 0)
+    else if (!same_bytes(shared->want, got, sizeof(got)))
         return wrong(r, "%s: other results than one rank's", here->name);
     for (int i = 0; i < lanes; i++) { /* nobody collects them */
         const lane l = {.first = i, .round = 1};
