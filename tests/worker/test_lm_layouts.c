@@ -122,7 +122,7 @@ static const char *run(struct rank *r, void *ctx)
     lm one, part;
 
     snprintf(path, sizeof(path), DATA "%s", l->model);
-    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false);
+    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false, NULL);
     count = (size_t)((KEPT + STEPS) * one.config.vocabulary);
     alone = (float *)trm_malloc(count, sizeof(float));
     together = (float *)trm_malloc(count, sizeof(float));
@@ -133,6 +133,7 @@ static const char *run(struct rank *r, void *ctx)
     text = divide(&part, r, l->sums, &whole);
     if (text != NULL)
         return text;
+    part.kv_dtype = TRM_DTYPE_F32;
     lm_cache(&part, PROMPT + STEPS);
     compute(&part, together);
     if (memcmp(alone, together, count * sizeof(float)) != 0)
