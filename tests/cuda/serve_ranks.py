@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import sys
@@ -35,8 +36,11 @@ BOTH = ("llama", "gemma3")
 
 
 def start(layout, ranks, names=BOTH, command="serve"):
-    c = Cluster(trireme, models(*names), cluster="device: cuda" + (f", {layout}" if layout else ""), ranks=ranks, env=ENV, command=command)
-    return c.ready()
+    c = Cluster(trireme, models(*names), cluster="device: cuda" + (f", {layout}" if layout else ""), ranks=ranks, env=ENV, command=command,
+                log="info").ready()
+    if "tensor=2" in layout and (not re.search(r"NCCL [0-9.]*: rank 1 of 2,", c.text()) or "over host memory" in c.text()):
+        fail(c, f"{layout}: the devices have no group")
+    return c
 
 
 def request(i, names=BOTH):

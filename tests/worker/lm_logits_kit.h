@@ -31,13 +31,15 @@ static const char *const lm_weights_names[LM_WEIGHTS] = {"f32", "bf16", "f16",
 static const char *const lm_mode_names[LM_MODES] = {"fp32", "half", "cache8"};
 
 /* The largest error of a logit. FP32: absolute, and what is left is the order of sums; but with
- * block types activations are rounded to int8 on both sides, and a last bit may decide how. Else
- * a share of
- * the largest logit of the reference, as tests/networks has it. */
+ * block types activations are rounded to int8 on both sides, and a last bit may decide how. Else a
+ * share of the reference's largest logit, as tests/networks has it. HALF: bf16 is what PyTorch's
+ * own bf16 keeps for few of these checkpoints (they err by 0.014 to 0.24); a router that then
+ * chooses another expert is part of it. A cache in fp16 turns int8 activations the other way, which
+ * is why block types err by more than fp16 does. */
 static const double lm_bounds[LM_MODES][LM_WEIGHTS] = {
     [LM_FP32] = {2e-4, 2e-4, 2e-4, 2e-4, 2e-2, 2e-2},
-    [LM_HALF] = {1, 1, 1, 1, 1, 1},
-    [LM_CACHE8] = {1, 1, 1, 1, 1, 1},
+    [LM_HALF] = {2e-4, 8e-2, 1e-2, 6e-2, 6e-2, 6e-2},
+    [LM_CACHE8] = {0.15, 0.15, 0.1, 0.15, 0.15, 0.15},
 };
 
 typedef struct lm_seen {
