@@ -135,7 +135,7 @@ static const char *run(struct rank *r, void *ctx)
     lm one, part;
 
     snprintf(path, sizeof(path), DATA "%s", l->model);
-    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false);
+    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false, NULL);
     count = (size_t)((KEPT + STEPS) * one.config.vocabulary);
     alone = (float *)trm_malloc(count, sizeof(float));
     together = (float *)trm_malloc(count, sizeof(float));
@@ -146,6 +146,7 @@ static const char *run(struct rank *r, void *ctx)
     text = divide(&part, r, l->sums, l->norms, &whole);
     if (text != NULL)
         return text;
+    part.kv_dtype = TRM_DTYPE_F32;
     lm_cache(&part, PROMPT + STEPS);
     compute(&part, together);
     if (memcmp(alone, together, count * sizeof(float)) != 0)
