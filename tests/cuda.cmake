@@ -121,9 +121,11 @@ foreach(case layouts killed long)
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
 set_tests_properties(cuda/serve-ranks-long PROPERTIES LABELS "mpi;cuda;slow" TIMEOUT 1200)
-add_test(NAME cuda/language/memory COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR}
-  memory)
-set_tests_properties(cuda/language/memory PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+foreach(case memory faults)
+  add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
+    ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(cuda/language/${case} PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+endforeach()
 foreach(case layouts preempt one-rank)
   add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})
