@@ -207,7 +207,7 @@ trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
                                    trm_kernel **kernel_out);
 /* collective_device.c: the same over the device's own memory, from what prepare has made, which it
  * takes on success. UNSUPPORTED: too many pieces. */
-trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
+trm_status trmi_collective_on_device(trm_engine *e, const trm_op_desc *desc, trm_kernel *host_form,
                                      trm_kernel **kernel_out);
 trm_layout trmi_collective_layout(const trm_kernel *collective);
 bool trmi_collective_talks(const trm_graph *g);
