@@ -57,6 +57,11 @@ int trm_engine_depth_of(const trm_device *device); /* of any engine there */
 TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
 TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
 
+/* Binds the program of inputs of these shapes (their data is not looked at), so that its buffers
+ * and packed weights are there: without running it, and where shapes depend on data only its
+ * beginning. With a group: collective. */
+TRM_MUST_USE trm_status trm_engine_bind(trm_engine *engine, const trm_tensor *inputs);
+
 /* Of a rank of a group that could not make its inputs: the others are in the step and wait for it.
  * It takes part in their sums with whatever lies there, and all ranks' steps fail with `why`, whose
  * message is the thread's. `inputs`: shapes; those that a collective itself reads have data.

@@ -55,10 +55,6 @@ void trm_lm_fill(const trm_lm_options *options, int64_t pages, trm_scheduler_lim
 /* What layouts for such devices are chosen by, and what plans report. */
 #define TRM_LM_PHASES 3
 void trm_lm_phases(const trm_scheduler_limits *limits, trm_phase phases_out[TRM_LM_PHASES]);
-/* The step to plan for: `tokens` rows, all picked up to `batch`; tensors of the graph's inputs,
- * from trm_malloc. */
-TRM_MUST_USE trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
-                                           trm_tensor **inputs_out);
 
 /* Collective over options->layout.job where there is one: every rank returns the same status. */
 TRM_MUST_USE trm_status trm_lm_model_open(const char *path, trm_device *device,

@@ -32,7 +32,7 @@ struct under_way {
 struct trm_lm_replica {
     trm_lm_replica_options options;
     trm_tensor_model *model;
-    int tensor, pipeline, stage, shard, rank, size, depth;
+    int tensor, pipeline, stage, shard, rank, size, depth, context;
     trm_graph *local;
     bool owns_local;
     trm_device_group *group; /* of the stage's devices; NULL: over host memory */
@@ -66,6 +66,27 @@ size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype)
                                        trm_attr_int(&node->attrs, "head_dim", 0), kv_dtype);
     }
     return bytes;
+}
+
+trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
+                              trm_tensor **inputs_out)
+{
+    trm_tensor *in = trm_calloc((size_t)g->input_count + 1, sizeof(*in));
+
+    if (in == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "shapes of a step");
+    for (int i = 0; i < g->input_count; i++) {
+        const trm_value *v = &g->values[g->inputs[i]];
+
+        in[i] = v->desc;
+        in[i].data = NULL;
+        for (int d = 0; d < in[i].rank; d++)
+            if (in[i].dims[d] < 0)
+                in[i].dims[d] =
+                    strcmp(v->name, "rows") == 0 || strcmp(v->name, "step") == 0 ? picks : tokens;
+    }
+    *inputs_out = in;
+    return TRM_OK;
 }
 
 static trm_status reserve(trm_lm_replica *r)
@@ -143,10 +164,30 @@ static trm_status open_group(trm_lm_replica *r)
                                  &r->group);
 }
 
-static trm_status create_here(trm_lm_replica *r)
+/* The largest step's buffers are the largest: none grows while steps run, and the cache is given
+ * what they leave. Host memory is given when it is touched, and binds with the first step. */
+static trm_status bind_largest(trm_lm_replica *r)
 {
     const trm_lm_replica_options *o = &r->options;
-    trm_lm_feed_options fo = {.pages = o->pages,
+    int picks = trm_lm_grid(o->encoder ? o->batch : o->picks);
+    trm_tensor *in = NULL;
+    trm_status st;
+
+    if (r->model->device->host_memory)
+        return TRM_OK;
+    st = trm_lm_plan_inputs(r->local, trm_lm_grid(o->step_tokens), picks, &in);
+    if (st == TRM_OK)
+        st = trm_engine_bind(r->engine, in);
+    trm_free(in);
+    return st;
+}
+
+static trm_status begin_here(trm_lm_replica *r, int pages)
+{
+    const trm_lm_replica_options *o = &r->options;
+    trm_lm_feed_options fo = {.pages = pages,
+                              .graph = r->local,
+                              .engine = r->engine,
                               .kv_dtype = o->kv_dtype,
                               .batch = o->batch,
                               .step_tokens = o->step_tokens,
@@ -156,9 +197,6 @@ static trm_status create_here(trm_lm_replica *r)
                               .samples =
                                   r->stage + 1 == r->pipeline && (r->shard == 0 || r->draws_there)};
 
-    TRM_CHECK(make_engine(r));
-    fo.graph = r->local;
-    fo.engine = r->engine;
     TRM_CHECK(trm_lm_feed_create(&fo, &r->feed));
     TRM_CHECK(trm_lm_replica_step(r, &r->step));
     r->out = trm_calloc((size_t)r->local->output_count + 1, sizeof(*r->out));
@@ -191,20 +229,27 @@ trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
     r->stage = r->size == 1 ? 0 : m->place.stage;
     r->shard = r->size == 1 ? 0 : m->place.shard;
     r->rank = r->stage * r->tensor + r->shard;
-    r->draws_there = options->pages > 0 && draws(m->device);
+    r->draws_there = !options->encoder && draws(m->device);
     r->overlaps = r->pipeline == 1 && trm_engine_depth_of(m->device) > 1 &&
-                  (r->draws_there || options->pages == 0);
+                  (r->draws_there || options->encoder);
     r->depth = r->overlaps        ? trm_engine_depth_of(m->device)
                : r->pipeline == 1 ? 1
                                   : r->pipeline + 1;
     TRM_TRY(st, reserve(r), fail);
     TRM_TRY(st, agree(r, open_group(r)), fail);
-    TRM_TRY(st, agree(r, create_here(r)), fail);
+    TRM_TRY(st, agree(r, make_engine(r)), fail);
+    TRM_TRY(st, agree(r, bind_largest(r)), fail);
     *replica_out = r;
     return TRM_OK;
 fail:
     trm_lm_replica_destroy(r);
     return st;
+}
+
+trm_status trm_lm_replica_begin(trm_lm_replica *r, int pages, int context)
+{
+    r->context = context;
+    return agree(r, begin_here(r, pages));
 }
 
 void trm_lm_replica_destroy(trm_lm_replica *r)
@@ -253,12 +298,12 @@ trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
 {
     const trm_lm_replica_options *o = &r->options;
     int64_t pages =
-        o->pages == 0 ? 0 : (int64_t)o->batch * ((o->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
+        o->encoder ? 0 : (int64_t)o->batch * ((r->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
 
     if (pages > INT32_MAX / 4)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "--max-batch %d of contexts of %d tokens: a step cannot name so many pages",
-                        o->batch, o->context);
+                        o->batch, r->context);
     return trm_lm_step_init(step_out, o->step_tokens, o->batch, o->picks, (int)pages, o->batch,
                             trm_lm_feed_has_types(r->model->graph));
 }
