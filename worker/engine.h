@@ -80,6 +80,9 @@ void trm_engine_hold_inputs(trm_engine *engine, bool hold);
 void trm_engine_place_input(trm_engine *engine, int input, void *memory);
 trm_stream *trm_engine_stream(const trm_engine *engine); /* NULL: the device's own */
 
+/* Whether steps of a program are launched as captured graphs from its second run on. */
+bool trm_engine_captures(const trm_engine *engine);
+
 /* Checks as above without running. */
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);
 

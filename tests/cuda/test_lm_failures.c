@@ -145,6 +145,27 @@ START_TEST(later_requests_are_served)
 }
 END_TEST
 
+/* Steps that are run for nothing leave pages and samplers as they are. */
+START_TEST(warming_changes_nothing)
+{
+    const trm_lm_options o = {.kv_bytes = 1 << 20, .context = 128, .batch = 3, .step_tokens = 64};
+    trm_device_pair pair;
+    trm_lm_model *m = NULL;
+    answer first, again;
+
+    OK(trm_device_open("cuda", 0, 1, &pair));
+    OK(trm_lm_model_open(MODEL, pair.device, &o, &m));
+    first = answer_of(m, LONG, true);
+    ck_assert(trm_generator_warms(m->generator));
+    while (trm_generator_warms(m->generator))
+        OK(trm_generator_warm(m->generator));
+    again = answer_of(m, LONG, true); /* reads pages of the first one */
+    check_same(&first, &again);
+    trm_lm_model_close(m);
+    trm_device_close(&pair);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("lm_failures");
@@ -154,6 +175,7 @@ int main(void)
 
     tcase_set_timeout(t, 120);
     tcase_add_test(t, later_requests_are_served);
+    tcase_add_test(t, warming_changes_nothing);
     suite_add_tcase(s, t);
     r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);

@@ -164,8 +164,9 @@ static trm_status open_group(trm_lm_replica *r)
                                  &r->group);
 }
 
-/* The largest step's buffers are the largest: none grows while steps run, and the cache is given
- * what they leave. Host memory is given when it is touched, and binds with the first step. */
+/* The largest step's buffers are the largest: none grows while steps run, and on a device with
+ * memory of its own the cache is given what they and the weights leave. Weights are packed here;
+ * what binding takes beside that is a few milliseconds. */
 static trm_status bind_largest(trm_lm_replica *r)
 {
     const trm_lm_replica_options *o = &r->options;
@@ -173,8 +174,6 @@ static trm_status bind_largest(trm_lm_replica *r)
     trm_tensor *in = NULL;
     trm_status st;
 
-    if (r->model->device->host_memory)
-        return TRM_OK;
     st = trm_lm_plan_inputs(r->local, trm_lm_grid(o->step_tokens), picks, &in);
     if (st == TRM_OK)
         st = trm_engine_bind(r->engine, in);
@@ -289,6 +288,11 @@ bool trm_lm_replica_looks_ahead(const trm_lm_replica *r)
     return r->draws_there && r->overlaps; /* the stage that reads tokens draws them */
 }
 
+bool trm_lm_replica_captures(const trm_lm_replica *r)
+{
+    return trm_engine_captures(r->engine);
+}
+
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r)
 {
     return r->engine;
@@ -377,7 +381,7 @@ static struct under_way *newest(trm_lm_replica *r)
     return &r->ring[(r->first + r->under_way) % r->depth];
 }
 
-/* Weights are packed when the first step is bound. */
+/* What was wanted, and of what there was room for. */
 static trm_status explained(trm_lm_replica *r, trm_status st)
 {
     if (st == TRM_ERR_NO_MEMORY)

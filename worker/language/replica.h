@@ -25,8 +25,8 @@ typedef struct trm_lm_replica_options {
     bool profile;
 } trm_lm_replica_options;
 
-/* Collective over the replica. Opens this rank's share. On a device with memory of its own the
- * weights are there on return, and the largest step is bound: what is free then is the cache's. */
+/* Collective over the replica. Opens this rank's share: weights are where they are read on return,
+ * and the largest step is bound: what a device has left then is the cache's. */
 TRM_MUST_USE trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
                                               trm_lm_replica **replica_out);
 /* Collective, once: allocates this rank's part of a cache of `pages` (encoders: 0), for sequences
@@ -38,6 +38,8 @@ int trm_lm_replica_depth(const trm_lm_replica *r); /* steps that may be under wa
 /* Whether those run one after another on a device that knows the tokens that it has drawn: a step
  * may then name a token by its slot (TRM_STEP_TOKEN_OF_SLOT, kernels/language.h). */
 bool trm_lm_replica_looks_ahead(const trm_lm_replica *r);
+/* Whether a size of steps is faster once it has been run twice: trm_engine_captures. */
+bool trm_lm_replica_captures(const trm_lm_replica *r);
 /* Steps of the sizes of the options, for the leader to fill. */
 TRM_MUST_USE trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out);
 
