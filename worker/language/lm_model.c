@@ -12,6 +12,11 @@
 
 #define BATCH 64
 #define STEP_TOKENS 512
+/* On a device with memory of its own: products of so many rows fill a card with tiles of 128 x 256
+ * (4096 features: 128 of them on 132 multiprocessors), as twice as many rows would, and a step
+ * takes half as long: what those wait for that decode beside a prompt. 256 streams of 512 tokens in
+ * and 256 out bring 512 prompt tokens a step, so that most steps are alike. */
+#define STEP_TOKENS_DEVICE 1024
 #define KV_BYTES ((int64_t)1 << 30)
 #define CONTEXT_LEAST 8192 /* positions that must fit where no context is asked for */
 #define PAGES_MAX (INT32_MAX / TRM_KV_PAGE)
@@ -116,7 +121,9 @@ trm_status trm_lm_settle(const trm_language *l, const trm_lm_options *o,
                          trm_scheduler_limits *limits_out, trm_dtype *kv_dtype_out)
 {
     trm_scheduler_limits limits = {.batch = o->batch > 0 ? o->batch : BATCH,
-                                   .step_tokens = o->step_tokens > 0 ? o->step_tokens : STEP_TOKENS,
+                                   .step_tokens = o->step_tokens > 0 ? o->step_tokens
+                                                  : o->device_memory ? STEP_TOKENS_DEVICE
+                                                                     : STEP_TOKENS,
                                    .vocabulary = l->config.vocabulary,
                                    .flights = 1,
                                    .prefix = !o->no_prefix,

@@ -19,7 +19,7 @@ typedef struct trm_lm_options {
                                 of its own what activations are rounded to; else F32 */
     bool device_memory;      /* the device has memory of its own; set by trm_lm_model_begin */
     int batch;               /* sequences at once; 0: 64 */
-    int step_tokens;         /* 0: 512 */
+    int step_tokens;         /* 0: 512, on a device with memory of its own 1024 */
     double decode_budget_us; /* trm_scheduler_limits */
     bool no_prefix;
     bool tokenizer;  /* leaders need it; other ranks never load it */
