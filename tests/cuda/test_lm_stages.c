@@ -84,10 +84,8 @@ static int plan(const group_rank *r, part *p)
 static int open_part(const group_rank *r, part *p)
 {
     trm_language_options lo = {.no_tokenizer = true, .context = CONTEXT};
-    trm_lm_replica_options o = {.kv_dtype = TRM_DTYPE_F32,
-                                .batch = SLOTS,
-                                .step_tokens = STEP_TOKENS,
-                                .picks = SLOTS};
+    trm_lm_replica_options o = {
+        .kv_dtype = TRM_DTYPE_F32, .batch = SLOTS, .step_tokens = STEP_TOKENS, .picks = SLOTS};
 
     memset(p, 0, sizeof(*p));
     RANK_OK(r, trm_language_open(MODEL, &lo, &p->language));
