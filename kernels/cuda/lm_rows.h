@@ -22,10 +22,13 @@ TRM_MUST_USE trm_status trmi_lmc_want(const trm_op_desc *desc, int i, trm_dtype 
 TRM_MUST_USE trm_status trmi_lmc_begin(trm_op_desc *desc, int outputs, int rank);
 
 /* out[r] = row ids[r] of the table times scale, zeros where there is no such row. out: [rows,
- * width]; table: F32, F16, BF16 or a block type as in a file, rows of row_bytes. */
+ * width]; table: F32, F16, BF16 or a block type as in a file, or F32, F16 and BF16 as products lay
+ * them out (lm_float.h: trmi_lmf_form). Row r begins at r / 16 * panel + r % 16 / 8 * half + r % 8
+ * * row bytes; its pieces of 32 elements are `chunk` apart (of blocks, a row is one piece). */
 typedef struct trmi_lmc_pick {
     trm_dtype dtype;
-    size_t rows, table_rows, width, row_bytes;
+    size_t rows, table_rows, width;
+    size_t panel, half, row, chunk;
     float scale;
 } trmi_lmc_pick;
 TRM_MUST_USE trm_status trmi_cuda_lm_pick(cudaStream_t stream, const trmi_lmc_pick *p,

@@ -34,6 +34,9 @@ TRM_MUST_USE trm_status trm_pass_posts(trm_graph *g);
  * shapes.
  */
 TRM_MUST_USE trm_status trm_pass_fuse_language(trm_graph *g);
+/* TrmEmbed gets `tied` = 1 where a TrmLinear of the same graph multiplies by its table, and that
+ * one's `act`. */
+TRM_MUST_USE trm_status trm_pass_tie_language(trm_graph *g);
 
 /* Mixed precision: convolutions and matmuls compute in `dtype` (BF16 or F16), with Cast nodes only
  * where a chain begins or ends; norms, softmax and reductions stay in fp32; inputs and outputs of

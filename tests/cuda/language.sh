@@ -31,6 +31,10 @@ check() {
 }
 
 memory() {
+    # a tied table is kept once, and what is planned is what there is: 8.4 MB of weights
+    check "weights" 0 'weights 8.4 MB, activations [0-9.]*, workspace ' \
+        "$trireme" run "$model" --prompt x --max-tokens 1 --device "$device" --log info
+    grep -aqE 'plan.* weights 8.4 MB' "$dir/err" || complain "the plan has other weights than the model"
     # before anything is loaded: the ledger, and what would fit
     TRM_EMU_MEMORY=300000 check "300 KB" 2 \
         'the model does not fit: .* a rank \((weights|the KV cache|activations) .*, .*, .*\), the limit is 0.3 MB; the biggest weights are ' \

@@ -385,6 +385,71 @@ START_TEST(embed)
 }
 END_TEST
 
+/* A product's weight, too: rows out of the product's form, which both keep together. */
+START_TEST(embed_tied)
+{
+    static const struct {
+        trm_dtype dtype;
+        const char *act;
+        bool free;
+    } rows[] = {{TRM_DTYPE_BF16, "bf16", false}, {TRM_DTYPE_F16, "f16", false},
+                {TRM_DTYPE_BF16, NULL, false},   {TRM_DTYPE_F32, NULL, false},
+                {TRM_DTYPE_BF16, "bf16", true},  {TRM_DTYPE_Q8_0, NULL, false}};
+    static const int64_t widths[] = {77, 64, 288};
+
+    for (int r = 0; r < (int)(sizeof(rows) / sizeof(rows[0])); r++)
+        for (int w = trm_dtype_is_block(rows[r].dtype) ? 1 : 0; w < 3; w++) {
+            uint64_t keys[2] = {0, (uint64_t)(1000 + r * 3 + w)};
+            trm_tensor table = random_table(rows[r].dtype, widths[w]),
+                       x = KIT_T(TRM_DTYPE_F32, 3, widths[w]), y = KIT_T(TRM_DTYPE_F32, 3, 10);
+            cuda_case c = {.name = trm_dtype_name(rows[r].dtype),
+                           .op = TRM_OP_TrmEmbed,
+                           .attrs = kit_attrs(),
+                           .in = {kit_values(KIT_T(TRM_DTYPE_I32, IDS), ids), table},
+                           .out = {KIT_T(TRM_DTYPE_F32, IDS, widths[w])},
+                           .in_count = 2,
+                           .out_count = 1,
+                           .known = {false, true}};
+            trm_op_desc again = {.op = TRM_OP_TrmEmbed,
+                                 .attrs = c.attrs,
+                                 .name = "embed",
+                                 .input_count = 2,
+                                 .output_count = 1,
+                                 .inputs = c.in,
+                                 .outputs = c.out,
+                                 .weight_keys = keys};
+            trm_op_desc linear = {.op = TRM_OP_TrmLinear,
+                                  .attrs = kit_attrs(),
+                                  .name = "linear",
+                                  .input_count = 2,
+                                  .output_count = 1,
+                                  .inputs = (trm_tensor[]){x, table},
+                                  .outputs = &y,
+                                  .weight_keys = keys};
+            size_t before = kit_gpu->packed_bytes, both;
+            trm_kernel *k = NULL, *product = NULL;
+
+            kit_name = c.name;
+            kit_gpu->order_free = rows[r].free;
+            kit_int(c.attrs, "tied", 1);
+            if (rows[r].act != NULL) {
+                kit_string(c.attrs, "act", rows[r].act);
+                kit_string((trm_attrs *)(uintptr_t)linear.attrs, "act", rows[r].act);
+            }
+            cuda_check(&c);
+            KIT_OK(kit_gpu->ops->prepare(kit_gpu, &linear, &product));
+            both = kit_gpu->packed_bytes;
+            KIT_OK(kit_gpu->ops->prepare(kit_gpu, &again, &k));
+            ck_assert(both > before);
+            ck_assert((kit_gpu->packed_bytes == both) == !trm_dtype_is_block(rows[r].dtype));
+            trm_kernel_destroy(product);
+            trm_kernel_destroy(k);
+            ck_assert_uint_eq(kit_gpu->packed_bytes, before);
+            kit_gpu->order_free = false;
+        }
+}
+END_TEST
+
 START_TEST(picked_rows)
 {
     static const int64_t widths[] = {5, 4, 3000};
@@ -633,6 +698,7 @@ int main(void)
     tcase_add_loop_test(t, rope, 0, ROPES);
     tcase_add_loop_test(t, gated, 0, 7);
     tcase_add_loop_test(t, embed, 0, TABLES);
+    tcase_add_test(t, embed_tied);
     tcase_add_test(t, picked_rows);
     tcase_add_loop_test(t, pool, 0, 3);
     tcase_add_loop_test(t, refused, 0, REFUSALS);

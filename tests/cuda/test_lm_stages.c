@@ -84,12 +84,8 @@ static int plan(const group_rank *r, part *p)
 static int open_part(const group_rank *r, part *p)
 {
     trm_language_options lo = {.no_tokenizer = true, .context = CONTEXT};
-    trm_lm_replica_options o = {.pages = SLOTS * PAGES_EACH,
-                                .kv_dtype = TRM_DTYPE_F32,
-                                .batch = SLOTS,
-                                .step_tokens = STEP_TOKENS,
-                                .picks = SLOTS,
-                                .context = CONTEXT};
+    trm_lm_replica_options o = {
+        .kv_dtype = TRM_DTYPE_F32, .batch = SLOTS, .step_tokens = STEP_TOKENS, .picks = SLOTS};
 
     memset(p, 0, sizeof(*p));
     RANK_OK(r, trm_language_open(MODEL, &lo, &p->language));
@@ -103,6 +99,7 @@ static int open_part(const group_rank *r, part *p)
         return 1;
     o.model = &p->model;
     RANK_OK(r, trm_lm_replica_create(&o, &p->replica));
+    RANK_OK(r, trm_lm_replica_begin(p->replica, SLOTS * PAGES_EACH, CONTEXT));
     if (here->bad_call > 0 && here->bad_rank == r->rank) {
         ops = *r->gpu->ops;
         real_encode = ops.step_encode;

@@ -39,7 +39,7 @@ typedef struct trmi_stage_step {
 struct trm_lm_replica {
     trm_lm_replica_options options;
     trm_tensor_model *model;
-    int tensor, pipeline, stage, shard, rank, size, depth;
+    int tensor, pipeline, stage, shard, rank, size, depth, context;
     trm_graph *local;
     bool owns_local;
     trm_device_group *group; /* of the stage's devices; NULL: over host memory */
