@@ -172,6 +172,7 @@ struct trm_engine {
     trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */
     trmi_flight flights[TRMI_FLIGHTS]; /* a ring */
     int flight_first, flight_count;
+    int64_t oldest_us;        /* since when the first of them is the oldest */
     bool hold;                /* trm_engine_hold_inputs */
     bool busy;                /* something was enqueued that the host has not waited for */
     trm_tensor *staged;       /* [graph inputs] */
@@ -206,7 +207,7 @@ trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
                                    trm_kernel **kernel_out);
 /* collective_device.c: the same over the device's own memory, from what prepare has made, which it
  * takes on success. UNSUPPORTED: too many pieces. */
-trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
+trm_status trmi_collective_on_device(trm_engine *e, const trm_op_desc *desc, trm_kernel *host_form,
                                      trm_kernel **kernel_out);
 trm_layout trmi_collective_layout(const trm_kernel *collective);
 bool trmi_collective_talks(const trm_graph *g);
@@ -223,6 +224,9 @@ void trmi_collective_places(trm_engine *e, trmi_segment *s);
  * them (places_out: [graph outputs]), enqueued if the device is asynchronous. */
 trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs, trm_tensor *outputs,
                                trmi_place *places_out);
+/* A step that this rank cannot run: it binds with the others where they do, takes part in what they
+ * do together, and returns what they agree on. `why` is not OK, its message the thread's. */
+trm_status trmi_engine_stand_in(trm_engine *e, const trm_tensor *device_inputs, trm_status why);
 /* One step, enqueued or run. */
 trm_status trmi_step_run(trm_engine *e, trmi_step *step);
 /* The host waits for what was enqueued. */
@@ -240,7 +244,9 @@ void trmi_flights_destroy(trm_engine *e);
  * than the group is whole. */
 trm_status trmi_engine_wait(trm_engine *e);
 trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs);
+trm_status trmi_flight_give_up(trm_engine *e, const trm_tensor *inputs, trm_status why);
 trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs);
+trm_status trmi_flight_ready(trm_engine *e, bool *ready_out);
 
 /* copy.c: a kernel that copies `bytes` to the other place. */
 trm_status trmi_copy_prepare(trm_device *device, trmi_place to, size_t bytes,
