@@ -71,7 +71,9 @@ typedef struct trmi_lmc_weight {
  * NULL: x[r]). Rows from starts[experts] on are not computed. */
 typedef struct trmi_lmc_product {
     const trmi_lmc_leaves *leaves; /* host; copied into the launch */
-    const float *x;                /* [m, k] */
+    const void *x;                 /* [m, k] F32 */
+    bool rounded; /* x is as the weights' `act` rounds it: [m, k] BF16 or F16, k a multiple of 32;
+                     I8: lm_quant.h. Not with experts */
     size_t m, k;
     int segments;
     struct {

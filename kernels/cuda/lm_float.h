@@ -73,7 +73,7 @@ typedef struct trmi_lmf_args {
     trmi_lmf_form form;
     int32_t segments, panels, gated; /* gated: trmi_lmc_act, COUNT: not */
     int32_t m, k, experts;
-    const float *x;
+    const float *x;      /* NULL: x is there rounded only */
     const void *rounded; /* [m][k_padded] in the weights' dtype, in the order of rows */
     float *slots;        /* [slots][m][panels * 16] */
     float *stack;        /* `tile`, `simt`: [blocks][depth][a block's outputs] */
