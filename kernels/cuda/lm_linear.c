@@ -3,6 +3,7 @@
 #include "kernels/cuda/lm_linear.h"
 
 #include "kernels/cuda/lm_float.h"
+#include "kernels/cuda/lm_quant.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -198,7 +199,40 @@ trm_rounding trmi_lmc_rounding(const trm_tensor *weight, bool transposed, int64_
         return r;
     if ((weight->dtype == TRM_DTYPE_BF16 || weight->dtype == TRM_DTYPE_F16) && act == weight->dtype)
         r.dtype = act;
+    if (trm_dtype_is_block(weight->dtype) && act == TRM_DTYPE_NONE)
+        r = (trm_rounding){.dtype = TRM_DTYPE_U8,
+                           .row_bytes = (int64_t)trmi_lmq_row_bytes((size_t)k),
+                           .sums = trmi_lmq_sums(weight->dtype)};
     return r;
+}
+
+trm_status trmi_lmc_rounds(const trm_op_desc *desc, int output, const trm_tensor *rows,
+                           trm_dtype *rounds_out, int *sums_out)
+{
+    const char *rounds = trm_attr_string(desc->attrs, "rounds", "");
+    const trm_tensor *out = &desc->outputs[output];
+    trm_tensor want = *rows;
+    char text[TRM_SHAPE_TEXT_BYTES];
+
+    *sums_out = 0;
+    want.dtype = *rounds_out = *rounds == '\0'               ? TRM_DTYPE_F32
+                               : strcmp(rounds, "bf16") == 0 ? TRM_DTYPE_BF16
+                               : strcmp(rounds, "f16") == 0  ? TRM_DTYPE_F16
+                               : strcmp(rounds, "i8") == 0   ? TRM_DTYPE_I8
+                                                             : TRM_DTYPE_NONE;
+    if (want.dtype == TRM_DTYPE_NONE || (want.dtype == TRM_DTYPE_I8 && rows->dims[1] % 32 != 0))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': rows of %lld, rounded to '%.40s'",
+                        trm_op_get(desc->op)->name, desc->name, (long long)rows->dims[1], rounds);
+    if (want.dtype == TRM_DTYPE_I8) {
+        want.dtype = TRM_DTYPE_U8;
+        want.dims[1] = (int64_t)trmi_lmq_row_bytes((size_t)rows->dims[1]);
+        *sums_out = (int)trm_attr_int(desc->attrs, "sums", 0);
+    }
+    if (out->dtype != want.dtype || !trm_tensor_same_shape(out, &want))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': output %d is %s %s, want %s",
+                        trm_op_get(desc->op)->name, desc->name, output, trm_dtype_name(out->dtype),
+                        trm_tensor_shape_text(out, text, sizeof(text)), trm_dtype_name(want.dtype));
+    return TRM_OK;
 }
 
 /* ---- the operators ---- */

@@ -75,7 +75,16 @@ static void read_by(rows_of *rows, const trm_graph *g, const trm_node *n, trm_ro
     }
 }
 
-static trm_status make(trm_graph *g, trm_node *n, const rows_of *rows, trm_rounding_fn *rounding)
+/* A norm of whole rows, not of each head. */
+static bool is_of_rows(const trm_graph *g, const trm_node *n)
+{
+    const trm_tensor *x = &g->values[n->inputs[0]].desc;
+    const trm_tensor *gain = &g->values[n->inputs[n->op == TRM_OP_TrmNorm ? 1 : 2]].desc;
+
+    return x->rank == 2 && gain->rank == 1 && gain->dims[0] == x->dims[1];
+}
+
+static trm_status make(trm_graph *g, trm_node *n, const rows_of *rows)
 {
     for (size_t i = 0; i < MAKERS; i++) {
         const rows_of *r;
@@ -84,6 +93,8 @@ static trm_status make(trm_graph *g, trm_node *n, const rows_of *rows, trm_round
 
         if (n->op != makers[i].op || n->output_count <= makers[i].output)
             continue;
+        if ((n->op == TRM_OP_TrmNorm || n->op == TRM_OP_TrmAddNorm) && !is_of_rows(g, n))
+            return TRM_OK;
         v = n->outputs[makers[i].output];
         r = &rows[v];
         desc = &g->values[v].desc;
@@ -122,7 +133,7 @@ trm_status trm_pass_round_language(trm_graph *g, trm_rounding_fn *rounding)
     for (int n = 0; n < g->node_count; n++)
         read_by(rows, g, &g->nodes[n], rounding);
     for (int n = 0; n < g->node_count && st == TRM_OK; n++)
-        st = make(g, &g->nodes[n], rows, rounding);
+        st = make(g, &g->nodes[n], rows);
     trm_free(rows);
     return st != TRM_OK ? st : trm_graph_infer(g);
 }

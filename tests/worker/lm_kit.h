@@ -74,7 +74,8 @@ static inline void lm_place(lm *m)
     OK(trmi_feed_device_create(m->device, m->engine, inputs, 0, 0, &m->away));
 }
 
-/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language. */
+/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language
+ * and trm_pass_round_language. */
 static inline void lm_build_as(lm *m, int64_t context, bool fused)
 {
     const char *device = getenv("TRM_TEST_DEVICE"), *dtype = getenv("TRM_TEST_DTYPE");
@@ -93,6 +94,8 @@ static inline void lm_build_as(lm *m, int64_t context, bool fused)
     }
     OK(trm_device_open(device == NULL ? "cpu" : device, 0, 2, &m->pair));
     m->device = m->pair.device;
+    if (fused)
+        OK(trm_pass_round_language(m->graph, m->device->rounding));
     OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
     if (!m->device->host_memory)
         lm_place(m);
