@@ -22,9 +22,9 @@
  * [first, first + K / unit), and the output is [P, T, N]: the maximal nodes of the tree inside that
  * range, in order (trm_tree_parts), for TrmReduceTree. The bias is then another node's (Add after
  * the sum). transposed (0): weight is [K, N] (GPT-2's Conv1D).  act (absent): "bf16": activations
- * are rounded to BF16 first (bf16 dot instructions, weights BF16), "f16": to F16 (weights F16, on
- * devices with memory of their own); block types always quantise activations to int8 with one fp32
- * scale a 32 elements. TrmRope(x [T, H * head_dim], positions [T]
+ * are rounded to BF16 first (bf16 dot instructions, weights BF16), "f16": to F16 (weights F16);
+ * block types always quantise activations to int8 with one fp32 scale a 32 elements.
+ * TrmRope(x [T, H * head_dim], positions [T]
  * I32, frequencies [rotary / 2] F32) -> as x; attrs head_dim, interleaved (0: pairs (i, i + rotary
  * / 2), 1: (2i, 2i + 1)), scale (1: multiplies cos and sin). angle = position * frequency. Computed
  * as the reference implementations do: fp32 product, fp32 cos and sin. TrmPagedAttention(q [T, H *

@@ -116,7 +116,7 @@ set_tests_properties(cuda/serve PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RE
 add_test(NAME cuda/language/memory COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR}
   memory)
 set_tests_properties(cuda/language/memory PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
-foreach(case layouts preempt)
+foreach(case layouts preempt one-rank)
   add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cuda/language/${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2

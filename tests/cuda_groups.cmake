@@ -12,3 +12,4 @@ foreach(case two four late nccl half faults absent staged)
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
 target_link_libraries(cuda_test_group_engine PRIVATE trm_worker) # runs graphs, not kernels
+target_link_libraries(cuda_test_group_give_up PRIVATE trm_worker)

@@ -57,6 +57,13 @@ int trm_engine_depth_of(const trm_device *device); /* of any engine there */
 TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
 TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
 
+/* Of a rank of a group that could not make its inputs: the others are in the step and wait for it.
+ * It takes part in their sums with whatever lies there, and all ranks' steps fail with `why`, whose
+ * message is the thread's. `inputs`: shapes; those that a collective itself reads have data.
+ * Nothing is under way after it but what was before. Without a group: returns `why`. */
+TRM_MUST_USE trm_status trm_engine_give_up(trm_engine *engine, const trm_tensor *inputs,
+                                           trm_status why);
+
 /* To measure a device without its link: from now on steps take the inputs that the device already
  * has, if any step has brought some of the same shapes; what submit is given is not looked at then.
  */

@@ -10,6 +10,7 @@
 #include "base/wait.h"
 #include "kernels/device_group.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -169,13 +170,13 @@ static trm_status upload(trm_engine *e, trmi_flight *f, const trm_tensor *inputs
     trm_stream *stream;
 
     for (int i = 0; i < e->graph->input_count; i++) {
+        e->staged[i] = inputs[i];
+        e->staged[i].data = e->placed[i];
         TRM_CHECK(trm_tensor_bytes(&inputs[i], &bytes));
         all += e->placed[i] == NULL ? bytes : 0;
     }
     stream = all > SMALL_BYTES ? e->up : e->stream;
     for (int i = 0; i < e->graph->input_count; i++) {
-        e->staged[i] = inputs[i];
-        e->staged[i].data = e->placed[i];
         if (e->placed[i] != NULL || e->last_use[e->graph->inputs[i]] < 0)
             continue; /* it is there, or nothing reads it */
         TRM_CHECK(trm_tensor_bytes(&inputs[i], &bytes));
@@ -190,7 +191,8 @@ static trm_status upload(trm_engine *e, trmi_flight *f, const trm_tensor *inputs
     return TRM_OK;
 }
 
-/* Into e->staged: the inputs where the device reads them. */
+/* Into e->staged: the inputs where the device reads them. After a failure those that are not there
+ * have no data. */
 static trm_status send_inputs(trm_engine *e, trmi_flight *f, const trm_tensor *inputs)
 {
     const trm_device_ops *ops = e->device->ops;
@@ -276,8 +278,11 @@ static trm_status fetch_outputs(trm_engine *e, trmi_flight *f)
 
 static trm_status submit(trm_engine *e, trmi_flight *f, const trm_tensor *inputs)
 {
-    TRM_CHECK(send_inputs(e, f, inputs));
+    trm_status st = send_inputs(e, f, inputs);
+
     e->caller = inputs;
+    if (st != TRM_OK) /* others of the group may have sent theirs */
+        return trmi_engine_stand_in(e, e->staged, st);
     TRM_CHECK(trmi_engine_execute(e, e->staged, f->outputs, e->out_places));
     TRM_CHECK(fetch_outputs(e, f));
     e->flight_count++;
@@ -297,6 +302,20 @@ trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs)
     if (ops->mark_end != NULL)
         ops->mark_end(e->device);
     return st;
+}
+
+trm_status trmi_flight_give_up(trm_engine *e, const trm_tensor *inputs, trm_status why)
+{
+    trmi_flight *f = &e->flights[(e->flight_first + e->flight_count) % TRMI_FLIGHTS];
+    char text[512];
+
+    if (e->flight_count == TRMI_FLIGHTS)
+        return trm_fail(TRM_ERR_INTERNAL, "a step is given up that had no room to begin");
+    snprintf(text, sizeof(text), "%s", trm_message());
+    if (send_inputs(e, f, inputs) != TRM_OK) /* what a collective reads may be among them */
+        TRM_LOG(TRM_LOG_DEBUG, "engine", "a step that is given up: %s", trm_message());
+    e->caller = inputs;
+    return trmi_engine_stand_in(e, e->staged, trm_fail(why, "%s", text));
 }
 
 static trm_status wait_for(trm_engine *e, trm_event *event)

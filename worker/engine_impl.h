@@ -223,6 +223,9 @@ void trmi_collective_places(trm_engine *e, trmi_segment *s);
  * them (places_out: [graph outputs]), enqueued if the device is asynchronous. */
 trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs, trm_tensor *outputs,
                                trmi_place *places_out);
+/* A step that this rank cannot run: it binds with the others where they do, takes part in what they
+ * do together, and returns what they agree on. `why` is not OK, its message the thread's. */
+trm_status trmi_engine_stand_in(trm_engine *e, const trm_tensor *device_inputs, trm_status why);
 /* One step, enqueued or run. */
 trm_status trmi_step_run(trm_engine *e, trmi_step *step);
 /* The host waits for what was enqueued. */
@@ -240,6 +243,7 @@ void trmi_flights_destroy(trm_engine *e);
  * than the group is whole. */
 trm_status trmi_engine_wait(trm_engine *e);
 trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs);
+trm_status trmi_flight_give_up(trm_engine *e, const trm_tensor *inputs, trm_status why);
 trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs);
 
 /* copy.c: a kernel that copies `bytes` to the other place. */

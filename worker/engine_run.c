@@ -294,15 +294,50 @@ static bool is_the_end(trm_status st)
     return st == TRM_ERR_COMM || st == TRM_ERR_DEVICE;
 }
 
-/* After a failed step the others of the group still wait for this rank in their collectives: it
- * takes part in those, with whatever lies there, and then all agree that the step has failed. */
-static trm_status run_segment(trm_engine *e, trmi_segment *s)
+/* A larger program for which there was no room may have cost this one its buffers, where memory
+ * that was given up for it did not come back (trmi_buffer_grow). */
+static trm_status regain_buffers(trm_engine *e, const trmi_segment *s)
 {
-    char text[512] = "";
-    trm_status failed = TRM_OK;
+    for (int p = 0; p < TRMI_PLACES; p++) {
+        trmi_buffer *arena = &e->arenas[p][s->level], *workspace = &e->workspace[p];
+        trm_status st = TRM_OK;
+
+        if (p == TRMI_HOST && !trmi_engine_splits(e))
+            continue;
+        if (arena->bytes < s->arena_bytes[p])
+            st = trmi_buffer_grow(e, p, arena, s->arena_bytes[p] + TRM_ALIGN);
+        if (workspace->bytes < s->workspace_bytes[p] && st == TRM_OK)
+            st = trmi_buffer_grow(e, p, workspace, s->workspace_bytes[p] + TRM_ALIGN);
+        if (st != TRM_OK) /* nothing to take part with */
+            return e->talks ? trm_fail_context(TRM_ERR_COMM, "a program's buffers") : st;
+    }
+    return TRM_OK;
+}
+
+/* Whether a collective of the segment reads an input that is not there. */
+static bool misses_input(const trm_engine *e, const trmi_segment *s)
+{
+    for (int i = 0; i < s->step_count; i++)
+        for (int k = 0; k < s->steps[i].in_count && s->steps[i].collective; k++) {
+            int slot = s->steps[i].in_slots[k];
+
+            if (slot >= 0 && e->slot_pointers[slot] == nothing)
+                return true;
+        }
+    return false;
+}
+
+/* After a failed step the others of the group still wait for this rank in their collectives: it
+ * takes part in those, with whatever lies there, and then all agree that the step has failed.
+ * `failed`, `text`: it had failed before it came here. */
+static trm_status run_segment(trm_engine *e, trmi_segment *s, trm_status failed, char text[512])
+{
     int next = 0; /* stretch */
 
+    TRM_CHECK(regain_buffers(e, s));
     set_pointers(e, s);
+    if (failed != TRM_OK && misses_input(e, s))
+        return trm_fail(TRM_ERR_COMM, "%s, and the other ranks cannot be told", text);
     for (int i = 0; i < s->step_count; i++) {
         trmi_step *step = &s->steps[i];
         trm_status st;
@@ -322,7 +357,7 @@ static trm_status run_segment(trm_engine *e, trmi_segment *s)
             if (!e->talks || is_the_end(st))
                 return st;
             if (failed == TRM_OK)
-                snprintf(text, sizeof(text), "%s", trm_message());
+                snprintf(text, 512, "%s", trm_message());
             failed = failed == TRM_OK ? st : failed;
         }
     }
@@ -339,13 +374,14 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
                                trm_tensor *device_outputs, trmi_place *places_out)
 {
     trmi_segment *s = &e->root;
+    char text[512] = "";
 
     trim(e);
     e->inputs = device_inputs;
     do {
         TRM_CHECK(learn(e, s));
         TRM_CHECK(find_or_bind(e, s, &s));
-        TRM_CHECK(run_segment(e, s));
+        TRM_CHECK(run_segment(e, s, TRM_OK, text));
     } while (!s->last);
     for (int i = 0; i < e->graph->output_count; i++) {
         const trmi_state *v = &s->state[e->graph->outputs[i]];
@@ -361,6 +397,29 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
     }
     e->ran = s;
     return TRM_OK;
+}
+
+trm_status trmi_engine_stand_in(trm_engine *e, const trm_tensor *device_inputs, trm_status why)
+{
+    trmi_segment *s = &e->root;
+    char text[512];
+
+    if (!e->talks || is_the_end(why))
+        return why;
+    snprintf(text, sizeof(text), "%s", trm_message());
+    trim(e);
+    e->inputs = device_inputs;
+    TRM_CHECK(learn(e, s));
+    TRM_CHECK(find_or_bind(e, s, &s));
+    return run_segment(e, s, why, text);
+}
+
+trm_status trm_engine_give_up(trm_engine *e, const trm_tensor *inputs, trm_status why)
+{
+    if (!e->talks || is_the_end(why))
+        return why;
+    return trmi_engine_splits(e) ? trmi_flight_give_up(e, inputs, why)
+                                 : trmi_engine_stand_in(e, inputs, why);
 }
 
 /* An output may be an input, or a view of one: the caller gets a copy, because what it was told is

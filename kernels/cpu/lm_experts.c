@@ -275,17 +275,6 @@ static trm_status find_act(const trm_op_desc *desc, trmi_lm_act *act_out)
     return TRM_OK;
 }
 
-static trm_status find_rounded(const trm_op_desc *desc, bool *rounded_out)
-{
-    const char *name = trm_attr_string(desc->attrs, "act_dtype", NULL);
-
-    if (name != NULL && strcmp(name, "bf16") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': act_dtype '%.40s', want bf16",
-                        desc->name, name);
-    *rounded_out = name != NULL;
-    return TRM_OK;
-}
-
 static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
 {
     for (int i = 0; i < WEIGHTS; i++) {
@@ -314,19 +303,19 @@ static trm_status experts_init(lm_experts *k, trm_op_desc *desc)
 {
     trmi_experts_shape *s = &k->shape;
     int64_t dims[3];
-    bool part = false, rounded = false;
+    trm_dtype rounded = TRM_DTYPE_NONE;
+    bool part = false;
     space count;
 
     TRM_CHECK(trmi_math_begin(desc));
     TRM_CHECK(check_shapes(desc));
     TRM_CHECK(check_attrs(desc, s, &part));
     TRM_CHECK(find_act(desc, &k->act));
-    TRM_CHECK(find_rounded(desc, &rounded));
+    TRM_CHECK(trmi_lm_rounding(desc, "act_dtype", &rounded));
     for (int i = 0; i < WEIGHTS; i++) {
         trm_dtype dtype = desc->inputs[IN_GATE + i].dtype;
 
-        k->types[i] = trmi_lm_type_get(dtype, rounded && dtype == TRM_DTYPE_BF16 ? TRM_DTYPE_BF16
-                                                                                 : TRM_DTYPE_NONE);
+        k->types[i] = trmi_lm_type_get(dtype, rounded == dtype ? rounded : TRM_DTYPE_NONE);
         if (k->types[i] == NULL)
             return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': weights of %s", desc->name,
                             trm_dtype_name(dtype));

@@ -43,6 +43,20 @@ const trmi_lm_type *trmi_lm_type_get(trm_dtype dtype, trm_dtype act)
     return best;
 }
 
+trm_status trmi_lm_rounding(const trm_op_desc *desc, const char *name, trm_dtype *act_out)
+{
+    const char *text = trm_attr_string(desc->attrs, name, NULL);
+
+    *act_out = text == NULL                ? TRM_DTYPE_NONE
+               : strcmp(text, "bf16") == 0 ? TRM_DTYPE_BF16
+               : strcmp(text, "f16") == 0  ? TRM_DTYPE_F16
+                                           : TRM_DTYPE_COUNT;
+    if (*act_out == TRM_DTYPE_COUNT)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': %s is '%.40s', want bf16 or f16",
+                        trm_op_get(desc->op)->name, desc->name, name, text);
+    return TRM_OK;
+}
+
 trmi_lm_weight trmi_lm_weight_of(const trmi_lm_type *type, size_t n, size_t k, const void *data)
 {
     return (trmi_lm_weight){.type = type,

@@ -27,7 +27,7 @@ typedef struct trmi_lm_type {
     const char *name; /* "q4_0 avx512-vnni" */
     const char *form; /* of the packed weight: types of equal form share packed weights */
     trm_dtype dtype;  /* of the weight */
-    trm_dtype act;    /* F32, BF16 or I8: how activations are converted */
+    trm_dtype act;    /* F32, BF16, F16 or I8: how activations are converted */
     trm_isa isa;      /* least level */
     int rows_max;     /* m that a tile call takes */
     int panels_one;   /* panels that a tile call takes with m == 1: enough accumulators in flight */
@@ -53,6 +53,10 @@ typedef struct trmi_lm_type {
 /* The best row for a weight dtype and a wish for activations (NONE: F32 for float types, I8 for
  * block types) at trmi_cpu_isa(); NULL: none. */
 const trmi_lm_type *trmi_lm_type_get(trm_dtype dtype, trm_dtype act);
+/* What attr `name` of a node (TrmLinear's act, TrmExperts' act_dtype) rounds activations to: BF16,
+ * F16, or NONE where it is absent. */
+TRM_MUST_USE trm_status trmi_lm_rounding(const trm_op_desc *desc, const char *name,
+                                         trm_dtype *act_out);
 /* All rows, for tests; NULL past the end. A row above trmi_cpu_isa() must not be called. */
 const trmi_lm_type *trmi_lm_type_at(int index);
 

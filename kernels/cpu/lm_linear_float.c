@@ -91,6 +91,14 @@ void trmi_lm_float_convert_rounded(const float *x, size_t k, void *row)
         to[i] = trm_bf16_to_f32(trm_f32_to_bf16(x[i]));
 }
 
+void trmi_lm_float_convert_halves(const float *x, size_t k, void *row)
+{
+    float *to = row;
+
+    for (size_t i = 0; i < k; i++)
+        to[i] = trm_f16_to_f32(trm_f32_to_f16(x[i]));
+}
+
 /* --- plain C ------------------------------------------------------------------------------- */
 
 static void load_f32(const void *panel, size_t k, float *w)
@@ -167,6 +175,20 @@ const trmi_lm_type trmi_lm_type_f16 = {.name = "f16 scalar",
                                        .pack = trmi_lm_float_pack_f16,
                                        .row_bytes = trmi_lm_float_row_f32,
                                        .tile = tile_f16};
+
+const trmi_lm_type trmi_lm_type_f16_rounded = {.name = "f16 x f16 scalar",
+                                               .form = "f16",
+                                               .dtype = TRM_DTYPE_F16,
+                                               .act = TRM_DTYPE_F16,
+                                               .rows_max = 8,
+                                               .panels_one = 2,
+                                               .panels_many = 1,
+                                               .k_multiple = 1,
+                                               .panel_bytes = trmi_lm_float_panel_f16,
+                                               .pack = trmi_lm_float_pack_f16,
+                                               .row_bytes = trmi_lm_float_row_f32,
+                                               .convert = trmi_lm_float_convert_halves,
+                                               .tile = tile_f16};
 
 const trmi_lm_type trmi_lm_type_bf16 = {.name = "bf16 scalar",
                                         .form = "bf16",

@@ -12,7 +12,8 @@ void trmi_lm_float_pack_f32(const void *const *rows, size_t k, size_t k_offset, 
 void trmi_lm_float_pack_f16(const void *const *rows, size_t k, size_t k_offset, void *panel);
 void trmi_lm_float_pack_bf16(const void *const *rows, size_t k, size_t k_offset, void *panel);
 size_t trmi_lm_float_row_f32(size_t k);
-/* fp32 -> fp32, rounded to bf16 */
+/* fp32 -> fp32, rounded to bf16; to f16 */
 void trmi_lm_float_convert_rounded(const float *x, size_t k, void *row);
+void trmi_lm_float_convert_halves(const float *x, size_t k, void *row);
 
 #endif

@@ -126,6 +126,21 @@ const trmi_lm_type trmi_lm_type_f16_avx2 = {.name = "f16 avx2",
                                             .row_bytes = trmi_lm_float_row_f32,
                                             .tile = tile_f16};
 
+const trmi_lm_type trmi_lm_type_f16_rounded_avx2 = {.name = "f16 x f16 avx2",
+                                                    .form = "f16",
+                                                    .dtype = TRM_DTYPE_F16,
+                                                    .act = TRM_DTYPE_F16,
+                                                    .isa = TRM_ISA_AVX2,
+                                                    .rows_max = ROWS,
+                                                    .panels_one = ONE,
+                                                    .panels_many = 1,
+                                                    .k_multiple = 2,
+                                                    .panel_bytes = trmi_lm_float_panel_f16,
+                                                    .pack = trmi_lm_float_pack_f16,
+                                                    .row_bytes = trmi_lm_float_row_f32,
+                                                    .convert = trmi_lm_float_convert_halves,
+                                                    .tile = tile_f16};
+
 const trmi_lm_type trmi_lm_type_bf16_avx2 = {.name = "bf16 avx2",
                                              .form = "bf16",
                                              .dtype = TRM_DTYPE_BF16,

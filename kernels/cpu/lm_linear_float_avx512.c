@@ -147,6 +147,21 @@ const trmi_lm_type trmi_lm_type_f16_avx512 = {.name = "f16 avx512",
                                               .row_bytes = trmi_lm_float_row_f32,
                                               .tile = tile_f16};
 
+const trmi_lm_type trmi_lm_type_f16_rounded_avx512 = {.name = "f16 x f16 avx512",
+                                                      .form = "f16",
+                                                      .dtype = TRM_DTYPE_F16,
+                                                      .act = TRM_DTYPE_F16,
+                                                      .isa = TRM_ISA_AVX512,
+                                                      .rows_max = ROWS,
+                                                      .panels_one = ONE,
+                                                      .panels_many = MANY,
+                                                      .k_multiple = 2,
+                                                      .panel_bytes = trmi_lm_float_panel_f16,
+                                                      .pack = trmi_lm_float_pack_f16,
+                                                      .row_bytes = trmi_lm_float_row_f32,
+                                                      .convert = trmi_lm_float_convert_halves,
+                                                      .tile = tile_f16};
+
 const trmi_lm_type trmi_lm_type_bf16_avx512 = {.name = "bf16 avx512",
                                                .form = "bf16",
                                                .dtype = TRM_DTYPE_BF16,

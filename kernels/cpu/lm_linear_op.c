@@ -155,21 +155,19 @@ static trm_status check_leaves(const trm_op_desc *desc, const trmi_lm_type *type
 static trm_status linear_init(lm_linear *k, trm_op_desc *desc)
 {
     const trm_tensor *w = &desc->inputs[IN_WEIGHT];
-    const char *act = trm_attr_string(desc->attrs, "act", NULL);
     bool transposed = trm_attr_int(desc->attrs, "transposed", 0) != 0, part = false;
     const trmi_lm_type *type;
+    trm_dtype act = TRM_DTYPE_NONE;
     int64_t dims[3];
     size_t n = 0, depth = 0;
 
     TRM_CHECK(trmi_data_plain(desc));
-    if (act != NULL && strcmp(act, "bf16") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinear '%s': act is '%s', want bf16", desc->name,
-                        act);
-    type = trmi_lm_type_get(w->dtype, act != NULL ? TRM_DTYPE_BF16 : TRM_DTYPE_NONE);
+    TRM_CHECK(trmi_lm_rounding(desc, "act", &act));
+    type = trmi_lm_type_get(w->dtype, act);
     if (type == NULL || (transposed && trm_dtype_is_block(w->dtype)))
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinear '%s': weights of %s%s%s", desc->name,
-                        trm_dtype_name(w->dtype), transposed ? ", transposed" : "",
-                        act != NULL ? ", bf16 activations" : "");
+        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinear '%s': weights of %s%s, activations of %s",
+                        desc->name, trm_dtype_name(w->dtype), transposed ? ", transposed" : "",
+                        act != TRM_DTYPE_NONE ? trm_dtype_name(act) : "f32");
     TRM_CHECK(check_shapes(desc, transposed, &n, &depth));
     TRM_CHECK(check_leaves(desc, type, depth, &k->leaves, &part));
     k->rows = (size_t)desc->inputs[IN_X].dims[0];

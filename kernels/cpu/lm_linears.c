@@ -112,17 +112,14 @@ static trm_status settle(lm_linears *k, const trm_op_desc *desc)
 
 static trm_status find_type(const trm_op_desc *desc, bool transposed, const trmi_lm_type **type_out)
 {
-    const char *act = trm_attr_string(desc->attrs, "act", NULL);
-    trm_dtype dtype = desc->inputs[IN_WEIGHT].dtype;
+    trm_dtype dtype = desc->inputs[IN_WEIGHT].dtype, act = TRM_DTYPE_NONE;
 
-    if (act != NULL && strcmp(act, "bf16") != 0)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinears '%s': act is '%.40s', want bf16",
-                        desc->name, act);
-    *type_out = trmi_lm_type_get(dtype, act != NULL ? TRM_DTYPE_BF16 : TRM_DTYPE_NONE);
+    TRM_CHECK(trmi_lm_rounding(desc, "act", &act));
+    *type_out = trmi_lm_type_get(dtype, act);
     if (*type_out == NULL || (transposed && trm_dtype_is_block(dtype)))
-        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinears '%s': weights of %s%s%s", desc->name,
-                        trm_dtype_name(dtype), transposed ? ", transposed" : "",
-                        act != NULL ? ", bf16 activations" : "");
+        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinears '%s': weights of %s%s, activations of %s",
+                        desc->name, trm_dtype_name(dtype), transposed ? ", transposed" : "",
+                        act != TRM_DTYPE_NONE ? trm_dtype_name(act) : "f32");
     return TRM_OK;
 }
 

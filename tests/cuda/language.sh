@@ -3,6 +3,7 @@
 # over the emulated driver (TRM_CUDA_DRIVER, TRM_CUDA_MODULE are set).
 #   memory   a card that is too small: said before loading, or while loading, with the ledger; what is left goes to the cache
 #   layouts  the CPU's tokens, all of them in fp32 and nearly all in bf16; and one rank's bytes under every layout and batch
+#   one-rank one rank of two has no memory for a step's inputs: that request fails with its words at once, the others are served
 #   preempt  a cache that holds less than what is under way: sequences wait and begin again, and answers are the same
 set -u
 trireme=$1 source=$2 case=$3 device=${4:-cuda}
@@ -114,7 +115,26 @@ layouts() {
     done
 }
 
+one_rank() {
+    command -v mpirun >/dev/null || { echo "skip: no mpirun"; exit 77; }
+    export TRM_GROUP_SHARED=1 TRM_EMU_IPC=1 TRM_DEADLINE_SCALE=10 # whoever waits waits for long
+    for penalty in 1.0 1.3 1.0; do
+        echo '{"prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0, "ignore_eos": true, "repetition_penalty": '$penalty'}'
+    done >"$dir/requests.jsonl"
+    got=0
+    set -- "$trireme" score "$model" --input "$dir/requests.jsonl" --output "$dir/out.jsonl" --overwrite --threads 1 \
+        --context 320 --device "$device" --parallel tensor=2 --max-batch 1
+    # the counts that a penalty needs: 2 bytes for each of the vocabulary, made with the first request that has one
+    timeout 100 mpirun --allow-run-as-root --oversubscribe --bind-to none -np 1 "$@" : -np 1 -x TRM_EMU_REFUSE=8192 "$@" \
+        >"$dir/out" 2>"$dir/err" </dev/null || got=$?
+    [ $got = 0 ] || complain "exit code $got"
+    grep -q 'over host memory' "$dir/err" && complain "the devices have no group"
+    [ "$(grep -c '"completion_tokens":4' "$dir/out.jsonl")" = 2 ] || complain "not two answers: $(cat "$dir/out.jsonl")"
+    grep -q '"index":1.*rank 1: .* of device memory' "$dir/out.jsonl" || complain "not rank 1's words: $(cat "$dir/out.jsonl")"
+}
+
 case $case in
+one-rank) one_rank ;;
 memory | preempt | layouts) $case ;;
 *) complain "no case '$case'" ;;
 esac

@@ -83,16 +83,19 @@ START_TEST(faults_are_reported)
 }
 END_TEST
 
+/* In a file of its own: the test runs beside itself, shuffled, in the same folder. */
 START_TEST(coverage_names_kernels)
 {
-    static const child_row row = {"block_sum", {"TRM_EMU_COVERAGE=cuda_coverage.txt"}, 0, NULL};
-    char line[64] = "";
+    char path[] = "/tmp/trm-coverage-XXXXXX", setting[64], line[64] = "";
+    child_row row = {"block_sum", {setting}, 0, NULL};
+    int fd = mkstemp(path);
     FILE *f;
 
-    (void)remove("cuda_coverage.txt");
+    ck_assert_int_ge(fd, 0);
+    snprintf(setting, sizeof(setting), "TRM_EMU_COVERAGE=%s", path);
     child_check(&row);
     child_check(&row); /* appends */
-    f = fopen("cuda_coverage.txt", "r");
+    f = fdopen(fd, "r");
     ck_assert_ptr_nonnull(f);
     for (int i = 0; i < 2; i++) {
         ck_assert_ptr_nonnull(fgets(line, (int)sizeof(line), f));
@@ -100,7 +103,7 @@ START_TEST(coverage_names_kernels)
     }
     ck_assert_ptr_null(fgets(line, (int)sizeof(line), f));
     fclose(f);
-    (void)remove("cuda_coverage.txt");
+    (void)remove(path);
 }
 END_TEST
 

@@ -212,6 +212,7 @@ static void token_truth(const model *m, size_t t, const trm_attrs *attrs, double
 #define FLOAT_BOUND 1e-5
 #define Q8_BOUND 2e-2
 #define ROUNDED_BOUND 2e-2 /* BF16: to 1/512, twice on end */
+#define HALVES_BOUND 3e-3  /* F16: to 1/4096 */
 static const struct {
     const char *name;
     size_t tokens, width, features, experts;
@@ -263,6 +264,22 @@ static const struct {
      BF16x3,
      ROUNDED_BOUND,
      {INT("top_k", 2), INT("groups", 4), TEXT("act_dtype", "bf16")}},
+    {"rounded to halves",
+     9,
+     64,
+     32,
+     8,
+     {TRM_DTYPE_F16, TRM_DTYPE_F16, TRM_DTYPE_F16},
+     HALVES_BOUND,
+     {INT("top_k", 2), INT("groups", 4), TEXT("act_dtype", "f16")}},
+    {"some rounded",
+     9,
+     64,
+     32,
+     8,
+     {TRM_DTYPE_BF16, TRM_DTYPE_F16, TRM_DTYPE_F32},
+     HALVES_BOUND,
+     {INT("top_k", 2), INT("groups", 4), TEXT("act_dtype", "f16")}},
     {"blocks and floats",
      5,
      64,
@@ -485,13 +502,13 @@ static const struct {
     {"groups do not divide", TRM_ERR_INVALID_ARG, 0, -1, 0, 8, {INT("top_k", 2), INT("groups", 3)}},
     {"no groups", TRM_ERR_INVALID_ARG, 0, -1, 0, 8, {INT("top_k", 2), INT("groups", 0)}},
     {"unknown act", TRM_ERR_UNSUPPORTED, 0, -1, 0, 8, {INT("top_k", 2), TEXT("act", "swoosh")}},
-    {"rounded to halves",
+    {"rounded to quarters",
      TRM_ERR_UNSUPPORTED,
      0,
      -1,
      0,
      8,
-     {INT("top_k", 2), TEXT("act_dtype", "f16")}},
+     {INT("top_k", 2), TEXT("act_dtype", "f8")}},
     {"experts missing", TRM_ERR_INVALID_ARG, 0, -1, 0, 4, {INT("top_k", 2), INT("groups", 4)}},
     {"part of another tree",
      TRM_ERR_INVALID_ARG,

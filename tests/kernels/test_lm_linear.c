@@ -14,7 +14,7 @@ static const trmi_lm_type *row_at(int index)
     return NULL;
 }
 
-#define ROWS_MAX 13 /* of the float rows in lm_types.def */
+#define ROWS_MAX 16 /* of the float rows in lm_types.def */
 
 /* A weight, packed, and activations, converted. */
 typedef struct fixture {
@@ -86,7 +86,7 @@ static double allowed(size_t k, double magnitude)
 
 static void check_truth(const fixture *f, const float *bias, const float *out)
 {
-    bool rounded = f->type->act == TRM_DTYPE_BF16;
+    trm_dtype act = f->type->act;
 
     for (size_t r = 0; r < f->m; r++)
         for (size_t n = 0; n < f->n; n++) {
@@ -96,7 +96,9 @@ static void check_truth(const fixture *f, const float *bias, const float *out)
                 float x = f->x[r * f->k + i];
                 double v;
 
-                x = rounded ? trm_bf16_to_f32(trm_f32_to_bf16(x)) : x;
+                x = act == TRM_DTYPE_BF16  ? trm_bf16_to_f32(trm_f32_to_bf16(x))
+                    : act == TRM_DTYPE_F16 ? trm_f16_to_f32(trm_f32_to_f16(x))
+                                           : x;
                 v = (double)x * (double)f->plain[n * f->k + i];
                 want += v;
                 magnitude += fabs(v);

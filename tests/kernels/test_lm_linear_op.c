@@ -87,6 +87,7 @@ static const struct {
     {"no rows", TRM_DTYPE_F32, 0, 33, 64, true, {{0}}},
     {"many rows", TRM_DTYPE_BF16, 130, 40, 64, true, {{0}}},
     {"bf16 activations", TRM_DTYPE_BF16, 9, 40, 77, true, {TEXT("act", "bf16")}},
+    {"f16 activations", TRM_DTYPE_F16, 9, 40, 77, true, {TEXT("act", "f16")}},
     {"transposed", TRM_DTYPE_F32, 3, 50, 21, true, {INT("transposed", 1)}},
     {"transposed f16", TRM_DTYPE_F16, 3, 50, 21, false, {INT("transposed", 1)}},
     {"leaves", TRM_DTYPE_BF16, 3, 50, 320, true, {INT("unit", 32)}},
@@ -106,10 +107,12 @@ START_TEST(truth)
     float *plain, *x = lm_random_floats(m * depth), *bias = lm_random_floats(n);
     void *weight = lm_random_weights(cases[_i].dtype, n * depth, &plain);
     float *out = lm_alloc(m * n * sizeof(float));
+    const char *act;
     trm_kernel *k;
     node d;
 
     node_init(&d, cases[_i].attrs, m, n, depth, cases[_i].dtype, weight, cases[_i].bias);
+    act = trm_attr_string(&d.attrs, "act", NULL);
     k = prepare(&d);
     memset(weight, 0, n * depth * trm_dtype_bytes(cases[_i].dtype)); /* it was copied */
     run(k, x, cases[_i].bias ? bias : NULL, out);
@@ -122,8 +125,9 @@ START_TEST(truth)
                 float w = trm_attr_int(&d.attrs, "transposed", 0) ? plain[i * n + j]
                                                                   : plain[j * depth + i];
 
-                if (trm_attr_find(&d.attrs, "act") != NULL)
-                    v = trm_bf16_to_f32(trm_f32_to_bf16(v));
+                if (act != NULL)
+                    v = strcmp(act, "f16") == 0 ? trm_f16_to_f32(trm_f32_to_f16(v))
+                                                : trm_bf16_to_f32(trm_f32_to_bf16(v));
                 want += (double)v * (double)w;
                 magnitude += fabs((double)v * (double)w);
             }
@@ -270,6 +274,11 @@ static const struct {
      TRM_ERR_UNSUPPORTED,
      false,
      {TEXT("act", "bf16")}},
+    {"f16 activations, f32 weight",
+     FLAW_WEIGHT_F32,
+     TRM_ERR_UNSUPPORTED,
+     false,
+     {TEXT("act", "f16")}},
     {"unknown act", FLAW_NONE, TRM_ERR_UNSUPPORTED, false, {TEXT("act", "f8")}},
     {"post-op", FLAW_POST, TRM_ERR_UNSUPPORTED, false, {{0}}},
     {"unit negative", FLAW_NONE, TRM_ERR_INVALID_ARG, false, {INT("unit", -32)}},

@@ -398,6 +398,7 @@ trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step, const trm
     const trm_graph *g = f->options.graph;
     int taken = 0;
 
+    *inputs_out = NULL;
     TRM_CHECK(check_step(f, step));
     fill_rows(f, step);
     for (int i = 0; i < g->input_count; i++) {

@@ -43,7 +43,8 @@ void trm_lm_feed_begin(trm_lm_feed *f, const trm_lm_step *step);
  * constraint must see its token first. */
 bool trm_lm_feed_ahead(const trm_lm_feed *f, const trm_lm_step *step);
 /* The graph's inputs: those that are fed, and `crossing` [count] for the others, in order. Valid
- * until the next call. */
+ * until the next call. After a failure *inputs_out still tells their shapes; NULL: the step itself
+ * is wrong, which all ranks of the stage find. */
 TRM_MUST_USE trm_status trm_lm_feed_inputs(trm_lm_feed *f, const trm_lm_step *step,
                                            const trm_tensor *crossing, int count,
                                            trm_tensor **inputs_out);

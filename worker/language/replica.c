@@ -351,8 +351,10 @@ static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under
     u->pick_count = step->pick_count;
     u->part_rows = step->part_rows;
     u->fed = false;
-    TRM_CHECK(explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
-                                              r->stage > 0 ? r->message.head.count : 0, &in)));
+    st = explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
+                                         r->stage > 0 ? r->message.head.count : 0, &in));
+    if (st != TRM_OK) /* the other shards may have made theirs */
+        return in == NULL ? st : trm_engine_give_up(r->engine, in, st);
     u->fed = true;
     if (r->overlaps)
         return explained(r, trm_engine_submit(r->engine, in));
@@ -529,7 +531,8 @@ static trm_status read_step(trm_lm_replica *r)
         r->encoded_max = 0;
         r->encoded = trm_malloc(bytes, 2);
         if (r->encoded == NULL)
-            return trm_fail(TRM_ERR_NO_MEMORY, "a step of %zu bytes", bytes);
+            return trm_fail(TRM_ERR_COMM, "no memory for a step of %zu bytes, which others run",
+                            bytes);
         r->encoded_max = 2 * bytes;
     }
     if (bytes > 0)
@@ -544,7 +547,7 @@ static trm_status follow_step(trm_lm_replica *r)
     uint64_t number = r->next_step++;
     struct under_way *u;
 
-    TRM_CHECK(read_step(r));
+    TRM_CHECK(broken(r, read_step(r)));
     while (r->under_way > 0 && (r->under_way == r->depth || !trm_lm_feed_ahead(r->feed, &r->step)))
         TRM_CHECK(end_oldest(r));
     u = newest(r);

@@ -3,6 +3,7 @@
  * are checked when it is freed. Fresh memory is filled with 0xFF (NaN), freed addresses fault.
  *
  * TRM_EMU_MEMORY=bytes  device memory there is (8 GiB)
+ * TRM_EMU_REFUSE=bytes  device memory of just so many bytes is not to be had
  * TRM_EMU_GUARD=1       device memory can only be touched by kernels and copies */
 #include "tests/cuda/emulation/emu_state.hpp"
 
@@ -29,6 +30,12 @@ static size_t limit()
         text != nullptr ? size_t(std::strtoull(text, nullptr, 10)) : size_t(8) << 30;
 
     return bytes;
+}
+static bool refused(size_t bytes)
+{
+    static const char *const text = std::getenv("TRM_EMU_REFUSE");
+
+    return text != nullptr && bytes == size_t(std::strtoull(text, nullptr, 10));
 }
 bool guarded()
 {
@@ -154,7 +161,7 @@ static cudaError_t allocate(void **out, size_t bytes, Kind kind, const char *wha
     *out = nullptr;
     if (bytes == 0)
         return cudaSuccess;
-    if (kind == kDevice && (bytes > limit() || used > limit() - bytes))
+    if (kind == kDevice && (refused(bytes) || bytes > limit() || used > limit() - bytes))
         return done(cudaErrorMemoryAllocation);
     p = map_memory(bytes, &a);
     if (p == nullptr)
