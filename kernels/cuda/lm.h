@@ -82,6 +82,8 @@ typedef struct trmi_lmc_product {
         float *out;        /* [parts][m][n] */
     } segment[TRMI_LMC_SEGMENTS];
     trmi_lmc_act gated;
+    trm_dtype
+        rounds; /* gated, float weights: BF16, F16: out_0 is [m][n] of that, whatever its type */
     int experts;
     const int32_t *starts, *row_of;
 } trmi_lmc_product;

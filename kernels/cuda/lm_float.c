@@ -153,6 +153,7 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     a->segments = p->segments;
     a->panels = panels_of(p);
     a->gated = (int32_t)p->gated;
+    a->rounds = (int32_t)p->rounds;
     a->m = (int32_t)p->m;
     a->k = (int32_t)p->k;
     a->experts = p->experts;

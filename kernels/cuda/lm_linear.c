@@ -426,6 +426,7 @@ static trm_status linears_init(lm_linear *k, const trm_op_desc *desc)
     int n = (int)trm_attr_int(desc->attrs, "n", 0);
     const char *gated = trm_attr_string(desc->attrs, "gated", NULL);
     bool part = false;
+    int sums;
 
     if (n < 2 || n > TRMI_LMC_SEGMENTS ||
         (desc->input_count != 1 + n && desc->input_count != 1 + 2 * n) ||
@@ -444,6 +445,16 @@ static trm_status linears_init(lm_linear *k, const trm_op_desc *desc)
         if (n != 2 || k->weights[0].n != k->weights[1].n)
             return trm_fail(TRM_ERR_INVALID_ARG, "TrmLinears '%s': gated: want two weights alike",
                             desc->name);
+    }
+    if (gated != NULL && trm_attr_find(desc->attrs, "rounds") != NULL) {
+        const trm_tensor want = {.rank = 2,
+                                 .dims = {(int64_t)k->product.m, (int64_t)k->weights[0].n}};
+
+        TRM_CHECK(trmi_lmc_rounds(desc, 0, &want, &k->product.rounds, &sums));
+        if (k->product.rounds == TRM_DTYPE_I8 || k->weights[0].family != &trmi_lmc_float)
+            return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinears '%s': %s rounded to %s", desc->name,
+                            k->weights[0].family->name, trm_dtype_name(k->product.rounds));
+        return settle(k);
     }
     for (int i = 0; i < desc->output_count; i++)
         TRM_CHECK(expect(desc, i, k, k->weights[i].n, false));

@@ -279,6 +279,9 @@ static trm_status check(const trmi_lmc_product *p)
          (p->segments != 2 || l->parts != 1 || p->segment[0].weight->n != p->segment[1].weight->n)))
         return trm_fail(TRM_ERR_INVALID_ARG, "product of %d weights of %s%s, %d parts", p->segments,
                         trm_dtype_name(dtype), gated ? ", gated" : "", l->parts);
+    if (p->rounds != TRM_DTYPE_NONE && p->rounds != TRM_DTYPE_F32)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "product with block types: its result in %s",
+                        trm_dtype_name(p->rounds));
     if (p->rounded && p->experts > 0)
         return trm_fail(TRM_ERR_INTERNAL, "experts' rows come as they are");
     for (int i = 0; i < p->segments; i++) {

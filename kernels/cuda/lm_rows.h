@@ -67,10 +67,11 @@ TRM_MUST_USE trm_status trmi_cuda_lm_rope(cudaStream_t stream, const trmi_lmc_ro
                                           const float *x, const int32_t *positions,
                                           const float *frequencies, float *out);
 
-/* out = act(x) * up; up may be NULL; out may be x or up. */
+/* out = act(x) * up, rounded to `rounds` (BF16, F16; else F32); up may be NULL; out may be x or up,
+ * if it is F32. */
 TRM_MUST_USE trm_status trmi_cuda_lm_gated(cudaStream_t stream, trmi_lmc_act act, float cap,
-                                           size_t elems, const float *x, const float *up,
-                                           float *out);
+                                           size_t elems, const float *x, const float *up, void *out,
+                                           trm_dtype rounds);
 
 typedef enum trmi_lmc_pool_kind {
     TRMI_LMC_POOL_MEAN,

@@ -27,6 +27,8 @@ static const struct {
 } makers[] = {
     {TRM_OP_TrmNorm, 0, FLOATS | INTEGERS},
     {TRM_OP_TrmAddNorm, 1, FLOATS | INTEGERS},
+    {TRM_OP_TrmGated, 0, FLOATS},
+    {TRM_OP_TrmLinears, 0, FLOATS}, /* gated, of the same weights */
 };
 #define MAKERS (sizeof(makers) / sizeof(makers[0]))
 
@@ -84,7 +86,7 @@ static bool is_of_rows(const trm_graph *g, const trm_node *n)
     return x->rank == 2 && gain->rank == 1 && gain->dims[0] == x->dims[1];
 }
 
-static trm_status make(trm_graph *g, trm_node *n, const rows_of *rows)
+static trm_status make(trm_graph *g, trm_node *n, const rows_of *rows, trm_rounding_fn *rounding)
 {
     for (size_t i = 0; i < MAKERS; i++) {
         const rows_of *r;
@@ -93,10 +95,13 @@ static trm_status make(trm_graph *g, trm_node *n, const rows_of *rows)
 
         if (n->op != makers[i].op || n->output_count <= makers[i].output)
             continue;
-        if ((n->op == TRM_OP_TrmNorm || n->op == TRM_OP_TrmAddNorm) && !is_of_rows(g, n))
-            return TRM_OK;
         v = n->outputs[makers[i].output];
         r = &rows[v];
+        if ((n->op == TRM_OP_TrmNorm || n->op == TRM_OP_TrmAddNorm) && !is_of_rows(g, n))
+            return TRM_OK;
+        if (n->op == TRM_OP_TrmLinears && (trm_attr_find(&n->attrs, "gated") == NULL ||
+                                           wanted_by(g, n, rounding).dtype != r->as.dtype))
+            return TRM_OK;
         desc = &g->values[v].desc;
         if (r->stays || r->as.dtype == TRM_DTYPE_NONE || n->post_count > 0 ||
             desc->dtype != TRM_DTYPE_F32 || desc->rank != 2 ||
@@ -133,7 +138,7 @@ trm_status trm_pass_round_language(trm_graph *g, trm_rounding_fn *rounding)
     for (int n = 0; n < g->node_count; n++)
         read_by(rows, g, &g->nodes[n], rounding);
     for (int n = 0; n < g->node_count && st == TRM_OK; n++)
-        st = make(g, &g->nodes[n], rows);
+        st = make(g, &g->nodes[n], rows, rounding);
     trm_free(rows);
     return st != TRM_OK ? st : trm_graph_infer(g);
 }

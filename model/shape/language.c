@@ -246,8 +246,7 @@ trm_status trmi_rule_lm_linears(trmi_io io)
     }
     TRM_CHECK(want_word(io, "gated", "none", acts));
     TRM_CHECK(trmi_shape_same(io, "outputs of both", n[0], n[1], &n[0]));
-    trmi_shape_out_dims(io, 0, TRM_DTYPE_F32, 2, (int64_t[2]){t, n[0]});
-    return TRM_OK;
+    return out_rows(io, 0, &(trm_tensor){.rank = 2, .dims = {t, n[0]}});
 }
 
 /* Positions and frequencies of rope, inputs `at` and the next, for the rows of input 0. */
@@ -336,8 +335,7 @@ trm_status trmi_rule_lm_gated(trmi_io io)
         for (int d = 0; d < 2; d++)
             TRM_CHECK(trmi_shape_same(io, "dims of x and up", shape.dims[d], dim(io, 1, d),
                                       &shape.dims[d]));
-    trmi_shape_out(io, 0, TRM_DTYPE_F32, &shape);
-    return TRM_OK;
+    return out_rows(io, 0, &shape);
 }
 
 trm_status trmi_rule_lm_experts(trmi_io io)

@@ -401,6 +401,16 @@ START_TEST(gated)
                 same_bits(acts[_i], &over[0], &whole[0]);
             }
             check_rows(&c, 1 + up, whole);
+            c.out[0].dtype = up ? TRM_DTYPE_BF16 : TRM_DTYPE_F16;
+            kit_string(c.attrs, "rounds", up ? "bf16" : "f16");
+            run_with(&c, NULL, -1, over);
+            for (size_t i = 0; i < trm_tensor_numel(&x); i++) {
+                float f = ((float *)whole[0].data)[i];
+                uint16_t want = up ? trm_f32_to_bf16(f) : trm_f32_to_f16(f);
+
+                ck_assert_msg(isnan(f) || ((uint16_t *)over[0].data)[i] == want,
+                              "%s, rounded: element %zu", acts[_i], i);
+            }
         }
 }
 END_TEST

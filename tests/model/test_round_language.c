@@ -205,6 +205,48 @@ START_TEST(rounds)
 }
 END_TEST
 
+/* An activation, alone or fused with the two products before it, and the product behind it. */
+static const struct gated_row {
+    const char *name, *before, *behind, *rounds;
+} gated_rows[] = {
+    {"fused", "bf16", "bf16", "bf16"},
+    {"fused, of other weights", "q4_k", "bf16", NULL},
+    {"fused, of exact products", "exact", "f16", NULL},
+    {"fused, blocks", "q4_k", "q6_k", NULL},
+    {"alone", NULL, "f16", "f16"},
+    {"alone, blocks", NULL, "q4_k", NULL},
+};
+
+START_TEST(gated)
+{
+    const struct gated_row *r = &gated_rows[_i];
+    int x = rows("x"), made = -1, inputs[2] = {x, TRM_NO_VALUE}, y, out;
+    trm_attrs *attrs;
+
+    if (r->before != NULL)
+        for (int i = 0; i < 2; i++)
+            inputs[i] = reader(x, r->before);
+    y = node(TRM_OP_TrmGated, inputs, r->before != NULL ? 2 : 1, &attrs);
+    ck_assert_int_eq(trm_attr_set_string(attrs, g->arena, "act", "silu"), TRM_OK);
+    out = reader(y, r->behind);
+    ck_assert_int_eq(trm_graph_set_outputs(g, &out, 1), TRM_OK);
+    ck_assert_msg(trm_graph_infer(g) == TRM_OK, "%s: %s", r->name, trm_message());
+    ck_assert_int_eq(trm_pass_finish(g), TRM_OK);
+    ck_assert_msg(trm_pass_round_language(g, rounding) == TRM_OK, "%s: %s", r->name, trm_message());
+    for (int n = 0; n < g->node_count; n++)
+        made = g->nodes[n].outputs[0] == y ? n : made;
+    ck_assert_int_ge(made, 0);
+    ck_assert_int_eq(g->nodes[made].op, r->before != NULL ? TRM_OP_TrmLinears : TRM_OP_TrmGated);
+    ck_assert_str_eq(trm_attr_string(&g->nodes[made].attrs, "rounds", "none"),
+                     r->rounds != NULL ? r->rounds : "none");
+    ck_assert_int_eq(g->values[y].desc.dtype, r->rounds == NULL   ? TRM_DTYPE_F32
+                                              : *r->rounds == 'b' ? TRM_DTYPE_BF16
+                                                                  : TRM_DTYPE_F16);
+    ck_assert_int_eq(g->values[y].desc.dims[1], K);
+    ck_assert_int_eq(g->values[out].desc.dtype, TRM_DTYPE_F32);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("rounded rows of language models");
@@ -215,6 +257,7 @@ int main(void)
     unsetenv("TRM_FUSE");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, rounds, 0, (int)(sizeof(table) / sizeof(table[0])));
+    tcase_add_loop_test(t, gated, 0, (int)(sizeof(gated_rows) / sizeof(gated_rows[0])));
     suite_add_tcase(s, t);
     sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
