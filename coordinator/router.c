@@ -75,7 +75,9 @@ static void give_up(trm_router *r, int replica, const char *reason, bool lost)
     snprintf(r->stats.last_dead, sizeof(r->stats.last_dead), "%.383s", text);
     pthread_mutex_unlock(&r->mu);
     trm_wait_post(&r->news);
-    TRM_LOG(TRM_LOG_WARN, "router", "lost %s; its %d records go to the others", text, held);
+    /* the last one's end is the job's, whose verdict says the same */
+    TRM_LOG(trm_registry_alive(&r->registry) > 0 ? TRM_LOG_WARN : TRM_LOG_INFO, "router",
+            "lost %s; its %d records go to the others", text, held);
     /* in case it lives: nothing more will come, but it stays in its MPI job until STOP */
     if (send_to(r, p->peer, &(trm_wire_message){.kind = TRM_WIRE_DRAIN}) != TRM_OK)
         TRM_LOG(TRM_LOG_DEBUG, "router", "%s was not told: %s", who, trm_message());

@@ -24,6 +24,17 @@ typedef struct trm_device_group trm_device_group;
 #define TRM_DEVICE_GROUP_ID_BYTES 256   /* at most */
 #define TRM_DEVICE_GROUP_PEER_BYTES 512 /* what a rank tells the others about its memory */
 
+/* What follows a sum of rows in the same step: TrmReduceTree's second form (kernels/language.h).
+ * All F32: residual, sum, normed [rows, width], weight, bias [width]; bias may be NULL, sum too, or
+ * be the residual. */
+typedef struct trm_group_norm {
+    size_t width;
+    bool layer;
+    float epsilon, offset;
+    const void *residual, *weight, *bias;
+    void *sum, *normed;
+} trm_group_norm;
+
 typedef struct trm_device_group_ops {
     const char *name;  /* "nccl" */
     size_t id_bytes;   /* of an id, 1..TRM_DEVICE_GROUP_ID_BYTES */
@@ -59,6 +70,14 @@ typedef struct trm_device_group_ops {
      * every rank, the additions being the tree's; out does not overlap in. counts: [size] */
     trm_status (*reduce_tree)(trm_device_group *g, trm_stream *s, const void *in, void *out,
                               size_t elems, int leaves, const int *counts);
+    /* Optional, both or none: reduce_tree of [nodes, rows, width], then the residual and the norm,
+     * in one step, with the bits that the device's kernels of TrmReduceTree and TrmAddNorm give one
+     * after the other. reduce_tree_norm_rows: the most rows of which that is worth while; 0: none.
+     * The same on every rank. */
+    size_t (*reduce_tree_norm_rows)(const trm_device_group *g, size_t width, int leaves,
+                                    const int *counts);
+    trm_status (*reduce_tree_norm)(trm_device_group *g, trm_stream *s, const void *in, size_t rows,
+                                   int leaves, const int *counts, const trm_group_norm *norm);
     /* After a loss: whatever waits on the device for a peer ends, so that the device's streams can
      * be waited for; the group is broken. Does not wait. */
     void (*abandon)(trm_device_group *g);

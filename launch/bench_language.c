@@ -158,18 +158,24 @@ struct found {
 static void report(const trm_bench_language *o, const trm_lm_model *m, struct found *f)
 {
     trm_generator_stats stats;
+    trm_device_info info;
     char text[80];
 
     trm_generator_get_stats(m->generator, &stats);
+    o->ranks->device->ops->info(o->ranks->device, &info);
     trm_parallel_text(&m->layout.parallel, text, sizeof(text));
     if (o->json) {
-        printf("{\"model\":\"%s\",\"layout\":\"%s\",\"threads\":%d,\"batch\":%" PRId64
-               ",\"prompt_tokens\":%" PRId64 ",\"new_tokens\":%" PRId64 ",\"rounds\":%" PRId64
+        printf("{\"model\":\"%s\",\"device\":\"%s\",\"layout\":\"%s\",\"kv_dtype\":\"%s\","
+               "\"threads\":%d,\"batch\":%" PRId64 ",\"prompt_tokens\":%" PRId64
+               ",\"new_tokens\":%" PRId64 ",\"rounds\":%" PRId64
                ",\"load_ms\":%.1f,\"preemptions\":%" PRIu64 ",\"rows_used\":%.0f,\"rows_run\":%.0f",
-               o->path, text, o->ranks->threads, o->batch, o->prompt_tokens, o->new_tokens,
-               o->rounds, f->load_ms, stats.scheduler.preemptions, stats.rows_used, stats.rows_run);
+               o->path, info.name, text, trm_dtype_name(m->kv_dtype), o->ranks->threads, o->batch,
+               o->prompt_tokens, o->new_tokens, o->rounds, f->load_ms, stats.scheduler.preemptions,
+               stats.rows_used, stats.rows_run);
     } else {
-        printf("model     %s, %s, %d threads a rank\n", o->path, text, o->ranks->threads);
+        printf("model     %s\n", o->path);
+        printf("device    %s; cache in %s\n", info.name, trm_dtype_name(m->kv_dtype));
+        printf("layout    %s\n", text);
         printf("load      %.1f ms\n", f->load_ms);
         printf("%" PRId64 " sequences of %" PRId64 " + %" PRId64 " tokens, %" PRId64 " rounds\n\n",
                o->batch, o->prompt_tokens, o->new_tokens, o->rounds);

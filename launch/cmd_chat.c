@@ -129,6 +129,10 @@ static trm_status turn(struct chat *c, const char *line, size_t bytes)
         st = trm_fail(c->st, "%s", c->said);
     if (st == TRM_OK && c->broken)
         st = trm_fail(TRM_ERR_IO, "standard output cannot be written");
+    if (st != TRM_OK && c->answer_bytes > 0) { /* what went wrong is said on a line of its own */
+        printf("\n");
+        (void)fflush(stdout);
+    }
     if (st != TRM_OK)
         return st;
     printf("\n");

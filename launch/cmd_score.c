@@ -59,13 +59,17 @@ static trm_status conclude(struct trmi_score *s)
     trm_router_stats stats;
     int64_t records = s->sink->rows;
     trm_status st = trm_sink_close(s->sink);
+    bool all_failed; /* then the verdict has the first error, and the summary need not */
 
     s->sink = NULL;
     if (st == TRM_OK && s->job_status == TRM_OK && s->journal != NULL)
         st = trm_journal_complete(s->journal, records);
     trm_router_get_stats(s->router, &stats);
-    trm_score_progress_end(&s->progress);
-    if (stats.dead > 0)
+    all_failed = st == TRM_OK && s->job_status == TRM_OK && s->progress.records > 0 &&
+                 s->progress.errors == s->progress.records &&
+                 s->progress.skipped == s->progress.skipped_errors;
+    trm_score_progress_end(&s->progress, !all_failed);
+    if (stats.dead > 0 && strstr(s->job_message, stats.last_dead) == NULL)
         fprintf(stderr, "%d of %d replicas lost on the way; the last: %s\n", stats.dead,
                 trm_ranks_layout(&s->ranks)->parallel.data, stats.last_dead);
     if (s->job_status != TRM_OK)
@@ -73,8 +77,7 @@ static trm_status conclude(struct trmi_score *s)
                             ? s->job_status
                             : TRM_ERR_COMM,
                         "%s", s->job_message);
-    if (st == TRM_OK && s->progress.records > 0 && s->progress.errors == s->progress.records &&
-        s->progress.skipped == s->progress.skipped_errors)
+    if (all_failed)
         st = trm_fail(TRM_ERR_IO, "all %lld records failed; the first: %s",
                       (long long)s->progress.records, s->progress.first_error);
     return st;

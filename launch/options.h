@@ -70,7 +70,8 @@ extern const char trm_dtype_unsaid[]; /* "fp32" */
     {"device", TRM_OPTION_STRING, "D", 0, 0, NULL,                                                 \
      "where to compute: auto, cpu, cuda, cuda:0,2 (auto)", &(c).device},                           \
     {"dtype", TRM_OPTION_STRING, "T", 0, 0, "fp32|bf16|fp16",                                      \
-     "precision of convolutions and matmuls (fp32)", &(c).dtype},                                  \
+     "precision of convolutions and matmuls (fp32; language models on GPUs: as weights)",          \
+     &(c).dtype},                                                                                  \
     {"deterministic", TRM_OPTION_STRING, "D", 0, 0, "layout|off",                                  \
      "language models: layout: the same bits in every layout and batch; off: GPUs add in "        \
      "whatever order is fastest (the CPU as layout)", &(c).deterministic},                         \

@@ -12,7 +12,7 @@
 
 struct streaming {
     const trm_language *l;
-    bool logprobs, broken;
+    bool logprobs, broken, begun; /* begun: text has been printed */
     trm_status st;
     char message[512];
     double begin_ms, first_ms, last_ms;
@@ -67,6 +67,7 @@ static void on_token(void *ctx, const trm_generated *t)
     s->last_ms = now_ms();
     if (s->first_ms == 0)
         s->first_ms = s->last_ms;
+    s->begun = s->begun || t->bytes > 0;
     if (t->bytes > 0 && (fwrite(t->text, 1, t->bytes, stdout) != t->bytes || fflush(stdout) != 0))
         s->broken = true;
     if (s->rows != NULL && t->token != NULL)
@@ -150,7 +151,10 @@ static trm_status generate(const trm_run_language *o, const char *text, size_t b
         s.broken = true;
     if (st == TRM_OK && s.st != TRM_OK)
         st = trm_fail(s.st, "%s", s.message);
-    if (st == TRM_OK) {
+    if (st != TRM_OK && s.begun) { /* what went wrong is said on a line of its own */
+        printf("\n");
+        (void)fflush(stdout);
+    } else if (st == TRM_OK) {
         printf("\n%s", s.table != NULL ? s.table : "");
         if (fflush(stdout) != 0 || s.broken)
             st = trm_fail(TRM_ERR_IO, "standard output cannot be written");

@@ -77,7 +77,7 @@ void trm_score_progress_seen(void *ctx, const trm_taken *taken)
         show(p, now);
 }
 
-void trm_score_progress_end(trm_score_progress *p)
+void trm_score_progress_end(trm_score_progress *p, bool first_error)
 {
     double seconds = (double)(trm_now_us() - p->start_us) / 1e6;
 
@@ -88,7 +88,7 @@ void trm_score_progress_end(trm_score_progress *p)
     if (p->skipped > 0)
         fprintf(stderr, "with those of earlier runs: %lld records, %lld errors\n",
                 (long long)(p->skipped + p->records), (long long)(p->skipped_errors + p->errors));
-    if (p->errors > 0)
+    if (p->errors > 0 && first_error)
         fprintf(stderr, "first error: %s\n", p->first_error);
     if (p->truth != NULL)
         fprintf(stderr, "accuracy %lld/%lld\n", (long long)p->right, (long long)p->judged);

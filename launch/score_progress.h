@@ -21,7 +21,7 @@ typedef struct trm_score_progress {
 void trm_score_progress_start(trm_score_progress *p);
 /* One result; NULL: only time has passed. */
 void trm_score_progress_seen(void *ctx, const trm_taken *taken);
-/* The summary, on standard error. */
-void trm_score_progress_end(trm_score_progress *p);
+/* The summary, on standard error; first_error: with the first error, if there was one. */
+void trm_score_progress_end(trm_score_progress *p, bool first_error);
 
 #endif

@@ -163,7 +163,9 @@ trm_status trmi_score_set_up(struct trmi_score *s, struct trmi_score_settings *s
     trm_status st = TRM_OK;
 
     if (s->ranks.job.rank == 0)
-        st = open_input(s, set);
+        st = trm_path_exists(s->model_path)
+                 ? open_input(s, set)
+                 : trm_fail(TRM_ERR_NOT_FOUND, "model '%s' does not exist", s->model_path);
     set->ok = st == TRM_OK;
     /* a failed broadcast outweighs: the job cannot go on at all */
     if (s->ranks.job.size > 1) {

@@ -348,6 +348,22 @@ trm_status trm_comm_receive(trm_comm *c, int from, bool idle, const void **data_
     return finish(c, c->ops->receive(c, from, idle, data_out, bytes_out), start);
 }
 
+trm_status trm_comm_try_receive(trm_comm *c, int from, bool *came_out, const void **data_out,
+                                size_t *bytes_out)
+{
+    trm_status st;
+
+    if (!peer_ok(c, from) || came_out == NULL || data_out == NULL || bytes_out == NULL)
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s: rank %d receives from rank %d of %d", c->label,
+                        c->rank, from, c->size);
+    *came_out = false;
+    if (!c->broken && !c->ops->pending(c, from))
+        return c->ops->look == NULL ? TRM_OK : finish(c, c->ops->look(c, from), trm_now_us());
+    st = trm_comm_receive(c, from, false, data_out, bytes_out);
+    *came_out = st == TRM_OK;
+    return st;
+}
+
 bool trm_comm_pending(trm_comm *c, int from)
 {
     return !c->broken && peer_ok(c, from) && c->ops->pending(c, from);

@@ -135,6 +135,11 @@ TRM_MUST_USE trm_status trm_comm_send(trm_comm *c, int to, const trm_piece *piec
  * work). */
 TRM_MUST_USE trm_status trm_comm_receive(trm_comm *c, int from, bool idle, const void **data_out,
                                          size_t *bytes_out);
+/* For loops that wait for something else, too: as receive where a message from `from` has come, or
+ * begun to come (its rest has a deadline); else *came_out is false, at once, and what was received
+ * from it before stays valid. Tries notice a lost rank as a wait does: COMM. */
+TRM_MUST_USE trm_status trm_comm_try_receive(trm_comm *c, int from, bool *came_out,
+                                             const void **data_out, size_t *bytes_out);
 /* Whether a message from `from` is there. */
 bool trm_comm_pending(trm_comm *c, int from);
 

@@ -108,6 +108,11 @@ static bool pending(trm_comm *c, int from)
     return trm_comm_pending(of(c)->inner, from);
 }
 
+static trm_status look(trm_comm *c, int from)
+{
+    return of(c)->inner->ops->look == NULL ? TRM_OK : of(c)->inner->ops->look(of(c)->inner, from);
+}
+
 static void set_timeout(trm_comm *c, int64_t timeout_ms)
 {
     trm_comm_set_timeout(of(c)->inner, timeout_ms);
@@ -177,6 +182,7 @@ trm_status trm_comm_fault_create(trm_comm *inner, const char *spec, int rank, tr
                                      .send = fault_send,
                                      .receive = fault_receive,
                                      .pending = pending,
+                                     .look = look,
                                      .set_timeout = set_timeout,
                                      .give_up = give_up,
                                      .destroy = destroy};

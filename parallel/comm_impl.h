@@ -51,11 +51,14 @@ typedef struct trm_comm_ops {
     /* optional: NULL: no slots, the caller brings memory */
     trm_status (*slot_get)(trm_comm *c, size_t bytes, void **slot_out);
     size_t (*slot_bytes)(const trm_comm *c); /* required */
-    /* the next three: optional where the size is always 1 */
+    /* the next four: optional where the size is always 1 */
     trm_status (*send)(trm_comm *c, int to, const trm_piece *pieces, int count);
     trm_status (*receive)(trm_comm *c, int from, bool idle, const void **data_out,
                           size_t *bytes_out);
     bool (*pending)(trm_comm *c, int from);
+    /* optional: NULL: nobody can be lost. Called in loops while nothing from `from` is there: now
+     * and then looks whether somebody is lost; never waits. */
+    trm_status (*look)(trm_comm *c, int from);
     void (*set_timeout)(trm_comm *c, int64_t timeout_ms); /* optional: NULL: it never waits */
     /* optional. The rank's own failure in the group's name: tells the others. */
     void (*give_up)(trm_comm *c, const char *why);

@@ -110,6 +110,7 @@ static trm_status make(trm_job *job, MPI_Comm comm, const int *members, int coun
                                      .send = trmi_mpi_send,
                                      .receive = trmi_mpi_receive,
                                      .pending = trmi_mpi_pending,
+                                     .look = trmi_mpi_look,
                                      .set_timeout = set_timeout,
                                      .give_up = give_up,
                                      .destroy = destroy};

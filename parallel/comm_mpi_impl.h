@@ -34,7 +34,7 @@ typedef struct trmi_mpi {
     MPI_Comm comm; /* the job's ranks */
     trmi_mpi_peer *peers;
     int spin_us, messages;
-    int64_t timeout_ms;
+    int64_t timeout_ms, next_look; /* next_look: of loops that try */
     size_t slot_bytes;
     trmi_mpi_buffer window, work;              /* what others sent; sums */
     trmi_mpi_buffer *received;                 /* [size]: the last message of each */
@@ -56,6 +56,7 @@ void trmi_mpi_pause_start(const trmi_mpi *m, bool idle, trmi_mpi_pause *p);
 /* One turn of a wait loop: nothing at first, then naps. COMM: somebody has broken the group;
  * TIMEOUT: the deadline has passed. */
 TRM_MUST_USE trm_status trmi_mpi_pause_turn(trmi_mpi *m, trmi_mpi_pause *p);
+trm_status trmi_mpi_look(trm_comm *c, int from); /* the row's look */
 TRM_MUST_USE trm_status trmi_mpi_failed(trmi_mpi *m, const char *what, int rc);
 /* `rank` is late (or has sent something wrong, as `did` says); MPI is not used again after that. */
 TRM_MUST_USE trm_status trmi_mpi_lose(trmi_mpi *m, int rank, const char *did);

@@ -65,6 +65,20 @@ trm_status trmi_mpi_pause_turn(trmi_mpi *m, trmi_mpi_pause *p)
     return TRM_OK;
 }
 
+trm_status trmi_mpi_look(trm_comm *c, int from)
+{
+    trmi_mpi *m = (trmi_mpi *)c;
+    int64_t now = trm_now_us();
+
+    if (m->job->lost)
+        return trm_fail(TRM_ERR_COMM, "%s: receive from rank %d: the job has lost a rank", c->label,
+                        from);
+    if (now < m->next_look)
+        return TRM_OK;
+    m->next_look = now + LOOK_US;
+    return notice(m);
+}
+
 trm_status trmi_mpi_failed(trmi_mpi *m, const char *what, int rc)
 {
     char text[MPI_MAX_ERROR_STRING] = "?";

@@ -259,6 +259,7 @@ trm_status trmi_comm_shm_create(trm_segment *segment, int rank, int size, int sp
                                      .send = trmi_shm_send,
                                      .receive = trmi_shm_receive,
                                      .pending = trmi_shm_pending,
+                                     .look = trmi_shm_look,
                                      .set_timeout = set_timeout,
                                      .give_up = give_up,
                                      .destroy = destroy};

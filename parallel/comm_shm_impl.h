@@ -89,7 +89,7 @@ typedef struct trmi_shm {
     struct trm_comm base;
     trmi_shm_window w;
     int spin_us, world;
-    int64_t timeout_ms;
+    int64_t timeout_ms, next_look;             /* next_look: of loops that try */
     uint64_t *sent;                            /* [size]: entries sent to each */
     trmi_shm_from *from;                       /* [size] */
     const void **srcs;                         /* [size]: scratch */
@@ -119,6 +119,8 @@ void trmi_shm_post(trmi_shm_flag *flag, uint32_t seq);
  * which and that `doing` was waited for. `idle`: no deadline. */
 TRM_MUST_USE trm_status trmi_shm_await(trmi_shm *s, trmi_shm_flag *flag, uint32_t want, int from,
                                        bool idle);
+/* The row's look, for messages of `from`. */
+trm_status trmi_shm_look(trm_comm *c, int from);
 bool trmi_shm_reached(const trmi_shm_flag *flag, uint32_t want);
 /* Marks the window as broken, for everybody; wakes all. The first text stays. */
 void trmi_shm_break(trmi_shm_window *w, const char *why);

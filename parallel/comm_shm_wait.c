@@ -133,6 +133,28 @@ static trm_status look(trmi_shm *s, const trmi_shm_flag *flag, uint32_t want, in
     return TRM_OK;
 }
 
+static int64_t between_looks(const trmi_shm *s)
+{
+    return s->base.size * LOOK_EACH_US > LOOK_US ? s->base.size * LOOK_EACH_US : LOOK_US;
+}
+
+trm_status trmi_shm_look(trm_comm *c, int from)
+{
+    trmi_shm *s = (trmi_shm *)c;
+    const trmi_shm_from *f = &s->from[from];
+    int64_t now;
+
+    if (is_broken(&s->w))
+        return trm_fail(TRM_ERR_COMM, "%s", s->w.head->why);
+    now = trm_now_us();
+    if (here(&s->w.peers[from]) != LEFT && now < s->next_look)
+        return TRM_OK;
+    s->doing = "receive";
+    s->next_look = now + between_looks(s);
+    return look(s, &trmi_shm_ring_of(&s->w, from, c->rank)->sent,
+                (uint32_t)(f->taken + (f->lent ? 2 : 1)), from);
+}
+
 trm_status trmi_shm_await(trmi_shm *s, trmi_shm_flag *flag, uint32_t want, int from, bool idle)
 {
     int64_t deadline, between, next;
@@ -141,7 +163,7 @@ trm_status trmi_shm_await(trmi_shm *s, trmi_shm_flag *flag, uint32_t want, int f
     if (trmi_shm_reached(flag, want))
         return TRM_OK;
     deadline = trm_now_us();
-    between = s->base.size * LOOK_EACH_US > LOOK_US ? s->base.size * LOOK_EACH_US : LOOK_US;
+    between = between_looks(s);
     next = deadline + between;
     deadline = idle ? INT64_MAX : deadline + trm_scaled_ms(s->timeout_ms) * 1000;
     for (;;) {

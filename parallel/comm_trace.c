@@ -75,6 +75,11 @@ static bool pending(trm_comm *c, int from)
     return trm_comm_pending(inner(c), from);
 }
 
+static trm_status look(trm_comm *c, int from)
+{
+    return inner(c)->ops->look == NULL ? TRM_OK : inner(c)->ops->look(inner(c), from);
+}
+
 static void set_timeout(trm_comm *c, int64_t timeout_ms)
 {
     trm_comm_set_timeout(inner(c), timeout_ms);
@@ -106,6 +111,7 @@ trm_status trm_comm_trace_create(trm_comm *inner_comm, trm_comm **comm_out)
                                      .send = trace_send,
                                      .receive = trace_receive,
                                      .pending = pending,
+                                     .look = look,
                                      .set_timeout = set_timeout,
                                      .give_up = give_up,
                                      .destroy = destroy};

@@ -126,6 +126,22 @@ static double collective_us(const trm_cost_context *c, const trm_node *n, int ra
     }
 }
 
+/* Of the residual and the norm that follow a sum in the same node: what they take as a node of
+ * their own, which is an upper bound where the devices do all in one step. */
+static double after_sum_us(const trm_cost_context *c, const trm_node *n, const trm_tensor *in,
+                           const trm_tensor *out)
+{
+    trm_tensor of_norm[4] = {in[1], out[0]};
+    trm_node norm = *n;
+
+    if (n->op != TRM_OP_TrmReduceTree || n->input_count < 3)
+        return 0;
+    norm.op = TRM_OP_TrmAddNorm;
+    for (int i = 2; i < n->input_count; i++)
+        of_norm[i] = in[i];
+    return trm_cost_node_us(c, &norm, of_norm, out, false);
+}
+
 double trmi_division_node_us(const trm_cost_context *c, const trmi_division *d,
                              const trm_tensor *descs, const trm_node *n, trm_tensor *in,
                              trm_tensor *out)
@@ -134,8 +150,9 @@ double trmi_division_node_us(const trm_cost_context *c, const trmi_division *d,
         in[i] = n->inputs[i] == TRM_NO_VALUE ? (trm_tensor){0} : descs[n->inputs[i]];
     for (int i = 0; i < n->output_count; i++)
         out[i] = n->outputs[i] == TRM_NO_VALUE ? (trm_tensor){0} : descs[n->outputs[i]];
-    return is_collective(n) ? collective_us(c, n, d->tensor, &in[0], &out[0])
-                            : trm_cost_node_us(c, n, in, out, false);
+    if (!is_collective(n))
+        return trm_cost_node_us(c, n, in, out, false);
+    return collective_us(c, n, d->tensor, &in[0], &out[0]) + after_sum_us(c, n, in, out);
 }
 
 static int most_arguments(const trm_graph *g)

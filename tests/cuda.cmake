@@ -44,7 +44,7 @@ foreach(source ${cuda_tests})
   add_executable(cuda_${name} ${source})
   target_link_libraries(cuda_${name} PRIVATE trm_warnings trm_kernels PkgConfig::CHECK)
   target_include_directories(cuda_${name} SYSTEM PRIVATE ${TRM_CUDA_HEADERS})
-  if(name MATCHES "^test_lm_(sample|failures)$") # with the worker's sampler, and the worker
+  if(name MATCHES "^test_lm_(sample|failures|stages)$") # with the worker's sampler, and the worker
     target_link_libraries(cuda_${name} PRIVATE trm_worker)
     target_compile_definitions(cuda_${name} PRIVATE TRM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   endif()
@@ -113,9 +113,19 @@ set_tests_properties(cuda/commands PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENV
 add_test(NAME cuda/serve COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/serve.py $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR})
 set_tests_properties(cuda/serve PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2
   ENVIRONMENT "${TRM_CUDA_EMULATION}")
-add_test(NAME cuda/language/memory COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme> ${CMAKE_SOURCE_DIR}
-  memory)
-set_tests_properties(cuda/language/memory PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+# the same over ranks that have a device each
+foreach(case layouts killed long)
+  add_test(NAME cuda/serve-ranks-${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/serve_ranks.py $<TARGET_FILE:trireme>
+    ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(cuda/serve-ranks-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+    ENVIRONMENT "${TRM_CUDA_EMULATION}")
+endforeach()
+set_tests_properties(cuda/serve-ranks-long PROPERTIES LABELS "mpi;cuda;slow" TIMEOUT 1200)
+foreach(case memory faults)
+  add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
+    ${CMAKE_SOURCE_DIR} ${case})
+  set_tests_properties(cuda/language/${case} PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
+endforeach()
 foreach(case layouts preempt one-rank)
   add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})

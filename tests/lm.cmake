@@ -27,8 +27,8 @@ if(TARGET trireme_cuda_emulated)
   add_dependencies(worker_test_lm_logits trireme_cuda_emulated)
   add_test(NAME cuda/lm-logits COMMAND worker_test_lm_logits)
   set_tests_properties(cuda/lm-logits PROPERTIES LABELS cuda TIMEOUT 600
-    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda;TRM_TEST_DTYPE=fp32;TRM_TEST_BRIEF=1;TRM_TEST_STEPS=2")
+    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda;TRM_TEST_BRIEF=1;TRM_TEST_STEPS=2")
   add_test(NAME cuda/lm-logits-all COMMAND worker_test_lm_logits)
   set_tests_properties(cuda/lm-logits-all PROPERTIES LABELS "cuda;slow" TIMEOUT 1200
-    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda;TRM_TEST_DTYPE=fp32")
+    ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda")
 endif()

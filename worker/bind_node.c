@@ -224,41 +224,11 @@ static bool stays_on_host(const struct binder *b, const trm_node *n)
     return any && all <= HOST_BYTES_MAX;
 }
 
-/* Copies to the host are plain. */
-static void arrive_on_host(struct binder *b, const trm_node *n)
+void trmi_bind_arrive_on_host(struct binder *b, const trm_node *n)
 {
     for (int i = 0; i < n->input_count; i++)
         if (n->inputs[i] != TRM_NO_VALUE && trmi_bind_place(b, n->inputs[i]) != TRMI_HOST)
             b->in[i].layout = TRM_LAYOUT_PLAIN;
-}
-
-/* Over the devices' own links where there is a group of them, else staged through host memory. */
-static trm_status prepare_collective(struct binder *b, const trm_node *n, trm_op_desc *desc,
-                                     trmi_place *place_out, trm_kernel **kernel_out)
-{
-    trm_engine *e = b->e;
-    bool local = n->op == TRM_OP_TrmShard;
-    trm_layout layout;
-    trm_status st;
-
-    if (trmi_engine_splits(e) && e->device->ops->prepare_blocks != NULL &&
-        (local || e->options.group != NULL)) {
-        layout = b->in[0].layout;
-        TRM_CHECK(trmi_collective_prepare(e, b->node, desc, kernel_out));
-        st = trmi_collective_on_device(e, n->op, *kernel_out, kernel_out);
-        if (st == TRM_OK)
-            return st;
-        trm_kernel_destroy(*kernel_out);
-        *kernel_out = NULL;
-        if (st != TRM_ERR_UNSUPPORTED)
-            return st;
-        b->in[0].layout = layout;
-    }
-    if (trmi_engine_splits(e)) {
-        *place_out = TRMI_HOST;
-        arrive_on_host(b, n);
-    }
-    return trmi_collective_prepare(e, b->node, desc, kernel_out);
 }
 
 /* A kernel, and where it runs: on the device if it has one. */
@@ -272,7 +242,7 @@ static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc
 
     *place_out = TRMI_DEVICE;
     if ((trm_op_get(n->op)->flags & TRM_OPF_COLLECTIVE) != 0) {
-        return prepare_collective(b, n, desc, place_out, kernel_out);
+        return trmi_bind_prepare_collective(b, n, desc, place_out, kernel_out);
     }
     if (!trmi_engine_splits(e))
         return e->device->ops->prepare(e->device, desc, kernel_out);
@@ -289,11 +259,20 @@ static trm_status prepare(struct binder *b, const trm_node *n, trm_op_desc *desc
         memcpy(b->out, out, (size_t)n->output_count * sizeof(*out));
     }
     *place_out = TRMI_HOST;
-    arrive_on_host(b, n);
+    trmi_bind_arrive_on_host(b, n);
     return host->ops->prepare(host, desc, kernel_out);
 }
 
-static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic_out)
+/* The slot of input i that was lent, in `place`. */
+static trm_status take_lent(struct binder *b, int i, trmi_place place, int *slot_out)
+{
+    if (b->lent.place != place)
+        return trmi_bind_copy(b, &b->in[i], b->node, place, b->lent.slot, slot_out);
+    *slot_out = b->lent.slot;
+    return TRM_OK;
+}
+
+trm_status trmi_bind_kernel(struct binder *b, const trm_node *n, bool *dynamic_out)
 {
     trmi_segment *s = b->s;
     trm_op_desc desc = {.op = n->op,
@@ -322,6 +301,10 @@ static trm_status bind_kernel(struct binder *b, const trm_node *n, bool *dynamic
         st = keep_constants(b, n, k);
     for (int i = 0; i < n->input_count && st == TRM_OK; i++) {
         in_slots[i] = TRMI_NO_SLOT;
+        if (b->lent.there && b->lent.input == i) {
+            st = take_lent(b, i, place, &in_slots[i]);
+            continue;
+        }
         if (n->inputs[i] == TRM_NO_VALUE || (i < 32 && (k->packed_inputs >> i & 1u) != 0))
             continue;
         st = trmi_bind_layout(b, n->inputs[i], b->in[i].layout, place, &in_slots[i]);
@@ -464,7 +447,9 @@ static trm_status bind_node(struct binder *b, const trm_node *n, enum verdict *v
     if ((info->flags & TRM_OPF_VIEW) != 0 && n->outputs[0] != TRM_NO_VALUE &&
         b->out[0].dtype == b->in[0].dtype && (n->output_count == 1 || !is_wanted(b, n->outputs[1])))
         return bind_view(b, n);
-    TRM_CHECK(bind_kernel(b, n, &dynamic));
+    if (n->op == TRM_OP_TrmReduceTree && n->input_count > 1)
+        return trmi_bind_tree_norm(b, n);
+    TRM_CHECK(trmi_bind_kernel(b, n, &dynamic));
     if (dynamic)
         *verdict_out = END_AFTER;
     return TRM_OK;

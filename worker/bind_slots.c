@@ -258,20 +258,27 @@ static trm_status move_step(struct binder *b, trm_kernel *k, trmi_place place, i
     return TRM_OK;
 }
 
+trm_status trmi_bind_copy(struct binder *b, const trm_tensor *desc, int death, trmi_place place,
+                          int from, int *slot_out)
+{
+    trm_kernel *k = NULL;
+    size_t bytes;
+
+    TRM_CHECK(trm_tensor_bytes(desc, &bytes));
+    TRM_CHECK(trmi_bind_buffer(b, place, desc, death, slot_out));
+    TRM_CHECK(trmi_copy_prepare(b->e->device, place, bytes, &k));
+    b->s->copied_bytes += bytes;
+    /* both ways are enqueued by the device */
+    return move_step(b, k, TRMI_DEVICE, from, *slot_out);
+}
+
 /* The plain tensor in slot `from` of the other place, in `place`. */
 static trm_status copy_over(struct binder *b, int value, trmi_place place, int from, int *slot_out)
 {
     trm_tensor to = b->s->state[value].desc;
-    trm_kernel *k = NULL;
-    size_t bytes;
 
     to.layout = TRM_LAYOUT_PLAIN;
-    TRM_CHECK(trm_tensor_bytes(&to, &bytes));
-    TRM_CHECK(trmi_bind_buffer(b, place, &to, trmi_bind_last_use(b, value), slot_out));
-    TRM_CHECK(trmi_copy_prepare(b->e->device, place, bytes, &k));
-    b->s->copied_bytes += bytes;
-    /* both ways are enqueued by the device */
-    TRM_CHECK(move_step(b, k, TRMI_DEVICE, from, *slot_out));
+    TRM_CHECK(trmi_bind_copy(b, &to, trmi_bind_last_use(b, value), place, from, slot_out));
     return add_alternative(b, value, TRM_LAYOUT_PLAIN, place, *slot_out);
 }
 

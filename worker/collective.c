@@ -222,6 +222,8 @@ static void settle_layout(const trm_engine *e, int node, trm_op_desc *desc)
          !whole_blocks(desc, "sizes", block_of(in->layout))))
         in->layout = TRM_LAYOUT_PLAIN;
     desc->outputs[0].layout = in->layout;
+    for (int i = 1; i < desc->input_count; i++)
+        desc->inputs[i].layout = TRM_LAYOUT_PLAIN;
 }
 
 trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,

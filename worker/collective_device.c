@@ -15,6 +15,9 @@ struct device_collective {
     trm_kernel *pack, *unpack; /* NULL: parts lie as the group wants them */
     size_t packed_at, came_at; /* in the workspace */
     size_t send[TRM_COMM_RANKS_MAX], receive[TRM_COMM_RANKS_MAX];
+    trm_group_norm norm; /* width 0: none follows; pointers: run's */
+    size_t rows;
+    bool biased;
 };
 
 struct blocks {
@@ -117,6 +120,20 @@ static trm_status run_blocks(trm_kernel *k, trm_stream *s, const void *from, voi
     return k->ops->run(k, s, in, out, NULL);
 }
 
+static trm_status run_tree_norm(const struct device_collective *c, trm_stream *s,
+                                const void *const *in, void *const *out)
+{
+    trm_group_norm norm = c->norm;
+
+    norm.residual = in[1];
+    norm.weight = in[2];
+    norm.bias = c->biased ? in[3] : NULL;
+    norm.sum = out[0];
+    norm.normed = out[1];
+    return c->group->ops->reduce_tree_norm(c->group, s, in[0], c->rows, c->k->leaves, c->k->counts,
+                                           &norm);
+}
+
 static trm_status run(trm_kernel *base, trm_stream *s, const void *const *in, void *const *out,
                       void *workspace)
 {
@@ -145,6 +162,8 @@ static trm_status run(trm_kernel *base, trm_stream *s, const void *const *in, vo
         TRM_CHECK(ops->reduce_scatter(c->group, s, from, to, k->part_elems, k->dtype));
         break;
     case TRM_OP_TrmReduceTree:
+        if (c->norm.width > 0)
+            return run_tree_norm(c, s, in, out);
         TRM_CHECK(ops->reduce_tree(c->group, s, from, to, k->elems, k->leaves, k->counts));
         break;
     default:
@@ -236,11 +255,24 @@ done:
     return st;
 }
 
-trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
+/* What follows the sum in the same step: output 1 is there. */
+static void settle_norm(struct device_collective *c, const trm_op_desc *desc)
+{
+    c->rows = (size_t)desc->inputs[1].dims[0];
+    c->norm.width = (size_t)desc->inputs[1].dims[1];
+    c->norm.layer = strcmp(trm_attr_string(desc->attrs, "kind", "rms"), "layer") == 0;
+    c->norm.epsilon = trm_attr_float(desc->attrs, "epsilon", 1e-5f);
+    c->norm.offset = trm_attr_float(desc->attrs, "offset", 0.0f);
+    c->biased = desc->input_count > 3 && desc->inputs[3].dtype != TRM_DTYPE_NONE;
+    c->base.in_place = 1u << 1; /* the sum, where the residual lies */
+}
+
+trm_status trmi_collective_on_device(trm_engine *e, const trm_op_desc *desc, trm_kernel *host_form,
                                      trm_kernel **kernel_out)
 {
     const struct collective *k = (const struct collective *)host_form;
     struct device_collective *c;
+    trm_op op = desc->op;
     trm_status st;
 
     if (op == TRM_OP_TrmReduceTree &&
@@ -255,6 +287,8 @@ trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_
     c->k = (struct collective *)host_form;
     c->group = op == TRM_OP_TrmShard ? NULL : e->options.group;
     c->op = op;
+    if (desc->output_count > 1)
+        settle_norm(c, desc);
     st = prepare_blocks(c, e->device);
     if (st != TRM_OK) {
         c->k = NULL; /* stays the caller's */

@@ -56,6 +56,9 @@ int trm_engine_depth(const trm_engine *engine);
 int trm_engine_depth_of(const trm_device *device); /* of any engine there */
 TRM_MUST_USE trm_status trm_engine_submit(trm_engine *engine, const trm_tensor *inputs);
 TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outputs);
+/* Whether the oldest step has ended, so that collect would not wait; does not wait itself.
+ * CANCELLED: none is under way. DEVICE, COMM: it will not end, as collect would say. */
+TRM_MUST_USE trm_status trm_engine_ready(trm_engine *engine, bool *ready_out);
 
 /* Of a rank of a group that could not make its inputs: the others are in the step and wait for it.
  * It takes part in their sums with whatever lies there, and all ranks' steps fail with `why`, whose

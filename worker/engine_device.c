@@ -285,7 +285,8 @@ static trm_status submit(trm_engine *e, trmi_flight *f, const trm_tensor *inputs
         return trmi_engine_stand_in(e, e->staged, st);
     TRM_CHECK(trmi_engine_execute(e, e->staged, f->outputs, e->out_places));
     TRM_CHECK(fetch_outputs(e, f));
-    e->flight_count++;
+    if (e->flight_count++ == 0)
+        e->oldest_us = trm_now_us();
     return TRM_OK;
 }
 
@@ -318,31 +319,45 @@ trm_status trmi_flight_give_up(trm_engine *e, const trm_tensor *inputs, trm_stat
     return trmi_engine_stand_in(e, e->staged, trm_fail(why, "%s", text));
 }
 
+/* Waited for since `start`. */
+static trm_status look(trm_engine *e, trm_event *event, int64_t start, bool *done_out)
+{
+    trm_device_group *group = e->options.group;
+    int64_t now;
+
+    TRM_CHECK(e->device->ops->event_done(e->device, event, done_out));
+    if (*done_out)
+        return TRM_OK;
+    if (group != NULL) { /* a dead peer shows here: the kernel that waits for it never ends */
+        bool ready;
+
+        TRM_CHECK(group->ops->poll(group, &ready));
+    }
+    now = trm_now_us();
+    if (now - start > trm_scaled_ms(STEP_TIMEOUT_MS) * 1000)
+        return trm_fail(TRM_ERR_DEVICE, "the device has not finished a step for %d s",
+                        (int)((now - start) / 1000000));
+    return TRM_OK;
+}
+
 static trm_status wait_for(trm_engine *e, trm_event *event)
 {
     const struct timespec nap = {.tv_nsec = NAP_NS};
-    trm_device_group *group = e->options.group;
-    int64_t start = trm_now_us(), deadline = trm_deadline_us(STEP_TIMEOUT_MS);
+    int64_t start = trm_now_us();
     bool done = false;
 
     for (;;) {
-        int64_t now;
-
-        TRM_CHECK(e->device->ops->event_done(e->device, event, &done));
+        TRM_CHECK(look(e, event, start, &done));
         if (done)
             return TRM_OK;
-        if (group != NULL) { /* a dead peer shows here: the kernel that waits for it never ends */
-            bool ready;
-
-            TRM_CHECK(group->ops->poll(group, &ready));
-        }
-        now = trm_now_us();
-        if (now > deadline)
-            return trm_fail(TRM_ERR_DEVICE, "the device has not finished a step for %d s",
-                            (int)((now - start) / 1000000));
-        if (now - start > SPIN_US)
+        if (trm_now_us() - start > SPIN_US)
             nanosleep(&nap, NULL);
     }
+}
+
+trm_status trmi_flight_ready(trm_engine *e, bool *ready_out)
+{
+    return look(e, e->flights[e->flight_first].downloaded, e->oldest_us, ready_out);
 }
 
 trm_status trmi_engine_wait(trm_engine *e)
@@ -358,6 +373,7 @@ trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs)
     e->flight_first = (e->flight_first + 1) % TRMI_FLIGHTS;
     e->flight_count--;
     TRM_CHECK(wait_for(e, f->downloaded));
+    e->oldest_us = trm_now_us();
     if (e->flight_count == 0)
         e->busy = false; /* the event is behind everything */
     if (f->notes > 0)

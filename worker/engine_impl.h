@@ -172,6 +172,7 @@ struct trm_engine {
     trm_stream *stream, *up, *down;    /* where steps run, inputs come and outputs go */
     trmi_flight flights[TRMI_FLIGHTS]; /* a ring */
     int flight_first, flight_count;
+    int64_t oldest_us;        /* since when the first of them is the oldest */
     bool hold;                /* trm_engine_hold_inputs */
     bool busy;                /* something was enqueued that the host has not waited for */
     trm_tensor *staged;       /* [graph inputs] */
@@ -206,7 +207,7 @@ trm_status trmi_collective_prepare(trm_engine *e, int node, trm_op_desc *desc,
                                    trm_kernel **kernel_out);
 /* collective_device.c: the same over the device's own memory, from what prepare has made, which it
  * takes on success. UNSUPPORTED: too many pieces. */
-trm_status trmi_collective_on_device(trm_engine *e, trm_op op, trm_kernel *host_form,
+trm_status trmi_collective_on_device(trm_engine *e, const trm_op_desc *desc, trm_kernel *host_form,
                                      trm_kernel **kernel_out);
 trm_layout trmi_collective_layout(const trm_kernel *collective);
 bool trmi_collective_talks(const trm_graph *g);
@@ -245,6 +246,7 @@ trm_status trmi_engine_wait(trm_engine *e);
 trm_status trmi_flight_submit(trm_engine *e, const trm_tensor *inputs);
 trm_status trmi_flight_give_up(trm_engine *e, const trm_tensor *inputs, trm_status why);
 trm_status trmi_flight_collect(trm_engine *e, trm_tensor *outputs);
+trm_status trmi_flight_ready(trm_engine *e, bool *ready_out);
 
 /* copy.c: a kernel that copies `bytes` to the other place. */
 trm_status trmi_copy_prepare(trm_device *device, trmi_place to, size_t bytes,

@@ -478,6 +478,13 @@ trm_status trm_engine_submit(trm_engine *e, const trm_tensor *inputs)
     return trmi_flight_submit(e, inputs);
 }
 
+trm_status trm_engine_ready(trm_engine *e, bool *ready_out)
+{
+    if (e->flight_count == 0)
+        return trm_fail(TRM_ERR_CANCELLED, "no step is under way");
+    return trmi_flight_ready(e, ready_out);
+}
+
 trm_status trm_engine_collect(trm_engine *e, trm_tensor *outputs)
 {
     if (e->flight_count == 0)

@@ -12,7 +12,8 @@ typedef enum trmi_message_kind {
     TRMI_MESSAGE_STEP = 1, /* leader to all: a step begins; descriptors of stage 0's inputs */
     TRMI_MESSAGE_STOP,     /* leader to all */
     TRMI_MESSAGE_DATA,     /* tensors */
-    TRMI_MESSAGE_FAILED    /* in place of tensors: status and text */
+    TRMI_MESSAGE_FAILED,   /* in place of tensors: status and text */
+    TRMI_MESSAGE_DECISION  /* leader to all: a language model's step, whole: one tensor of bytes */
 } trmi_message_kind;
 
 /* Ranks of one replica run one program on one kind of machine: fields are as in memory. */

@@ -111,7 +111,7 @@ trm_status trmi_message_parse(const void *data, size_t bytes, trmi_message *m)
         *t = (trm_tensor){.dtype = (trm_dtype)d.dtype, .rank = d.rank};
         memcpy(t->dims, d.dims, sizeof(d.dims));
         TRM_CHECK(trm_tensor_bytes(t, &size));
-        if (m->head.kind != TRMI_MESSAGE_DATA)
+        if (m->head.kind != TRMI_MESSAGE_DATA && m->head.kind != TRMI_MESSAGE_DECISION)
             continue;
         if (size > bytes - at)
             return bad("its length");

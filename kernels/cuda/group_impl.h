@@ -106,6 +106,11 @@ trm_status trmi_cuda_group_alltoall(trm_device_group *g, trm_stream *s, const vo
 trm_status trmi_cuda_group_reduce_tree(trm_device_group *g, trm_stream *s, const void *in,
                                        void *out, size_t elems, int leaves,
                                        const int *counts); /* group_tree.c */
+size_t trmi_cuda_group_reduce_tree_norm_rows(const trm_device_group *g, size_t width, int leaves,
+                                             const int *counts); /* group_tree_norm.c */
+trm_status trmi_cuda_group_reduce_tree_norm(trm_device_group *g, trm_stream *s, const void *in,
+                                            size_t rows, int leaves, const int *counts,
+                                            const trm_group_norm *norm);
 #endif
 
 #ifdef __cplusplus

@@ -223,6 +223,8 @@ const trm_device_group_ops trmi_cuda_group_ops = {
     .reduce_scatter = trmi_cuda_group_reduce_scatter,
     .alltoall = trmi_cuda_group_alltoall,
     .reduce_tree = trmi_cuda_group_reduce_tree,
+    .reduce_tree_norm_rows = trmi_cuda_group_reduce_tree_norm_rows,
+    .reduce_tree_norm = trmi_cuda_group_reduce_tree_norm,
     .abandon = abandon,
     .destroy = destroy,
 };

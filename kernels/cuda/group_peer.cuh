@@ -45,7 +45,7 @@ static __device__ bool meet_peers(const trmi_group_sum &g, uint32_t block, uint3
 }
 
 /* All threads of a block, which has read what it needs. */
-static __device__ void leave_peers(const trmi_group_sum &g, uint32_t block, uint32_t sum)
+[[maybe_unused]] static __device__ void leave_peers(const trmi_group_sum &g, uint32_t block, uint32_t sum)
 {
     const uint32_t tid = threadIdx.x;
 

@@ -12,6 +12,7 @@
 
 #include "base/tree.h"
 #include "kernels/cuda/group_sum.h"
+#include "kernels/device_group.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,6 +50,17 @@ TRM_MUST_USE trm_status trmi_cuda_group_tree_sum(const trm_cuda *cuda, cudaStrea
 TRM_MUST_USE trm_status trmi_cuda_group_tree_local(const trm_cuda *cuda, cudaStream_t stream,
                                                    float *out, const trmi_group_tree_parts *parts,
                                                    size_t elems, const trmi_group_tree *tree);
+
+/* In one step, then the residual and the norm: in: this rank's parts of `rows` rows, `stride`
+ * elements apart; at most trmi_cuda_group_tree_norm_rows, which is 0 for rows that are too long.
+ * The bits of trmi_cuda_group_tree_sum and then of trmi_cuda_lm_norm (lm_rows.h). All ranks: the
+ * same tree and sizes. Where a peer does not come, nothing is written and words->late is set. */
+size_t trmi_cuda_group_tree_norm_rows(size_t width, const trmi_group_tree *tree);
+TRM_MUST_USE trm_status trmi_cuda_group_tree_norm(cudaStream_t stream, const float *in,
+                                                  size_t stride, size_t rows,
+                                                  const trm_group_norm *norm,
+                                                  const trmi_group_tree *tree,
+                                                  const trmi_group_sum *sum);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
  *   x -> TrmLinear, TrmLinear -> TrmGated            TrmLinears, gated
  *   x -> TrmLinear, 2 to 4 times                     TrmLinears
  *   Add(x, y) -> TrmNorm of whole rows               TrmAddNorm, the sum being its output 0
+ *   TrmReduceTree -> TrmAddNorm(x, that)             TrmReduceTree with residual and norm
  *
  * Each computes, element by element, what its parts do: a graph gives the same bits fused and
  * unfused. Products of a rank's leaves (attribute `unit`) stay as they are. */
@@ -212,6 +213,51 @@ static trm_status fuse_add_norm(trmi_rw *rw, int node)
     return set_outputs(rw, node, outputs, 2);
 }
 
+/* The sum over ranks that input i of `node` is, for it alone; NULL: it is none. */
+static const trm_node *tree_of(const trmi_rw *rw, int node, int i)
+{
+    const trm_graph *g = rw->g;
+    int v = g->nodes[node].inputs[i];
+    const trm_node *tree = trmi_rw_made_by(rw, v, TRM_OP_TrmReduceTree);
+
+    return tree != NULL && trmi_rw_reader(rw, v) == node && tree->input_count == 1 &&
+                   tree->post_count == 0 && g->values[v].desc.rank == 2
+               ? tree
+               : NULL;
+}
+
+/* Either operand of the addition may be the sum: it commutes. */
+static trm_status fuse_tree_norm(trmi_rw *rw, int node)
+{
+    trm_graph *g = rw->g;
+    trm_node *n = &g->nodes[node];
+    int at = tree_of(rw, node, 1) != NULL ? 1 : 0, made, inputs[4], count = 3, outputs[2];
+    const trm_node *tree = tree_of(rw, node, at);
+    const char *kind = trm_attr_string(&n->attrs, "kind", "rms");
+    float epsilon = trm_attr_float(&n->attrs, "epsilon", 1e-5F);
+    float offset = trm_attr_float(&n->attrs, "offset", 0.0F);
+    trm_attrs attrs;
+
+    if (tree == NULL || n->post_count > 0)
+        return TRM_OK;
+    attrs = tree->attrs;
+    made = g->values[n->inputs[at]].producer;
+    inputs[0] = tree->inputs[0];
+    inputs[1] = n->inputs[1 - at];
+    inputs[2] = n->inputs[2];
+    if (n->input_count > 3 && n->inputs[3] != TRM_NO_VALUE)
+        inputs[count++] = n->inputs[3];
+    outputs[0] = n->outputs[0];
+    outputs[1] = n->outputs[1];
+    trmi_rw_remove(rw, made);
+    TRM_CHECK(trmi_rw_become(rw, node, TRM_OP_TrmReduceTree, inputs, count));
+    n->attrs = attrs;
+    TRM_CHECK(trm_attr_set_string(&n->attrs, g->arena, "kind", kind));
+    TRM_CHECK(trm_attr_set_float(&n->attrs, g->arena, "epsilon", epsilon));
+    TRM_CHECK(trm_attr_set_float(&n->attrs, g->arena, "offset", offset));
+    return set_outputs(rw, node, outputs, 2);
+}
+
 trm_status trmi_fuse_language(trmi_rw *rw)
 {
     trm_graph *g = rw->g;
@@ -228,6 +274,8 @@ trm_status trmi_fuse_language(trmi_rw *rw)
             TRM_CHECK(fuse_rope(rw, n));
         else if (g->nodes[n].op == TRM_OP_TrmNorm)
             TRM_CHECK(fuse_add_norm(rw, n));
+        if (g->nodes[n].op == TRM_OP_TrmAddNorm)
+            TRM_CHECK(fuse_tree_norm(rw, n));
     }
     return TRM_OK;
 }

@@ -410,6 +410,28 @@ trm_status trmi_rule_lm_sample(trmi_io io)
     return TRM_OK;
 }
 
+/* With the residual and the norm that follow the sum. */
+static trm_status reduce_tree_norm(trmi_io io)
+{
+    int64_t shape[2], same;
+
+    if (io->node->input_count < 3)
+        return trmi_shape_bad(io, "a residual without the norm's weight");
+    TRM_CHECK(want(io, 1, TRM_DTYPE_F32, 2));
+    for (int i = 2; i < 4; i++)
+        TRM_CHECK(want(io, i, TRM_DTYPE_F32, 1));
+    TRM_CHECK(want_word(io, "kind", "rms", norm_kinds));
+    for (int d = 0; d < 2; d++)
+        TRM_CHECK(trmi_shape_same(io, "dims of the parts and the residual", dim(io, 0, d + 1),
+                                  dim(io, 1, d), &shape[d]));
+    for (int i = 2; i < 4; i++)
+        TRM_CHECK(trmi_shape_same(io, "columns of the parts and the weights", shape[1],
+                                  dim(io, i, 0), &same));
+    for (int k = 0; k < 2; k++)
+        trmi_shape_out_dims(io, k, TRM_DTYPE_F32, 2, shape);
+    return TRM_OK;
+}
+
 trm_status trmi_rule_lm_reduce_tree(trmi_io io)
 {
     int64_t parts = TRM_DIM_UNKNOWN, same;
@@ -417,6 +439,10 @@ trm_status trmi_rule_lm_reduce_tree(trmi_io io)
     TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 3));
     TRM_CHECK(parts_of(io, attr(io, "first", 0), attr(io, "count", 0), &parts));
     TRM_CHECK(trmi_shape_same(io, "parts", dim(io, 0, 0), parts, &same));
+    if (io->node->input_count > 1)
+        return reduce_tree_norm(io);
+    if (io->node->output_count > 1)
+        return trmi_shape_bad(io, "a second output wants a residual and a weight");
     trmi_shape_out_dims(io, 0, TRM_DTYPE_F32, 2, (int64_t[2]){dim(io, 0, 1), dim(io, 0, 2)});
     return TRM_OK;
 }

@@ -178,6 +178,19 @@ options)
     printf '\377\376' >"$dir/bytes"
     check "a template of bytes" 2 'bytes: byte 0 is not UTF-8' "$trireme" chat "$demo" --chat-template "$dir/bytes"
 
+    # types that the weights do not have
+    bench() { # bench NAME PATTERN MODEL OPTIONS...
+        name=$1 pattern=$2
+        shift 2
+        check "$name" 0 "$pattern" "$trireme" bench "$@" --prompt-tokens 4 --new-tokens 2 --rounds 1
+    }
+    bench "bf16 and f32" ' W .* dtype bf16 changes nothing: weights have another type, activations stay f32$' "$models/llama" --dtype bf16
+    bench "bf16 and blocks" ' W .* dtype bf16 changes nothing: weights are quantised$' "$models/llama-q8_0.gguf" --dtype bf16
+    bench "device and layout" '^device    [^ ].*; cache in f32$' "$demo" --dtype bf16
+    grep -q ' W ' "$dir/err" && complain "bf16 and bf16: a warning"
+    grep -q '^layout    data=1,tensor=1,pipeline=1$' "$dir/out" || complain "bench does not say its layout"
+    bench "device as JSON" '"device":"[^"]+","layout":"data=1,tensor=1,pipeline=1","kv_dtype":"f32"' "$demo" --json
+
     # what is fine
     check "bytes that are no UTF-8" 0 '.' "$trireme" run "$demo" --prompt-file "$dir/bytes" --max-tokens 2
     check "an empty prompt" 0 '^Fellow-' "$trireme" run "$demo" --prompt "" --max-tokens 3
@@ -249,6 +262,7 @@ END
     check "other options" 2 '^trireme score: ' "$trireme" score "$demo" --input "$dir/in.jsonl" --output "$dir/out.jsonl" --resume --temperature 1 --seed 3
     printf 'bad\n{"prompt": 3}\n' >"$dir/bad.jsonl"
     check "all bad" 1 "all 2 records failed; the first: record '0': line 1: not JSON" "$trireme" score "$demo" --input "$dir/bad.jsonl" --output "$dir/o.jsonl"
+    [ "$(grep -c 'not JSON' "$dir/err")" = 1 ] || complain "all bad: the reason is said more than once"
     : >"$dir/none.jsonl"
     check "no line" 2 'is empty: want one JSON object a line' "$trireme" score "$demo" --input "$dir/none.jsonl" --output "$dir/no.jsonl"
     printf 'The Senate\n\n\377\n' >"$dir/in.txt"
@@ -260,6 +274,7 @@ END
     done
     check "input images" 2 'wants .jsonl .* or .txt' "$trireme" score "$demo" --input "$source/configs/demo/digits/images" --output "$dir/no.jsonl"
     check "no input" 2 'does not exist' "$trireme" score "$demo" --input "$dir/nonexistent.jsonl" --output "$dir/no.jsonl"
+    check "no model" 2 "model '/nonexistent' does not exist" "$trireme" score /nonexistent --input "$dir/in.txt" --output "$dir/no.jsonl"
     check "labels" 2 'not for language models' "$trireme" score "$demo" --input "$dir/in.txt" --output "$dir/no.jsonl" --top 3
     check "batch" 2 'want --max-batch' "$trireme" score "$demo" --input "$dir/in.txt" --output "$dir/no.jsonl" --batch 3
     [ ! -e "$dir/no.jsonl" ] || complain "a refused job left an output"

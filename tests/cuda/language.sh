@@ -1,7 +1,9 @@
 #!/bin/sh
 # usage: language.sh TRIREME SOURCE_DIR CASE [DEVICE]. Language models on the command line on a device with memory of its own,
 # over the emulated driver (TRM_CUDA_DRIVER, TRM_CUDA_MODULE are set).
-#   memory   a card that is too small: said before loading, or while loading, with the ledger; what is left goes to the cache
+#   memory   a card that is too small: said before loading, or while loading, with the ledger; what is left goes to the cache;
+#            a type that the weights do not have is warned of
+#   faults   a card that fails on the way: text that was there stays, and the reason is said once, on a line of its own
 #   layouts  the CPU's tokens, all of them in fp32 and nearly all in bf16; and one rank's bytes under every layout and batch
 #   one-rank one rank of two has no memory for a step's inputs: that request fails with its words at once, the others are served
 #   preempt  a cache that holds less than what is under way: sequences wait and begin again, and answers are the same
@@ -42,6 +44,27 @@ memory() {
         TRM_EMU_MEMORY=$bytes check "--memory 1GiB on $bytes bytes" 1 'the plan needs .* MB \(.*weights .* the biggest weights are ' \
             "$trireme" run "$model" --prompt x --device "$device" --memory 1GiB
     done
+    # weights stay bf16, and so do activations
+    check "--dtype fp16" 0 ' W .* dtype f16: activations are rounded to bf16 in products, as the weights are' \
+        "$trireme" bench "$model" --device "$device" --dtype fp16 --prompt-tokens 4 --new-tokens 2 --rounds 1
+    grep -aq '^device    .*; cache in bf16$' "$dir/out" || complain "bench does not say its device"
+}
+
+faults() {
+    TRM_EMU_FAULT=330:700 check "run" 1 '^trireme run: the device: .*the GPU failed' \
+        "$trireme" run "$model" --prompt "The Senate" --max-tokens 200 --ignore-eos --device "$device"
+    [ -s "$dir/out" ] && [ "$(tail -c 1 "$dir/out")" = "" ] || complain "run: want text, and its line ended"
+    echo hello >"$dir/line"
+    printf '%s' '{% for m in messages %}{{ m.content }}{% endfor %}' >"$dir/plain.jinja"
+    got=0
+    TRM_EMU_FAULT=330:700 timeout 120 "$trireme" chat "$model" --chat-template "$dir/plain.jinja" --max-tokens 200 --ignore-eos \
+        --device "$device" >"$dir/out" 2>"$dir/err" <"$dir/line" || got=$?
+    [ $got = 1 ] || complain "chat: exit code $got"
+    [ -s "$dir/out" ] && [ "$(tail -c 1 "$dir/out")" = "" ] || complain "chat: want text, and its line ended"
+    echo '{"prompt": "The Senate", "max_tokens": 20}' >"$dir/in.jsonl"
+    TRM_EMU_FAULT=30:700 check "score" 1 '^trireme score: no replica is left; the last was .*the GPU failed' \
+        "$trireme" score "$model" --input "$dir/in.jsonl" --output "$dir/o.jsonl" --device "$device"
+    [ "$(grep -c 'the GPU failed' "$dir/err")" = 1 ] || complain "score: the reason is said more than once"
 }
 
 # tokens_of CACHE: what greedy decoding of 24 prompts says, with a cache of so many bytes
@@ -135,7 +158,7 @@ one_rank() {
 
 case $case in
 one-rank) one_rank ;;
-memory | preempt | layouts) $case ;;
+memory | faults | preempt | layouts) $case ;;
 *) complain "no case '$case'" ;;
 esac
 exit $bad

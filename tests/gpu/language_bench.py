@@ -9,7 +9,10 @@ Protocol: same weights, types, batch and tokens, greedy, no early end. Rounds of
 fresh process; a row's ratio (Trireme's rate over the rival's) is the geometric mean over rounds with a bootstrap 95%
 interval. Before each round a bf16 product and a copy are timed: rounds under 90% of the run's best are thrown away. Bars are
 absolute figures of one H200; each row also says what part of the measured limit it is. Losses are printed in the same table.
-Random weights: outputs are compared by tests (logits of small checkpoints), not here."""
+Random weights: outputs are compared by tests (logits of small checkpoints), not here.
+
+TRM_GPU_DRY=small in the environment tries the script itself where there is no card: tiny models, few tokens, Trireme over the
+emulated device, rivals on the CPU. Its figures mean nothing, and no bar is judged."""
 import argparse
 import json
 import math
@@ -20,6 +23,8 @@ import subprocess
 import sys
 import time
 
+DRY = os.environ.get("TRM_GPU_DRY") == "small"
+DEVICE = "cpu" if DRY else "cuda"  # of the rivals
 WEIGHTS = {"llama-8b": 16.06e9 - 2 * 128256 * 4096, "llama-8b-q4_k.gguf": 4.69e9}  # bytes that a step reads
 FLOPS = 2 * (8.03e9 - 2 * 128256 * 4096)  # a prompt token, without embedding and head
 KV_TOKEN = 2 * 32 * 8 * 128 * 2  # bytes
@@ -35,6 +40,10 @@ CASES = {
     "q4_k-decode-b64": ("llama-8b-q4_k.gguf", "decode", 64, 1024, 128, [], None),
 }
 
+if DRY:
+    CASES = {k: (m, what, min(batch, 4), 24, 4 if what == "decode" else 1, ["--step-tokens", "64", *options[2:]] if options else [], None)
+             for k, (m, what, batch, _, _, options, _) in CASES.items()}
+
 
 def geometric(values):
     return math.exp(statistics.fmean(map(math.log, values)))
@@ -46,48 +55,56 @@ def interval(values, rng):
 
 
 PROBE = """
-import time, torch
-a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-x = torch.empty(1 << 30, device="cuda", dtype=torch.uint8); y = torch.empty_like(x)
-def rate(f, work, n):
+import sys, time, torch
+device, n, size, turns = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+x = torch.empty(size, device=device, dtype=torch.uint8); y = torch.empty_like(x)
+def rate(f, work):
     for _ in range(3): f()
-    torch.cuda.synchronize(); t = time.perf_counter()
-    for _ in range(n): f()
-    torch.cuda.synchronize(); return n * work / (time.perf_counter() - t)
-print(rate(lambda: a @ a, 2 * 8192**3, 20), rate(lambda: y.copy_(x), 2 << 30, 20))
+    wait(); t = time.perf_counter()
+    for _ in range(turns): f()
+    wait(); return turns * work / (time.perf_counter() - t)
+print(rate(lambda: a @ a, 2 * n**3), rate(lambda: y.copy_(x), 2 * size))
 """
 
 TRANSFORMERS = """
 import json, sys, time, torch
 from transformers import AutoModelForCausalLM, StaticCache
-folder, batch, prompt, new, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-m = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").cuda().eval()
-ids = torch.randint(0, m.config.vocab_size, (batch, prompt), device="cuda")
+device, folder, what = sys.argv[1], sys.argv[2], sys.argv[6]
+batch, prompt, new = map(int, sys.argv[3:6])
+wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+m = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").to(device).eval()
+ids = torch.randint(0, m.config.vocab_size, (batch, prompt), device=device)
 cache = StaticCache(config=m.config, max_cache_len=prompt + new + 1)
-step = torch.compile(m.forward, mode="reduce-overhead", fullgraph=True) if what == "decode" else m.forward
+how = {"mode": "reduce-overhead"} if device == "cuda" else {"backend": "eager"}
+step = torch.compile(m.forward, fullgraph=True, **how) if what == "decode" else m.forward
 def prefill():
     cache.reset()
-    return m(ids, past_key_values=cache, cache_position=torch.arange(prompt, device="cuda"), logits_to_keep=1).logits[:, -1:].argmax(-1)
+    at = torch.arange(prompt, device=device)
+    return m(ids, past_key_values=cache, position_ids=at[None], cache_position=at, logits_to_keep=1).logits[:, -1:].argmax(-1)
 def decode(token):
     for i in range(new):
-        at = torch.tensor([prompt + i], device="cuda")
-        token = step(token.clone(), past_key_values=cache, cache_position=at).logits[:, -1:].argmax(-1)
+        at = torch.tensor([prompt + i], device=device)
+        token = step(token.clone(), past_key_values=cache, position_ids=at[None], cache_position=at).logits[:, -1:].argmax(-1)
     return token
 with torch.no_grad():
     for turn in range(3):
-        torch.cuda.synchronize(); t0 = time.perf_counter()
+        wait(); t0 = time.perf_counter()
         token = prefill()
-        torch.cuda.synchronize(); t1 = time.perf_counter()
+        wait(); t1 = time.perf_counter()
         if what == "decode": decode(token)
-        torch.cuda.synchronize(); t2 = time.perf_counter()
+        wait(); t2 = time.perf_counter()
 print(json.dumps({"prefill": batch * prompt / (t1 - t0), "decode": batch * new / (t2 - t1) if what == "decode" else 0}))
 """
 
 LLAMA_CPP = """
 import json, sys, time
-from llama_cpp import Llama
-path, prompt, new = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-m = Llama(path, n_gpu_layers=-1, n_ctx=prompt + new + 8, n_batch=prompt, flash_attn=True, verbose=False)
+from llama_cpp import Llama, llama_supports_gpu_offload
+device, path, prompt, new = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+if device == "cuda" and not llama_supports_gpu_offload(): sys.exit("llama.cpp is here without CUDA")
+layers = -1 if device == "cuda" else 0
+m = Llama(path, n_gpu_layers=layers, n_ctx=prompt + new + 8, n_batch=prompt, flash_attn=True, verbose=False)
 ids = [(i * 37 + 11) % 1000 for i in range(prompt)]
 for turn in range(2):
     m.reset(); t0 = time.perf_counter(); m.eval(ids); t1 = time.perf_counter()
@@ -113,8 +130,8 @@ def trireme(args, path, batch, prompt, new, options):
 
 def rival(args, model, path, batch, prompt, new, what):
     if model.endswith(".gguf"):
-        return json.loads(output([sys.executable, "-c", LLAMA_CPP, path, str(prompt), str(new)])) if batch == 1 else None
-    return json.loads(output([sys.executable, "-c", TRANSFORMERS, path, str(batch), str(prompt), str(new), what]))
+        return json.loads(output([sys.executable, "-c", LLAMA_CPP, DEVICE, path, str(prompt), str(new)])) if batch == 1 else None
+    return json.loads(output([sys.executable, "-c", TRANSFORMERS, DEVICE, path, str(batch), str(prompt), str(new), what]))
 
 
 def part_of_limit(model, what, batch, prompt, new, rate, limits):
@@ -131,7 +148,8 @@ def run_case(args, name, rng):
         return {"case": name, "note": f"{path} is not there"}
     rounds, note = [], ""
     for _ in range(args.rounds):
-        limits = tuple(map(float, output([sys.executable, "-c", PROBE]).split()))
+        limits = tuple(map(float, output([sys.executable, "-c", PROBE, DEVICE, *(("256", "1048576", "2") if DRY else
+                                                                               ("8192", "1073741824", "20"))]).split()))
         a = [trireme(args, path, batch, prompt, new, options)[what]]
         b = []
         try:
@@ -143,10 +161,12 @@ def run_case(args, name, rng):
         a.append(trireme(args, path, batch, prompt, new, options)[what])
         rounds.append((limits, a, b))
     best = max(r[0][0] for r in rounds), max(r[0][1] for r in rounds)
-    kept = [r for r in rounds if r[0][0] >= 0.9 * best[0] and r[0][1] >= 0.9 * best[1]]
+    kept = [r for r in rounds if DRY or (r[0][0] >= 0.9 * best[0] and r[0][1] >= 0.9 * best[1])]
+    if not kept:
+        raise RuntimeError(f"{name}: no round had both a product and a copy at 90% of the best")
     ours = statistics.median(x for r in kept for x in r[1])
     part, limit = part_of_limit(model, what, batch, prompt, new, ours, best)
-    if part > 1.0:
+    if part > 1.0 and not DRY:
         raise RuntimeError(f"{name}: {part:.2f} of the {limit}: the measurement is wrong")
     row = {"case": name, "tokens_s": ours, "part": part, "limit": limit, "bar": bar, "rounds": len(kept), "note": note}
     if isinstance(bar, float):

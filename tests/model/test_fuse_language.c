@@ -293,6 +293,88 @@ START_TEST(add_norm)
 }
 END_TEST
 
+/* ---- sums over ranks ---- */
+
+static const struct {
+    const char *name;
+    bool tree_first, both, is_read, bias, layer, norm_first, no_norm;
+    int fused, trees; /* wide ones, and those that are left */
+} trees[] = {
+    {.name = "a residual and the sum", .fused = 1},
+    {.name = "the sum and a residual", .tree_first = true, .fused = 1},
+    {.name = "layer norm", .bias = true, .layer = true, .fused = 1},
+    {.name = "two sums", .both = true, .fused = 1, .trees = 1},
+    {.name = "the sum is read elsewhere", .is_read = true, .trees = 1},
+    {.name = "a norm of the sum, then the residual", .norm_first = true, .trees = 1},
+    {.name = "no norm", .no_norm = true, .trees = 1},
+};
+
+static int tree(int parts, int ranks, int *node_out)
+{
+    int v = node(TRM_OP_TrmReduceTree, &parts, 1, node_out);
+
+    set_int(*node_out, "ranks", ranks);
+    set_int(*node_out, "leaves", 8);
+    set_int(*node_out, "first", 2);
+    set_int(*node_out, "count", 3);
+    set_int(*node_out, "most", 2);
+    return v;
+}
+
+START_TEST(tree_norm)
+{
+    trm_tensor parts = {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {2, tokens, D}};
+    int in = input("parts", parts), x = rows("x"), n, outputs[3], count = 0, wide = 0, narrow = 0;
+    int sum = tree(in, 7, &n), other = trees[_i].both ? tree(in, 9, &n) : x, inputs[3], added;
+    const trm_node *fused = NULL;
+
+    inputs[1] = weight(shape(TRM_DTYPE_F32, D, 0));
+    inputs[2] = weight(shape(TRM_DTYPE_F32, D, 0));
+    if (trees[_i].norm_first)
+        sum = node(TRM_OP_TrmNorm, (int[]){sum, inputs[1]}, 2, NULL);
+    added =
+        node(TRM_OP_Add, trees[_i].tree_first ? (int[]){sum, other} : (int[]){other, sum}, 2, NULL);
+    inputs[0] = added;
+    outputs[count++] = added;
+    if (!trees[_i].no_norm) {
+        outputs[count++] = node(TRM_OP_TrmNorm, inputs, trees[_i].bias ? 3 : 2, &n);
+        ck_assert_int_eq(trm_attr_set_float(&g->nodes[n].attrs, g->arena, "epsilon", 1e-3F),
+                         TRM_OK);
+        ck_assert_int_eq(trm_attr_set_float(&g->nodes[n].attrs, g->arena, "offset", 1.0F), TRM_OK);
+        if (trees[_i].layer)
+            set_text(n, "kind", "layer");
+    }
+    if (trees[_i].is_read)
+        outputs[count++] = sum;
+    finish(outputs, count);
+    for (n = 0; n < g->node_count; n++) {
+        if (g->nodes[n].op != TRM_OP_TrmReduceTree)
+            continue;
+        wide += g->nodes[n].input_count > 1;
+        narrow += g->nodes[n].input_count == 1;
+        fused = g->nodes[n].input_count > 1 ? &g->nodes[n] : fused;
+    }
+    ck_assert_msg(wide == trees[_i].fused && narrow == trees[_i].trees, "%s: %d and %d",
+                  trees[_i].name, wide, narrow);
+    if (fused == NULL)
+        return;
+    ck_assert_int_eq(g->node_count, trees[_i].both ? 2 : 1);
+    ck_assert_int_eq(fused->input_count, trees[_i].bias ? 4 : 3);
+    ck_assert_int_eq(fused->inputs[0], in);
+    ck_assert_int_eq(fused->inputs[1], other);
+    ck_assert_int_eq(fused->inputs[2], inputs[1]);
+    ck_assert_int_eq(fused->output_count, 2);
+    ck_assert_int_eq(fused->outputs[0], added);
+    ck_assert_int_eq(fused->outputs[1], outputs[1]);
+    ck_assert_int_eq(trm_attr_int(&fused->attrs, "ranks", 0), 7);
+    ck_assert_int_eq(trm_attr_int(&fused->attrs, "most", 0), 2);
+    ck_assert(trm_attr_float(&fused->attrs, "epsilon", 0.0F) == 1e-3F);
+    ck_assert(trm_attr_float(&fused->attrs, "offset", 0.0F) == 1.0F);
+    ck_assert_str_eq(trm_attr_string(&fused->attrs, "kind", "rms"),
+                     trees[_i].layer ? "layer" : "rms");
+}
+END_TEST
+
 /* ---- rope ---- */
 
 static const struct {
@@ -389,6 +471,7 @@ int main(void)
     tcase_add_test(t, linears_order);
     tcase_add_loop_test(t, gated, 0, (int)(sizeof(gates) / sizeof(gates[0])));
     tcase_add_loop_test(t, add_norm, 0, (int)(sizeof(sums) / sizeof(sums[0])));
+    tcase_add_loop_test(t, tree_norm, 0, (int)(sizeof(trees) / sizeof(trees[0])));
     tcase_add_loop_test(t, rope, 0, (int)(sizeof(turns) / sizeof(turns[0])));
     tcase_add_test(t, off);
     suite_add_tcase(s, t);

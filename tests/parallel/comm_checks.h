@@ -532,6 +532,65 @@ static const char *check_in_flight(trm_comm *c)
     return NULL;
 }
 
+/* Tries find nothing, at once, and leave what is held; then what comes, in order, large ones
+ * whole. */
+static const char *check_tries(trm_comm *c)
+{
+    enum { LARGE = 300000 };
+    int size = trm_comm_size(c), rank = trm_comm_rank(c), to = (rank + 1) % size;
+    int from = (rank + size - 1) % size;
+    unsigned char *data = malloc(LARGE);
+    const size_t lengths[] = {5, LARGE, 0, 700};
+    const void *held = NULL, *got = NULL;
+    size_t bytes = 0;
+    bool came = true;
+
+    WANT(data != NULL);
+    memset(data, rank + 1, LARGE);
+    WANT(trm_comm_try_receive(c, rank, &came, &got, &bytes) == TRM_ERR_INVALID_ARG);
+    WANT(trm_comm_try_receive(c, size, &came, &got, &bytes) == TRM_ERR_INVALID_ARG);
+    for (int turn = 0; turn < 3 && size > 1; turn++) {
+        trm_piece piece = {.data = data, .bytes = 100};
+
+        WANT_OK(trm_comm_try_receive(c, from, &came, &got, &bytes));
+        WANT(!came);
+        WANT_OK(trm_comm_barrier(c)); /* all have found nothing */
+        WANT_OK(trm_comm_send(c, to, &piece, 1));
+        WANT_OK(trm_comm_receive(c, from, false, &held, &bytes));
+        WANT(bytes == 100);
+        WANT_OK(trm_comm_barrier(c));
+        for (int i = 0; i < 50; i++) {
+            WANT_OK(trm_comm_try_receive(c, from, &came, &got, &bytes));
+            WANT(!came && ((const unsigned char *)held)[99] == from + 1);
+        }
+        WANT_OK(trm_comm_barrier(c));
+        for (int i = 0; i < 4; i++) {
+            /* one after another round the ring: a large one wants its receiver */
+            for (int r = 0; r < size; r++) {
+                piece.bytes = lengths[i];
+                if (r == rank)
+                    WANT_OK(trm_comm_send(c, to, &piece, 1));
+                came = false;
+                for (int k = 0; k < 20000 && r == from && !came; k++) {
+                    WANT_OK(trm_comm_try_receive(c, from, &came, &got, &bytes));
+                    if (!came)
+                        usleep(500);
+                }
+                if (r != from)
+                    continue;
+                WANT(came && bytes == lengths[i]);
+                for (size_t k = 0; k < bytes; k += 97)
+                    WANT(((const unsigned char *)got)[k] == from + 1);
+            }
+        }
+        WANT_OK(trm_comm_try_receive(c, from, &came, &got, &bytes));
+        WANT(!came);
+        WANT_OK(trm_comm_barrier(c));
+    }
+    free(data);
+    return NULL;
+}
+
 static const char *check_reserve(trm_comm *c)
 {
     trm_comm_needs needs = {.slot_bytes = 300000, .message_bytes = 200000, .messages = 6};
@@ -609,6 +668,7 @@ static const struct {
     {"agree", check_agree},
     {"messages", check_messages},
     {"in flight", check_in_flight},
+    {"tries", check_tries},
     {"stats", check_stats},
     {"reserve", check_reserve},
 };

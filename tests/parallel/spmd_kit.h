@@ -232,6 +232,21 @@ static inline trm_tensor spmd_tree(spmd_rank *ranks, int count, int node)
     return t;
 }
 
+/* What follows a sum by the tree in the same node: the residual and a norm. */
+static inline void spmd_add_norm(spmd_rank *r, const trm_node *n, const trm_tensor *sum)
+{
+    trm_tensor in[4] = {r->values[n->inputs[1]], *sum}, out[2];
+    trm_node norm = *n;
+
+    for (int i = 2; i < n->input_count; i++)
+        in[i] = r->values[n->inputs[i]];
+    norm.op = TRM_OP_TrmAddNorm;
+    ck_assert_msg(spmd_evaluator.run(spmd_evaluator.ctx, &norm, in, out) == TRM_OK, "%s",
+                  trm_message());
+    for (int k = 0; k < 2; k++)
+        r->values[n->outputs[k]] = spmd_copy(&out[k]);
+}
+
 static inline void spmd_collective(spmd_rank *ranks, int count, int node)
 {
     trm_op op = ranks[0].g->nodes[node].op;
@@ -251,7 +266,10 @@ static inline void spmd_collective(spmd_rank *ranks, int count, int node)
 
         ck_assert_int_eq(trm_attr_int(&n->attrs, "rank", -1), r);
         ck_assert_int_eq(trm_attr_int(&n->attrs, "ranks", -1), count);
-        if (op == TRM_OP_TrmAllReduce || op == TRM_OP_TrmAllGather || op == TRM_OP_TrmReduceTree)
+        if (op == TRM_OP_TrmReduceTree && n->input_count > 1)
+            spmd_add_norm(&ranks[r], n, &whole);
+        else if (op == TRM_OP_TrmAllReduce || op == TRM_OP_TrmAllGather ||
+                 op == TRM_OP_TrmReduceTree)
             *out = spmd_copy(&whole);
         else if (op == TRM_OP_TrmAllToAll)
             *out = spmd_own(n, &whole, "axis_to", "sizes_to", r);

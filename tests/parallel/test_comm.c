@@ -196,6 +196,51 @@ static const char *one_dies_others_idle(trm_comm *c)
                           "rank 1 (host", "died");
 }
 
+/* a loop of tries ends as a wait does */
+static const char *one_dies_others_try(trm_comm *c)
+{
+    const void *data = NULL;
+    size_t bytes = 0;
+    trm_status st = TRM_OK;
+    bool came = false;
+
+    WANT_OK(trm_comm_barrier(c));
+    if (trm_comm_rank(c) == 1) {
+        usleep(150000);
+        (void)raise(SIGKILL);
+    }
+    for (int i = 0; i < 30000 && st == TRM_OK && !came; i++) {
+        st = trm_comm_try_receive(c, 2 - trm_comm_rank(c), &came, &data, &bytes);
+        usleep(1000);
+    }
+    WANT(!came);
+    WANT(trm_comm_try_receive(c, 1, &came, &data, &bytes) == TRM_ERR_COMM);
+    return lost_and_named(c, st, "rank 1 (host", "died");
+}
+
+static const char *one_leaves_while_tried(trm_comm *c)
+{
+    const void *data = NULL;
+    size_t bytes = 0;
+    trm_piece piece = {.data = "bye", .bytes = 3};
+    trm_status st = TRM_OK;
+    bool came = false;
+
+    if (trm_comm_rank(c) == 1) {
+        WANT_OK(trm_comm_send(c, 0, &piece, 1));
+        WANT_OK(trm_comm_send(c, 2, &piece, 1));
+        return NULL;
+    }
+    usleep(300000); /* what it sent before counts */
+    WANT_OK(trm_comm_try_receive(c, 1, &came, &data, &bytes));
+    WANT(came && bytes == 3);
+    for (int i = 0; i < 30000 && st == TRM_OK; i++) {
+        st = trm_comm_try_receive(c, 1, &came, &data, &bytes);
+        usleep(1000);
+    }
+    return lost_and_named(c, st, "rank 1 (host", "left the group");
+}
+
 static const char *one_stops(trm_comm *c)
 {
     float x[8] = {0};
@@ -315,6 +360,9 @@ static const struct {
     {"dies, a zombie", {1, false}, one_dies},
     {"dies while idle", {1, true}, one_dies_others_idle},
     {"dies while idle, a zombie", {1, false}, one_dies_others_idle},
+    {"dies while tried", {1, true}, one_dies_others_try},
+    {"dies while tried, a zombie", {1, false}, one_dies_others_try},
+    {"leaves while tried", {-1, false}, one_leaves_while_tried},
     {"stops", {1, false}, one_stops},
     {"leaves", {-1, false}, one_leaves},
     {"other size", {-1, false}, one_calls_other},

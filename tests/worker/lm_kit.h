@@ -19,6 +19,15 @@
 
 #define OK(call) ck_assert_msg((call) == TRM_OK, "%s", trm_message())
 
+/* How products and the cache round, as worker/language/lm_model.h has it for --dtype and
+ * --kv-dtype. */
+typedef struct lm_precision {
+    const char *name;
+    trm_dtype act;   /* BF16: of bf16 weights on the CPU; NONE: nothing is rounded */
+    bool as_weights; /* activations to the weights' type: what devices do by default */
+    trm_dtype kv;    /* NONE: F32, and with as_weights what is the default there */
+} lm_precision;
+
 typedef struct lm {
     trm_lm_config config;
     trm_weights *weights; /* owned; NULL: the GGUF file's */
@@ -74,17 +83,42 @@ static inline void lm_place(lm *m)
     OK(trmi_feed_device_create(m->device, m->engine, inputs, 0, 0, &m->away));
 }
 
-/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language
- * and trm_pass_round_language. */
-static inline void lm_build_as(lm *m, int64_t context, bool fused)
+/* The cache's type by default: fp16 beside block types, else what products round to. */
+static inline trm_dtype lm_kv_default(const trm_graph *g)
 {
-    const char *device = getenv("TRM_TEST_DEVICE"), *dtype = getenv("TRM_TEST_DTYPE");
+    trm_dtype dtype = TRM_DTYPE_F32;
+
+    for (int v = 0; v < g->value_count; v++)
+        if (trm_graph_is_constant(g, v) && trm_dtype_is_block(g->values[v].desc.dtype))
+            return TRM_DTYPE_F16;
+    for (int n = 0; n < g->node_count && dtype == TRM_DTYPE_F32; n++) {
+        const char *act = trm_attr_string(&g->nodes[n].attrs, "act", "");
+
+        if (g->nodes[n].op == TRM_OP_TrmLinear && act[0] != '\0')
+            dtype = trm_dtype_from_name(act);
+    }
+    return dtype;
+}
+
+/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language
+ * and trm_pass_round_language. precision NULL: nothing is rounded. */
+static inline void lm_build_as(lm *m, int64_t context, bool fused, const lm_precision *precision)
+{
+    const lm_precision plain = {.name = "fp32"}, *p = precision == NULL ? &plain : precision;
+    const char *device = getenv("TRM_TEST_DEVICE");
     const trm_language_options options = {
-        .context = context, .dtype = dtype == NULL ? TRM_DTYPE_NONE : trm_dtype_from_name(dtype)};
+        .context = context, .dtype = p->act, .as_weights = p->as_weights};
 
     OK(trm_architecture_build(&m->config,
                               m->weights != NULL ? m->weights : trm_gguf_weights(m->gguf), &options,
                               &m->graph));
+    m->kv_dtype = p->kv != TRM_DTYPE_NONE ? p->kv
+                  : p->as_weights         ? lm_kv_default(m->graph)
+                                          : TRM_DTYPE_F32;
+    for (int n = 0; n < m->graph->node_count; n++)
+        if (m->graph->nodes[n].op == TRM_OP_TrmPagedAttention)
+            OK(trm_attr_set_string(&m->graph->nodes[n].attrs, m->graph->arena, "kv_dtype",
+                                   trm_dtype_name(m->kv_dtype)));
     OK(trm_pass_prepare(m->graph, NULL));
     if (fused) {
         OK(trm_pass_finish(m->graph));
@@ -103,7 +137,7 @@ static inline void lm_build_as(lm *m, int64_t context, bool fused)
 
 static inline void lm_build(lm *m, int64_t context)
 {
-    lm_build_as(m, context, true);
+    lm_build_as(m, context, true, NULL);
 }
 
 /* Heads of a layer's keys and values on this rank: the graph says it. 0: the layer is not here. */
@@ -123,7 +157,6 @@ static inline void lm_cache(lm *m, int32_t tokens)
     void *slab = NULL;
     size_t all = 0;
 
-    m->kv_dtype = TRM_DTYPE_F32;
     m->page_count = (tokens + TRM_KV_PAGE - 1) / TRM_KV_PAGE;
     m->pages = (int32_t *)trm_malloc((size_t)m->page_count, sizeof(int32_t));
     m->layers = (trm_kv_layer *)trm_calloc((size_t)c->layers, sizeof(*m->layers));
@@ -153,17 +186,17 @@ static inline void lm_cache(lm *m, int32_t tokens)
 }
 
 static inline void lm_open_as(lm *m, const char *path, const char *config, int64_t context,
-                              int32_t tokens, bool fused)
+                              int32_t tokens, bool fused, const lm_precision *precision)
 {
     lm_read(m, path, config);
-    lm_build_as(m, context, fused);
+    lm_build_as(m, context, fused, precision);
     lm_cache(m, tokens);
 }
 
 static inline void lm_open(lm *m, const char *path, const char *config, int64_t context,
                            int32_t tokens)
 {
-    lm_open_as(m, path, config, context, tokens, true);
+    lm_open_as(m, path, config, context, tokens, true, NULL);
 }
 
 static inline void lm_close(lm *m)

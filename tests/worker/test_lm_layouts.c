@@ -15,32 +15,33 @@
 typedef struct layout {
     const char *model;
     int ranks;
-    int sums; /* at least so many nodes are sums that ranks share */
+    int sums;  /* at least so many nodes are sums that ranks share */
+    int norms; /* so many take the residual and a norm along: none that a bias is added to */
 } layout;
 
 static const layout layouts[] = {
-    {"llama", 2, 4},
-    {"llama", 3, 2},
-    {"llama", 4, 0},
-    {"llama-biases", 2, 2},
-    {"qwen2", 2, 6},
-    {"qwen3", 2, 4},
-    {"gemma2", 2, 6},
-    {"gemma3", 2, 7},
-    {"phi3", 2, 4},
-    {"gpt2", 2, 4},
-    {"gpt2", 4, 4},
-    {"starcoder2", 2, 4},
-    {"mixtral", 2, 4},
-    {"mixtral", 4, 2},
-    {"qwen3moe", 3, 3},
-    {"llama-f16.gguf", 2, 4},
-    {"llama-q8_0.gguf", 2, 4},
-    {"mixtral-f16.gguf", 2, 4},
-    {"phi3-f16.gguf", 2, 4},
-    {"packed-gptq", 2, 4},
-    {"packed-awq", 2, 4},
-    {"packed-fp8", 2, 4},
+    {"llama", 2, 4, 3},
+    {"llama", 3, 2, 1},
+    {"llama", 4, 0, 0},
+    {"llama-biases", 2, 2, 0},
+    {"qwen2", 2, 6, 5},
+    {"qwen3", 2, 4, 3},
+    {"gemma2", 2, 6, 0},
+    {"gemma3", 2, 7, 0},
+    {"phi3", 2, 4, 3},
+    {"gpt2", 2, 4, 0},
+    {"gpt2", 4, 4, 0},
+    {"starcoder2", 2, 4, 0},
+    {"mixtral", 2, 4, 3},
+    {"mixtral", 4, 2, 1},
+    {"qwen3moe", 3, 3, 2},
+    {"llama-f16.gguf", 2, 4, 3},
+    {"llama-q8_0.gguf", 2, 4, 3},
+    {"mixtral-f16.gguf", 2, 4, 3},
+    {"phi3-f16.gguf", 2, 4, 3},
+    {"packed-gptq", 2, 4, 3},
+    {"packed-awq", 2, 4, 3},
+    {"packed-fp8", 2, 4, 3},
 };
 
 static void choose(const trm_sharding *s, int *strategy, int *sums)
@@ -62,8 +63,19 @@ static void choose(const trm_sharding *s, int *strategy, int *sums)
     }
 }
 
+/* Sums over ranks that have the residual and the norm with them. */
+static int count_with_norms(const trm_graph *g)
+{
+    int count = 0;
+
+    for (int n = 0; n < g->node_count; n++)
+        count += g->nodes[n].op == TRM_OP_TrmReduceTree && g->nodes[n].input_count > 1;
+    return count;
+}
+
 /* This rank's share of the model that `m` has read. */
-static const char *divide(lm *m, const struct rank *r, int sums_wanted, trm_graph **whole_out)
+static const char *divide(lm *m, const struct rank *r, int sums_wanted, int norms_wanted,
+                          trm_graph **whole_out)
 {
     trm_tensor in[4] = {lm_vector(TRM_DTYPE_I32, PROMPT, NULL),
                         lm_vector(TRM_DTYPE_I32, PROMPT, NULL), lm_vector(TRM_DTYPE_I64, 1, NULL),
@@ -88,6 +100,7 @@ static const char *divide(lm *m, const struct rank *r, int sums_wanted, trm_grap
     WANT(sums >= sums_wanted);
     WANT_OK(trm_lower(s, strategy, r->rank, &m->graph));
     WANT_OK(trm_pass_finish(m->graph));
+    WANT(count_with_norms(m->graph) == (getenv("TRM_FUSE") == NULL ? norms_wanted : 0));
     WANT_OK(trm_device_cpu_create(1, &m->device));
     WANT_OK(trm_engine_create(m->graph, m->device, &options, &m->engine));
     trm_sharding_destroy(s);
@@ -122,7 +135,7 @@ static const char *run(struct rank *r, void *ctx)
     lm one, part;
 
     snprintf(path, sizeof(path), DATA "%s", l->model);
-    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false);
+    lm_open_as(&one, path, "config.json", 0, PROMPT + STEPS, false, NULL);
     count = (size_t)((KEPT + STEPS) * one.config.vocabulary);
     alone = (float *)trm_malloc(count, sizeof(float));
     together = (float *)trm_malloc(count, sizeof(float));
@@ -130,9 +143,10 @@ static const char *run(struct rank *r, void *ctx)
     compute(&one, alone);
     lm_close(&one);
     lm_read(&part, path, "config.json");
-    text = divide(&part, r, l->sums, &whole);
+    text = divide(&part, r, l->sums, l->norms, &whole);
     if (text != NULL)
         return text;
+    part.kv_dtype = TRM_DTYPE_F32;
     lm_cache(&part, PROMPT + STEPS);
     compute(&part, together);
     if (memcmp(alone, together, count * sizeof(float)) != 0)
@@ -153,6 +167,16 @@ START_TEST(same_bits)
 }
 END_TEST
 
+/* The same with the sum, the residual and the norm as nodes of their own. */
+START_TEST(unfused)
+{
+    ck_assert_int_eq(setenv("TRM_FUSE", "off", 1), 0);
+    run_ranks((struct ranks){.size = layouts[0].ranks,
+                             .needs = {.slot_bytes = 1 << 20, .message_bytes = 1 << 16}},
+              run, (void *)(uintptr_t)&layouts[0]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("lm_layouts");
@@ -160,8 +184,10 @@ int main(void)
     SRunner *runner;
     int failed;
 
+    unsetenv("TRM_FUSE");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, same_bits, 0, (int)(sizeof(layouts) / sizeof(layouts[0])));
+    tcase_add_test(t, unfused);
     suite_add_tcase(s, t);
     runner = srunner_create(s);
     srunner_run_all(runner, CK_NORMAL);

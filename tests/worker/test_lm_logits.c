@@ -1,133 +1,60 @@
 /* Tiny checkpoints of every architecture against PyTorch's logits
  * (tests/oracles/lm_checkpoints.py): a prompt at once, greedy steps, and the prompt in pieces. And
  * the demo model against its reference. */
-#include "tests/worker/lm_kit.h"
-
-#include "base/npy.h"
+#include "tests/worker/lm_logits_kit.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 
-#define DATA TRM_SOURCE_DIR "/tests/data/language/models/"
 #define TOKENS 96
 
 typedef struct row {
     const char *path, *config, *reference;
     int64_t context; /* 0: the model's */
-    double atol;
+    lm_weights weights;
+    bool cache8; /* with a cache of 8 bits, too */
 } row;
 
-/* fp32 throughout on both sides: what is left is the order of sums */
-#define FP32 2e-4
-/* activations are rounded to int8 on both sides; a last bit may decide how */
-#define INT8 2e-2
-
 static const row decoders[] = {
-    {"llama", "config.json", "reference", 0, FP32},
-    {"llama", "config.linear.json", "linear", 0, FP32},
-    {"llama", "config.dynamic.json", "dynamic", 192, FP32},
-    {"llama", "config.yarn.json", "yarn", 0, FP32},
-    {"llama", "config.yarn_mscale.json", "yarn_mscale", 0, FP32},
-    {"llama", "config.llama3.json", "llama3", 0, FP32},
-    {"llama-biases", "config.json", "reference", 0, FP32},
-    {"mistral", "config.json", "reference", 0, FP32},
-    {"qwen2", "config.json", "reference", 0, FP32},
-    {"qwen2", "config.whole.json", "whole", 0, FP32},
-    {"qwen3", "config.json", "reference", 0, FP32},
-    {"gemma", "config.json", "reference", 0, FP32},
-    {"gemma2", "config.json", "reference", 0, FP32},
-    {"gemma3", "config.json", "reference", 0, FP32},
-    {"gemma3", "config.old.json", "reference", 0, FP32},
-    {"phi3", "config.json", "reference", 0, FP32},
-    {"phi3", "config.short.json", "short", 128, FP32},
-    {"gpt2", "config.json", "reference", 0, FP32},
-    {"starcoder2", "config.json", "reference", 0, FP32},
-    {"mixtral", "config.json", "reference", 0, FP32},
-    {"qwen3moe", "config.json", "reference", 0, FP32},
-    {"qwen3moe", "config.plain.json", "plain", 0, FP32},
-    {"packed-gptq", "config.json", "reference", 0, INT8},
-    {"packed-gptq-8", "config.json", "reference", 0, INT8},
-    {"packed-gptq-sym", "config.json", "reference", 0, INT8},
-    {"packed-awq", "config.json", "reference", 0, INT8},
-    {"packed-ints", "config.json", "reference", 0, INT8},
-    {"packed-fp8", "config.json", "reference", 0, FP32},
-    {"packed-fp8-tensor", "config.json", "reference", 0, FP32},
-    {"packed-fp8-block", "config.json", "reference", 0, FP32},
-    {"llama-f16.gguf", "", "llama-f16", 0, FP32}, /* rows of q and k in pairs, rope_freqs */
-    {"llama-q8_0.gguf", "", "llama-q8_0", 0, INT8},
-    {"gemma3-f16.gguf", "", "gemma3-f16", 0, FP32},
-    {"mixtral-f16.gguf", "", "mixtral-f16", 0, FP32},
-    {"phi3-f16.gguf", "", "phi3-f16", 0, FP32},
-    {"gpt2-f16.gguf", "", "gpt2-f16", 0, FP32},
+    {"llama", "config.json", "reference", 0, LM_F32, true},
+    {"llama", "config.linear.json", "linear", 0, LM_F32, false},
+    {"llama", "config.dynamic.json", "dynamic", 192, LM_F32, false},
+    {"llama", "config.yarn.json", "yarn", 0, LM_F32, false},
+    {"llama", "config.yarn_mscale.json", "yarn_mscale", 0, LM_F32, false},
+    {"llama", "config.llama3.json", "llama3", 0, LM_F32, false},
+    {"llama-biases", "config.json", "reference", 0, LM_F16, false},
+    {"mistral", "config.json", "reference", 0, LM_BF16, true},
+    {"qwen2", "config.json", "reference", 0, LM_BF16, false},
+    {"qwen2", "config.whole.json", "whole", 0, LM_BF16, false},
+    {"qwen3", "config.json", "reference", 0, LM_BF16, true},
+    {"gemma", "config.json", "reference", 0, LM_BF16, false},
+    {"gemma2", "config.json", "reference", 0, LM_BF16, true},
+    {"gemma3", "config.json", "reference", 0, LM_BF16, true},
+    {"gemma3", "config.old.json", "reference", 0, LM_BF16, false},
+    {"phi3", "config.json", "reference", 0, LM_BF16, true},
+    {"phi3", "config.short.json", "short", 128, LM_BF16, false},
+    {"gpt2", "config.json", "reference", 0, LM_BF16, true},
+    {"starcoder2", "config.json", "reference", 0, LM_BF16, false},
+    {"mixtral", "config.json", "reference", 0, LM_BF16, false},
+    {"qwen3moe", "config.json", "reference", 0, LM_BF16, false},
+    {"qwen3moe", "config.plain.json", "plain", 0, LM_BF16, false},
+    {"packed-gptq", "config.json", "reference", 0, LM_INT4, true},
+    {"packed-gptq-8", "config.json", "reference", 0, LM_INT8, false},
+    {"packed-gptq-sym", "config.json", "reference", 0, LM_INT4, false},
+    {"packed-awq", "config.json", "reference", 0, LM_INT4, false},
+    {"packed-ints", "config.json", "reference", 0, LM_INT4, false},
+    {"packed-fp8", "config.json", "reference", 0, LM_FP8, false},
+    {"packed-fp8-tensor", "config.json", "reference", 0, LM_FP8, false},
+    {"packed-fp8-block", "config.json", "reference", 0, LM_FP8, false},
+    {"llama-f16.gguf", "", "llama-f16", 0, LM_F16, true}, /* rows of q and k in pairs, rope_freqs */
+    {"llama-q8_0.gguf", "", "llama-q8_0", 0, LM_INT8, false},
+    {"gemma3-f16.gguf", "", "gemma3-f16", 0, LM_F16, false},
+    {"mixtral-f16.gguf", "", "mixtral-f16", 0, LM_F16, false},
+    {"phi3-f16.gguf", "", "phi3-f16", 0, LM_F16, false},
+    {"gpt2-f16.gguf", "", "gpt2-f16", 0, LM_F16, false},
 };
 #define DECODERS (sizeof(decoders) / sizeof(decoders[0]))
-
-/* ---- references ---- */
-
-typedef struct reference {
-    trm_arena *arena;
-    trm_npz *file;
-} reference;
-
-static reference open_reference(const row *r)
-{
-    reference f = {NULL, NULL};
-    char path[512];
-
-    if (is_gguf(r->path))
-        snprintf(path, sizeof(path), DATA "%s.npz", r->reference);
-    else
-        snprintf(path, sizeof(path), DATA "%s/%s.npz", r->path, r->reference);
-    OK(trm_arena_create(0, &f.arena));
-    OK(trm_npz_open(path, &f.file));
-    return f;
-}
-
-static void close_reference(reference *f)
-{
-    trm_npz_close(f->file);
-    trm_arena_destroy(f->arena);
-}
-
-static trm_tensor array(reference *f, const char *name)
-{
-    int at = trm_npz_find(f->file, name);
-    trm_npy *npy = NULL;
-    trm_tensor t;
-
-    ck_assert_msg(at >= 0, "the reference has no '%s'", name);
-    OK(trm_npz_get(f->file, at, &npy));
-    t = *trm_npy_desc(npy);
-    t.data = trm_arena_alloc_aligned(f->arena, trm_npy_row_bytes(npy) * (size_t)t.dims[0]);
-    ck_assert_ptr_nonnull(t.data);
-    OK(trm_npy_read_rows(npy, 0, t.dims[0], t.data));
-    trm_npy_close(npy);
-    return t;
-}
-
-static double largest_error(const float *got, const float *want, size_t count)
-{
-    double worst = 0.0;
-
-    for (size_t i = 0; i < count; i++) {
-        double error = fabs((double)got[i] - (double)want[i]);
-
-        if (!(error <= worst))
-            worst = isnan(error) ? HUGE_VAL : error;
-    }
-    return worst;
-}
-
-static int32_t largest(const float *x, size_t count)
-{
-    size_t best = 0;
-
-    for (size_t i = 1; i < count; i++)
-        if (x[i] > x[best])
-            best = i;
-    return (int32_t)best;
-}
 
 /* ---- decoders ---- */
 
@@ -164,81 +91,118 @@ static int32_t steps_of(int32_t all)
     return asked > 0 && asked < all ? (int32_t)asked : all;
 }
 
-/* TRM_TEST_BRIEF: of rows that only differ in a setting or a file's form, one. */
-static bool is_left_out(const row *r)
+/* TRM_TEST_BRIEF: of rows that only differ in a setting or a file's form, one; rounded, a few. */
+static bool is_left_out(const row *r, lm_mode mode)
 {
-    bool packed = strncmp(r->path, "packed", 6) == 0;
+    static const char *const rounded[] = {"qwen3", "mixtral", "llama-f16.gguf", "packed-gptq",
+                                          "packed-fp8"};
+    const char *only = getenv("TRM_TEST_DTYPE");
 
+    if (only != NULL && strcmp(only, lm_mode_names[mode]) != 0)
+        return true;
+    if (mode == LM_CACHE8 && !r->cache8)
+        return true;
+    if (mode == LM_HALF) { /* nothing is rounded of these */
+        if (r->weights == LM_F32 || (getenv("TRM_TEST_DEVICE") == NULL && r->weights != LM_BF16))
+            return true;
+    }
     if (getenv("TRM_TEST_BRIEF") == NULL)
         return false;
+    if (mode == LM_CACHE8)
+        return strcmp(r->path, "qwen3") != 0;
+    if (mode == LM_HALF) {
+        for (size_t i = 0; i < sizeof(rounded) / sizeof(rounded[0]); i++)
+            if (strcmp(r->path, rounded[i]) == 0)
+                return false;
+        return true;
+    }
     if (is_gguf(r->path))
         return strcmp(r->path, "llama-q8_0.gguf") != 0;
-    if (packed)
+    if (strncmp(r->path, "packed", 6) == 0)
         return strcmp(r->path, "packed-gptq") != 0 && strcmp(r->path, "packed-fp8") != 0;
     return strcmp(r->config, "config.json") != 0;
 }
 
-static void check_decoder(const row *r)
+/* Bits that depend on neither how the prompt comes nor on operators being fused. */
+static void check_bits(lm *m, const row *r, const lm_precision *p, reference *f, const float *whole)
 {
+    trm_tensor prompt = array(f, "prompt"), rows = array(f, "rows");
+    int32_t count = (int32_t)prompt.dims[0], kept = (int32_t)rows.dims[0];
+    size_t bytes = ((size_t)kept + 1) * (size_t)m->config.vocabulary * sizeof(float);
+    float *pieces = (float *)trm_malloc(bytes, 1);
     char path[512];
-    reference f = open_reference(r);
+    lm plain;
+
+    ck_assert_ptr_nonnull(pieces);
+    prefill(m, prompt.data, count, 7, rows.data, kept, pieces);
+    ck_assert_msg(memcmp(whole, pieces, bytes) == 0, "%s %s %s: pieces of 7", r->path, r->reference,
+                  p->name);
+    if (getenv("TRM_TEST_BRIEF") == NULL || strcmp(p->name, lm_mode_names[LM_FP32]) == 0) {
+        snprintf(path, sizeof(path), DATA "%s", r->path); /* a token at a time, unfused */
+        lm_open_as(&plain, path, r->config, r->context, TOKENS, false, p);
+        ck_assert_int_lt(m->graph->node_count, plain.graph->node_count);
+        prefill(&plain, prompt.data, count, 1, rows.data, kept, pieces);
+        ck_assert_msg(memcmp(whole, pieces, bytes) == 0, "%s %s %s: unfused", r->path, r->reference,
+                      p->name);
+        lm_close(&plain);
+    }
+    trm_free(pieces);
+}
+
+static void check_decoder(const row *r, lm_mode mode)
+{
+    char path[512], where[64];
+    const lm_precision precision = lm_precision_of(mode);
+    reference f = open_reference(r->path, r->reference);
     trm_tensor prompt = array(&f, "prompt"), rows = array(&f, "rows");
     trm_tensor want = array(&f, "logits"), tokens = array(&f, "tokens");
-    int32_t count = (int32_t)prompt.dims[0], kept = (int32_t)rows.dims[0];
+    int32_t count = (int32_t)prompt.dims[0], kept = (int32_t)rows.dims[0], the_same = 0;
     int32_t steps = steps_of((int32_t)tokens.dims[0]);
     size_t width = (size_t)want.dims[1];
-    float *whole, *pieces;
-    double worst = 0.0;
-    lm m, plain;
+    double scale = mode == LM_FP32 ? 1.0 : largest_of(want.data, (size_t)want.dims[0] * width);
+    float *got;
+    double worst;
+    lm m;
 
     snprintf(path, sizeof(path), DATA "%s", r->path);
-    lm_open(&m, path, r->config, r->context, TOKENS);
-    whole = (float *)trm_malloc((size_t)kept + 1, width * sizeof(float));
-    pieces = (float *)trm_malloc((size_t)kept + 1, width * sizeof(float));
-    ck_assert(whole != NULL && pieces != NULL && count + steps <= TOKENS);
-    prefill(&m, prompt.data, count, count, rows.data, kept, whole);
-    worst = largest_error(whole, want.data, ((size_t)kept + 1) * width);
-    ck_assert_msg(worst <= r->atol, "%s %s: the prompt's logits differ by %g", r->path,
-                  r->reference, worst);
-    for (int32_t i = 0; i < steps; i++) {
-        const float *at = (const float *)want.data + (size_t)(kept + 1 + i) * width, *logits;
+    snprintf(where, sizeof(where), "%s %s", r->path, r->reference);
+    lm_open_as(&m, path, r->config, r->context, TOKENS, true, &precision);
+    /* of the prompt's rows, its last token and each greedy step but the last */
+    got = (float *)trm_malloc((size_t)(kept + steps), width * sizeof(float));
+    ck_assert(got != NULL && count + steps <= TOKENS);
+    prefill(&m, prompt.data, count, count, rows.data, kept, got);
+    for (int32_t i = 0; i + 1 < steps; i++) {
         int32_t token = ((const int32_t *)tokens.data)[i], zero = 0;
-        double error;
 
-        ck_assert_msg(largest(i == 0 ? whole + (size_t)kept * width : pieces, width) == token,
-                      "%s %s: step %d", r->path, r->reference, (int)i);
-        if (i == steps - 1)
-            break;
-        logits = lm_step(&m, &token, 1, count + i, &zero, 1);
-        memcpy(pieces, logits, width * sizeof(float));
-        error = largest_error(logits, at, width);
-        ck_assert_msg(error <= r->atol, "%s %s: logits of step %d differ by %g", r->path,
-                      r->reference, (int)i, error);
-        worst = error > worst ? error : worst;
+        memcpy(got + (size_t)(kept + 1 + i) * width, lm_step(&m, &token, 1, count + i, &zero, 1),
+               width * sizeof(float));
     }
+    worst = largest_error(got, want.data, (size_t)(kept + steps) * width) / scale;
+    for (int32_t i = 0; i < kept + steps; i++) {
+        const float *here = (const float *)want.data + (size_t)i * width;
+        bool same = largest(got + (size_t)i * width, width) == largest(here, width);
+
+        ck_assert_msg(same || i < kept || mode != LM_FP32, "%s: step %d", where, (int)(i - kept));
+        the_same += same;
+    }
+    lm_note(mode, r->weights, where, worst, kept + steps, the_same);
     if (getenv("TRM_TEST_VERBOSE") != NULL)
-        printf("%-14s %-12s largest error %.2g\n", r->path, r->reference, worst);
-    /* bits do not depend on how the prompt comes */
-    prefill(&m, prompt.data, count, 7, rows.data, kept, pieces);
-    ck_assert_msg(memcmp(whole, pieces, ((size_t)kept + 1) * width * sizeof(float)) == 0,
-                  "%s %s: pieces of 7", r->path, r->reference);
-    /* nor on operators being fused: here a token at a time, unfused */
-    lm_open_as(&plain, path, r->config, r->context, TOKENS, false);
-    ck_assert_int_lt(m.graph->node_count, plain.graph->node_count);
-    prefill(&plain, prompt.data, count, 1, rows.data, kept, pieces);
-    ck_assert_msg(memcmp(whole, pieces, ((size_t)kept + 1) * width * sizeof(float)) == 0,
-                  "%s %s: unfused", r->path, r->reference);
-    lm_close(&plain);
-    trm_free(whole);
-    trm_free(pieces);
+        printf("%-6s %-4s %-18s %-12s largest error %.2g, likeliest tokens %d of %d\n",
+               precision.name, lm_weights_names[r->weights], r->path, r->reference, worst,
+               (int)the_same, (int)(kept + steps));
+    ck_assert_msg(worst <= lm_bounds[mode][r->weights], "%s: logits in %s differ by %g, want %g",
+                  where, precision.name, worst, lm_bounds[mode][r->weights]);
+    check_bits(&m, r, &precision, &f, got);
+    trm_free(got);
     lm_close(&m);
     close_reference(&f);
 }
 
 START_TEST(decodes_as_pytorch)
 {
-    if (!is_left_out(&decoders[_i]))
-        check_decoder(&decoders[_i]);
+    for (int mode = 0; mode < LM_MODES; mode++)
+        if (!is_left_out(&decoders[_i], (lm_mode)mode))
+            check_decoder(&decoders[_i], (lm_mode)mode);
 }
 END_TEST
 
@@ -256,15 +220,17 @@ static const encoder encoders[] = {
     {"roberta-classes", "logits", "", false}, {"bert-f16.gguf", "normalized", "mean", true},
 };
 
-START_TEST(encodes_as_pytorch)
+static void check_encoder(const encoder *e, lm_mode mode)
 {
-    const encoder *e = &encoders[_i];
-    const row r = {.path = e->path, .reference = is_gguf(e->path) ? "bert-f16" : "reference"};
-    reference f = open_reference(&r);
+    const lm_precision precision = lm_precision_of(mode);
+    bool gguf = is_gguf(e->path);
+    lm_weights weights = gguf ? LM_F16 : LM_BF16;
+    reference f = open_reference(e->path, gguf ? "bert-f16" : "reference");
     trm_tensor ids = array(&f, "ids"), types = array(&f, "types"), lengths = array(&f, "lengths");
     trm_tensor want = array(&f, e->output), out;
     int32_t count = (int32_t)lengths.dims[0], at = 0;
     size_t width = (size_t)want.dims[1];
+    double scale = mode == LM_FP32 ? 1.0 : largest_of(want.data, (size_t)count * width);
     float *kept = (float *)trm_malloc((size_t)count * width, sizeof(float));
     char path[512];
     double error;
@@ -278,11 +244,16 @@ START_TEST(encodes_as_pytorch)
     }
     snprintf(m.config.pooling, sizeof(m.config.pooling), "%s", e->pooling);
     m.config.pooling_normalize = e->normalize;
-    lm_build(&m, 0);
+    lm_build_as(&m, 0, true, &precision);
     out = lm_encode(&m, ids.data, types.data, lengths.data, count);
     ck_assert_int_eq(out.dims[1], want.dims[1]);
-    error = largest_error(out.data, want.data, (size_t)count * width);
-    ck_assert_msg(error <= FP32, "%s %s: differs by %g", e->path, e->output, error);
+    error = largest_error(out.data, want.data, (size_t)count * width) / scale;
+    lm_note(mode, weights, e->path, error, 0, 0);
+    if (getenv("TRM_TEST_VERBOSE") != NULL)
+        printf("%-6s %-4s %-18s %-12s largest error %.2g\n", precision.name,
+               lm_weights_names[weights], e->path, e->output, error);
+    ck_assert_msg(error <= lm_bounds[mode][weights], "%s %s in %s: differs by %g, want %g", e->path,
+                  e->output, precision.name, error, lm_bounds[mode][weights]);
     memcpy(kept, out.data, (size_t)count * width * sizeof(float));
     /* alone: the same bits */
     for (int32_t s = 0; s < count; s++) {
@@ -296,7 +267,7 @@ START_TEST(encodes_as_pytorch)
     lm_read(&plain, path, "config.json");
     snprintf(plain.config.pooling, sizeof(plain.config.pooling), "%s", e->pooling);
     plain.config.pooling_normalize = e->normalize;
-    lm_build_as(&plain, 0, false);
+    lm_build_as(&plain, 0, false, &precision);
     ck_assert_int_lt(m.graph->node_count, plain.graph->node_count);
     out = lm_encode(&plain, ids.data, types.data, lengths.data, count);
     ck_assert_msg(memcmp(out.data, kept, (size_t)count * width * sizeof(float)) == 0,
@@ -305,6 +276,20 @@ START_TEST(encodes_as_pytorch)
     trm_free(kept);
     lm_close(&m);
     close_reference(&f);
+}
+
+START_TEST(encodes_as_pytorch)
+{
+    const encoder *e = &encoders[_i];
+    const char *only = getenv("TRM_TEST_DTYPE");
+
+    for (int mode = LM_FP32; mode <= LM_HALF; mode++) {
+        if (only != NULL && strcmp(only, lm_mode_names[mode]) != 0)
+            continue;
+        if (mode == LM_HALF && getenv("TRM_TEST_BRIEF") != NULL && strcmp(e->output, "cls") != 0)
+            continue;
+        check_encoder(e, (lm_mode)mode);
+    }
 }
 END_TEST
 
@@ -339,6 +324,7 @@ static double log_total(const float *x, size_t count)
 
 START_TEST(demo_model)
 {
+    const char *only = getenv("TRM_TEST_DTYPE");
     char *path = trm_path_join(demo_path(), "reference.json");
     json_t *root = json_load_file(path, 0, NULL), *cases = json_object_get(root, "cases");
     json_t *one, *pair;
@@ -346,8 +332,10 @@ START_TEST(demo_model)
     lm m;
 
     trm_free(path);
-    if (root == NULL)
-        return; /* not part of this tree */
+    if (root == NULL || (only != NULL && strcmp(only, lm_mode_names[LM_FP32]) != 0)) {
+        json_decref(root);
+        return; /* not part of this tree, or of this run */
+    }
     ck_assert_int_gt((int)json_array_size(cases), 0);
     lm_open(&m, demo_path(), "config.json", 0, 512);
     width = (size_t)m.config.vocabulary;
@@ -395,5 +383,6 @@ int main(void)
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
     srunner_free(runner);
+    lm_print_seen();
     return failed == 0 ? 0 : 1;
 }

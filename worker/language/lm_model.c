@@ -207,6 +207,28 @@ static trm_status tell_kv_dtype(trm_graph *g, trm_dtype kv_dtype)
     return TRM_OK;
 }
 
+/* Weights stay as the file has them, and activations are rounded to no other type than theirs. */
+static void warn_of_dtype(const trm_graph *g, const trm_lm_options *o)
+{
+    trm_dtype asked = o->layout.dtype, done = act_dtype(g);
+    bool blocks = is_quantised(g);
+
+    if (asked == TRM_DTYPE_NONE || asked == TRM_DTYPE_F32 || (!blocks && done == asked) ||
+        (o->layout.job != NULL && o->layout.job->rank != 0))
+        return;
+    if (blocks)
+        TRM_LOG(TRM_LOG_WARN, "language", "dtype %s changes nothing: weights are quantised",
+                trm_dtype_name(asked));
+    else if (done == TRM_DTYPE_F32)
+        TRM_LOG(TRM_LOG_WARN, "language",
+                "dtype %s changes nothing: weights have another type, activations stay f32",
+                trm_dtype_name(asked));
+    else
+        TRM_LOG(TRM_LOG_WARN, "language",
+                "dtype %s: activations are rounded to %s in products, as the weights are",
+                trm_dtype_name(asked), trm_dtype_name(done));
+}
+
 static trm_status prepare(trm_lm_model *m, const char *path, const trm_lm_options *o)
 {
     const trm_language_options lo = trm_lm_language_options(o);
@@ -219,6 +241,7 @@ static trm_status prepare(trm_lm_model *m, const char *path, const trm_lm_option
     m->layout.graph = m->language->graph;
     m->layout.language = m->language;
     m->layout.path = m->language->path;
+    warn_of_dtype(m->language->graph, o);
     TRM_CHECK(trm_lm_settle(m->language, o, &m->limits, &m->kv_dtype));
     TRM_CHECK(tell_kv_dtype(m->layout.graph, m->kv_dtype));
     TRM_CHECK(trm_pass_prepare(m->layout.graph, NULL));

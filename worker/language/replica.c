@@ -1,14 +1,11 @@
-/* See replica.h. Everything that a rank waits for comes in the order of steps from one rank each
- * time, as in worker/replica_run.c. */
+/* See replica.h: its life, and the leader. */
 #define _GNU_SOURCE
-#include "worker/language/replica.h"
+#include "worker/language/replica_impl.h"
 
 #include "base/log.h"
 #include "kernels/device_group.h"
 #include "parallel/device_group.h"
-#include "worker/language/feed.h"
 #include "worker/model_layout.h"
-#include "worker/replica_impl.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,38 +16,6 @@
 #define GROUP_TIMEOUT_MS 60000
 #define PROGRAMS_MAX                                                                               \
     128 /* sizes of steps that stay bound: the grid of token rows times that of picks in use */
-
-struct under_way {
-    uint64_t number;
-    int pick_count, part_rows;
-    bool fed; /* its inputs were made */
-    trm_status st;
-    char text[TRMI_REPLICA_TEXT];
-    struct timespec since;
-};
-
-struct trm_lm_replica {
-    trm_lm_replica_options options;
-    trm_tensor_model *model;
-    int tensor, pipeline, stage, shard, rank, size, depth;
-    trm_graph *local;
-    bool owns_local;
-    trm_device_group *group; /* of the stage's devices; NULL: over host memory */
-    trm_engine *engine;
-    trm_lm_feed *feed;
-    trm_lm_step step; /* followers: the one that came */
-    trm_tensor *out, *send;
-    void *encoded;
-    size_t encoded_max;
-    trmi_scratch scratch;
-    trmi_message message;
-    struct under_way *ring;
-    int first, under_way;
-    uint64_t next_step;
-    bool draws_there; /* the graph ends with TrmSample: tokens are on the device first */
-    bool overlaps;    /* the engine has a step under way while the next one is made */
-    bool stopped, broken;
-};
 
 /* ---- life ---- */
 
@@ -68,6 +33,14 @@ size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype)
     return bytes;
 }
 
+#define HEADS_BYTES 4096 /* of a message: its head and descriptors */
+
+/* The same on every rank: all have the same kind of device. */
+static bool may_overlap(const trm_lm_replica *r)
+{
+    return trm_engine_depth_of(r->model->device) > 1 && (r->draws_there || r->options.pages == 0);
+}
+
 static trm_status reserve(trm_lm_replica *r)
 {
     const trm_plan *plan = r->model->plan;
@@ -77,6 +50,15 @@ static trm_status reserve(trm_lm_replica *r)
         return TRM_OK;
     needs.slot_bytes = plan->slot_bytes;
     needs.message_bytes = plan->message_bytes;
+    if (r->pipeline > 1 && may_overlap(r)) { /* decisions run ahead of what crosses */
+        size_t results = (size_t)trm_lm_grid(r->options.picks) * sizeof(trm_sampled);
+
+        if (r->options.pages > 0 && results > needs.message_bytes)
+            needs.message_bytes = results;
+        r->room_bytes = needs.message_bytes;
+        needs.message_bytes += needs.message_bytes / 16 + HEADS_BYTES; /* rows are padded */
+        needs.messages = 2 * r->depth + 2;
+    }
     trm_comm_set_timeout(r->model->replica_comm, STEP_TIMEOUT_MS);
     TRM_CHECK(trm_comm_reserve(r->model->replica_comm, &needs));
     if (r->tensor == 1)
@@ -193,13 +175,12 @@ trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
     r->shard = r->size == 1 ? 0 : m->place.shard;
     r->rank = r->stage * r->tensor + r->shard;
     r->draws_there = options->pages > 0 && draws(m->device);
-    r->overlaps = r->pipeline == 1 && trm_engine_depth_of(m->device) > 1 &&
-                  (r->draws_there || options->pages == 0);
-    r->depth = r->overlaps        ? trm_engine_depth_of(m->device)
-               : r->pipeline == 1 ? 1
-                                  : r->pipeline + 1;
+    r->overlaps = may_overlap(r);
+    r->depth = r->pipeline > 1 ? r->pipeline + 1 : r->overlaps ? trm_engine_depth_of(m->device) : 1;
     TRM_TRY(st, reserve(r), fail);
     TRM_TRY(st, agree(r, open_group(r)), fail);
+    if (r->pipeline > 1 && r->tensor > 1 && r->group == NULL)
+        r->overlaps = false;
     TRM_TRY(st, agree(r, create_here(r)), fail);
     *replica_out = r;
     return TRM_OK;
@@ -214,6 +195,9 @@ void trm_lm_replica_destroy(trm_lm_replica *r)
         return;
     if (r->broken && r->group != NULL) /* kernels that wait for a lost peer end */
         r->group->ops->abandon(r->group);
+    TRM_LOG(TRM_LOG_DEBUG, "language",
+            "stage %d, shard %d: %" PRIu64 " steps, %" PRIu64 " of them begun behind another",
+            r->stage, r->shard, r->stats.steps, r->stats.behind);
     trm_lm_feed_destroy(r->feed);
     trm_engine_destroy(r->engine);
     trm_device_group_close(r->group);
@@ -222,8 +206,9 @@ void trm_lm_replica_destroy(trm_lm_replica *r)
     trm_lm_step_fini(&r->step);
     trm_free(r->out);
     trm_free(r->send);
+    for (int i = 0; r->ring != NULL && i < r->depth; i++)
+        trm_free(r->ring[i].encoded);
     trm_free(r->ring);
-    trm_free(r->encoded);
     trm_free(r->scratch.bytes);
     trm_free(r->scratch.pieces);
     trm_free(r->message.tensors);
@@ -242,7 +227,13 @@ int trm_lm_replica_depth(const trm_lm_replica *r)
 
 bool trm_lm_replica_looks_ahead(const trm_lm_replica *r)
 {
-    return r->draws_there && r->overlaps; /* the stage that reads tokens draws them */
+    /* the stage that reads tokens draws them */
+    return r->draws_there && r->overlaps && r->pipeline == 1;
+}
+
+void trm_lm_replica_get_stats(const trm_lm_replica *r, trm_lm_replica_stats *stats_out)
+{
+    *stats_out = r->stats;
 }
 
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r)
@@ -264,145 +255,26 @@ trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
                             trm_lm_feed_has_types(r->model->graph));
 }
 
-/* ---- a step on this rank ---- */
-
-static trm_status broken(trm_lm_replica *r, trm_status st)
-{
-    if (st == TRM_ERR_COMM || st == TRM_ERR_DEVICE)
-        r->broken = true;
-    return st == TRM_ERR_DEVICE ? trm_fail_context(TRM_ERR_COMM, "the device") : st;
-}
-
-static trm_status receive(trm_lm_replica *r, int from, bool idle, uint64_t step)
-{
-    trmi_message_head *h = &r->message.head;
-    const void *data;
-    size_t bytes;
-
-    TRM_CHECK(trm_comm_receive(r->model->replica_comm, from, idle, &data, &bytes));
-    if (trmi_message_parse(data, bytes, &r->message) != TRM_OK)
-        return trm_fail(TRM_ERR_COMM, "from rank %d of the replica: %s", from, trm_message());
-    if (h->kind == TRMI_MESSAGE_STOP)
-        return TRM_OK;
-    if ((h->kind != TRMI_MESSAGE_DATA && h->kind != TRMI_MESSAGE_FAILED) || h->step != step)
-        return trm_fail(TRM_ERR_COMM,
-                        "rank %d of the replica sent message %u of step %" PRIu64
-                        " where step %" PRIu64 " was awaited",
-                        from, h->kind, h->step, step);
-    return TRM_OK;
-}
-
-static trmi_message_head head_of(uint64_t step, trm_status st, const char *text)
-{
-    trmi_message_head h = {.kind = st == TRM_OK ? TRMI_MESSAGE_DATA : TRMI_MESSAGE_FAILED,
-                           .step = step,
-                           .status = (int32_t)st};
-
-    if (st != TRM_OK)
-        snprintf(h.text, sizeof(h.text), "%s", text);
-    return h;
-}
-
-/* The residual stream to the next stage; results from the last one to the leader. */
-static trm_status pass_on(trm_lm_replica *r, uint64_t number, trm_status st, const char *text)
-{
-    trmi_message_head head = head_of(number, st, text);
-    bool last = r->stage + 1 == r->pipeline;
-    trm_tensor result;
-
-    if (!last) {
-        for (int i = 0; i < r->local->output_count && st == TRM_OK; i++)
-            if (!trm_lm_feed_is_fed(r->local->values[r->local->outputs[i]].name))
-                r->send[head.count++] = r->out[i];
-        return trmi_message_send(r->model->replica_comm, r->rank + r->tensor, &head, r->send, true,
-                                 &r->scratch);
-    }
-    if (r->shard != 0 || r->rank == 0)
-        return TRM_OK;
-    if (st == TRM_OK) {
-        result = trm_lm_feed_result(r->feed);
-        head.count = 1;
-    }
-    return trmi_message_send(r->model->replica_comm, 0, &head, &result, true, &r->scratch);
-}
-
-/* ---- a step on this rank: begun, and ended ---- */
-
-static struct under_way *newest(trm_lm_replica *r)
-{
-    return &r->ring[(r->first + r->under_way) % r->depth];
-}
-
-/* Weights are packed when the first step is bound. */
-static trm_status explained(trm_lm_replica *r, trm_status st)
-{
-    if (st == TRM_ERR_NO_MEMORY)
-        trmi_layout_explain(r->model);
-    return st;
-}
-
-/* Crossing tensors are in r->message. Without overlap the step has run on return. */
-static trm_status start(trm_lm_replica *r, const trm_lm_step *step, struct under_way *u)
-{
-    trm_tensor *in;
-    trm_status st;
-
-    trm_lm_feed_begin(r->feed, step);
-    u->pick_count = step->pick_count;
-    u->part_rows = step->part_rows;
-    u->fed = false;
-    st = explained(r, trm_lm_feed_inputs(r->feed, step, r->message.tensors,
-                                         r->stage > 0 ? r->message.head.count : 0, &in));
-    if (st != TRM_OK) /* the other shards may have made theirs */
-        return in == NULL ? st : trm_engine_give_up(r->engine, in, st);
-    u->fed = true;
-    if (r->overlaps)
-        return explained(r, trm_engine_submit(r->engine, in));
-    st = explained(r, trm_engine_run(r->engine, in, r->out));
-    if (st != TRM_OK)
-        trm_lm_feed_nothing(r->feed, u->pick_count);
-    u->fed = false;
-    return st != TRM_OK || r->stage + 1 < r->pipeline
-               ? st
-               : trm_lm_feed_outputs(r->feed, step->picks, step->pick_count, r->out);
-}
-
-/* The oldest step. */
-static trm_status end(trm_lm_replica *r, const struct under_way *u)
-{
-    trm_status st = u->st;
-
-    if (r->overlaps && st == TRM_OK) {
-        st = trm_engine_collect(r->engine, r->out);
-        if (st == TRM_OK)
-            return trm_lm_feed_outputs(r->feed, NULL, u->pick_count, r->out);
-    }
-    if (st != TRM_OK && u->fed)
-        trm_lm_feed_nothing(r->feed, u->pick_count);
-    return st;
-}
-
-static void note(struct under_way *u, trm_status st)
-{
-    u->st = st;
-    u->text[0] = '\0';
-    if (st != TRM_OK)
-        snprintf(u->text, sizeof(u->text), "%s", trm_message());
-}
-
 /* ---- the leader ---- */
 
-static trm_status announce(trm_lm_replica *r, uint64_t number, const trm_lm_step *step)
+static bool passes_on(const trm_lm_replica *r) /* what has ended here is not over */
 {
-    trmi_message_head head = {.kind = TRMI_MESSAGE_DATA, .step = number, .count = 1};
+    return r->pipeline > 1;
+}
+
+/* The decision, to the ring and to every other rank. */
+static trm_status announce(trm_lm_replica *r, trmi_stage_step *u, const trm_lm_step *step)
+{
+    trmi_message_head head = {.kind = TRMI_MESSAGE_DECISION, .step = r->next_step, .count = 1};
     trm_tensor t = {.dtype = TRM_DTYPE_U8, .rank = 1};
-    size_t bytes;
 
     if (r->size == 1)
         return TRM_OK;
-    TRM_CHECK(trm_lm_step_encode(step, &r->encoded, &r->encoded_max, &bytes));
-    t.dims[0] = (int64_t)bytes;
-    t.data = r->encoded;
+    TRM_CHECK(trm_lm_step_encode(step, &u->encoded, &u->encoded_max, &u->encoded_bytes));
+    if (r->room_bytes > 0 && u->encoded_bytes > r->room_bytes)
+        TRM_CHECK(trmi_stage_drain(r));
+    t.dims[0] = (int64_t)u->encoded_bytes;
+    t.data = u->encoded;
     for (int to = 1; to < r->size; to++) {
         trm_status st = trmi_message_send(r->model->replica_comm, to, &head, &t, true, &r->scratch);
 
@@ -416,64 +288,83 @@ static trm_status announce(trm_lm_replica *r, uint64_t number, const trm_lm_step
 
 trm_status trm_lm_replica_submit(trm_lm_replica *r, const trm_lm_step *step)
 {
-    struct under_way *u = newest(r);
+    trmi_stage_step *u = trmi_stage_at(r, r->next_step);
+    bool moved;
 
     if (r->broken || r->stopped || r->rank != 0)
         return trm_fail(r->broken ? TRM_ERR_COMM : TRM_ERR_CANCELLED,
                         r->broken ? "the replica has lost a rank"
                                   : "only the leader of a replica that runs starts steps");
-    if (r->under_way == r->depth)
+    if (r->next_step - r->collected == (uint64_t)r->depth)
         return trm_fail(TRM_ERR_CANCELLED, "%d steps are under way: collect one first", r->depth);
     clock_gettime(CLOCK_MONOTONIC, &u->since);
-    u->number = r->next_step;
-    TRM_CHECK(broken(r, announce(r, u->number, step)));
+    u->pick_count = step->pick_count;
+    u->part_rows = step->part_rows;
+    TRM_CHECK(trmi_stage_broken(r, announce(r, u, step)));
     r->next_step++;
-    note(u, start(r, step, u));
-    if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
-        return broken(r, u->st);
-    if (r->size > 1)
-        TRM_CHECK(broken(r, pass_on(r, u->number, u->st, u->text)));
-    r->under_way++;
-    return TRM_OK;
+    if (passes_on(r))
+        TRM_CHECK(trmi_stage_advance(r, &moved));
+    /* without stages it is begun now; with stages where the device takes it */
+    if (r->begun + 1 == r->next_step && (!passes_on(r) || trmi_stage_has_room(r, step)))
+        TRM_CHECK(trmi_stage_begin(r, step));
+    return passes_on(r) ? trmi_stage_advance(r, &moved) : TRM_OK;
 }
 
-/* The last stage's results. */
-static trm_status collect_last(trm_lm_replica *r, struct under_way *u, trm_tensor *result)
+/* The last stage's results of step `u`, out of the message that came. */
+static trm_status read_results(trm_lm_replica *r, trmi_stage_step *u, trm_tensor *result)
 {
-    TRM_CHECK(receive(r, (r->pipeline - 1) * r->tensor, false, u->number));
-    if (r->message.head.kind == TRMI_MESSAGE_FAILED) {
-        u->st = (trm_status)r->message.head.status;
-        snprintf(u->text, sizeof(u->text), "%s", r->message.head.text);
+    const trmi_message_head *h = &r->message.head;
+
+    if ((h->kind != TRMI_MESSAGE_DATA && h->kind != TRMI_MESSAGE_FAILED) || h->step != r->collected)
+        return trmi_stage_unexpected(r, (r->pipeline - 1) * r->tensor, r->collected);
+    if (h->kind == TRMI_MESSAGE_FAILED) {
+        u->st = (trm_status)h->status;
+        snprintf(u->text, sizeof(u->text), "%s", h->text);
         return TRM_OK;
     }
-    if (r->message.head.count != 1)
-        return trm_fail(TRM_ERR_COMM, "the last stage sent %d results", r->message.head.count);
+    if (h->count != 1)
+        return trm_fail(TRM_ERR_COMM, "the last stage sent %d results", h->count);
     *result = r->message.tensors[0];
     return TRM_OK;
 }
 
+/* While steps of stage 0 are to be passed on they and the results are both looked for. */
+static trm_status collect_last(trm_lm_replica *r, trmi_stage_step *u, trm_tensor *result)
+{
+    int last = (r->pipeline - 1) * r->tensor;
+    trmi_stage_rest rest = {0};
+    bool came = false, moved;
+
+    while (!came) {
+        TRM_CHECK(trmi_stage_advance(r, &moved));
+        if (r->ended == r->next_step) {
+            TRM_CHECK(trmi_stage_receive(r, last, false, NULL));
+            break;
+        }
+        TRM_CHECK(trmi_stage_receive(r, last, false, &came));
+        if (moved)
+            rest = (trmi_stage_rest){0};
+        else if (!came)
+            trmi_stage_rest_turn(&rest);
+    }
+    return read_results(r, u, result);
+}
+
 trm_status trm_lm_replica_collect(trm_lm_replica *r, trm_lm_results *results_out)
 {
-    struct under_way *u = &r->ring[r->first];
+    trmi_stage_step *u = trmi_stage_at(r, r->collected);
     trm_tensor result = {.dtype = TRM_DTYPE_NONE};
     struct timespec now;
 
-    if (r->under_way == 0)
+    if (r->next_step == r->collected)
         return trm_fail(TRM_ERR_CANCELLED, "no step is under way");
-    if (r->pipeline > 1) {
-        TRM_CHECK(broken(r, collect_last(r, u, &result)));
+    if (passes_on(r)) {
+        TRM_CHECK(trmi_stage_broken(r, collect_last(r, u, &result)));
     } else {
-        bool began = u->st == TRM_OK;
-        trm_status st = end(r, u);
-
-        if (began)
-            note(u, st);
-        if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
-            return broken(r, u->st);
+        TRM_CHECK(trmi_stage_end(r));
         result = trm_lm_feed_result(r->feed);
     }
-    r->first = (r->first + 1) % r->depth;
-    r->under_way--;
+    r->collected++;
     if (u->st != TRM_OK)
         return trm_fail(u->st, "%s", u->text);
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -490,8 +381,10 @@ trm_status trm_lm_replica_stop(trm_lm_replica *r)
     if (r->stopped || r->broken || r->rank != 0)
         return TRM_OK;
     r->stopped = true;
+    if (passes_on(r)) /* they finish what they know of, for which they want all of it */
+        TRM_CHECK(trmi_stage_broken(r, trmi_stage_drain(r)));
     for (int to = 1; to < r->size; to++)
-        TRM_CHECK(broken(
+        TRM_CHECK(trmi_stage_broken(
             r, trmi_message_send(r->model->replica_comm, to, &head, NULL, false, &r->scratch)));
     return TRM_OK;
 }
@@ -501,80 +394,4 @@ trm_status trm_lm_replica_pause(trm_lm_replica *r)
     TRM_CHECK(trm_lm_replica_stop(r));
     r->stopped = false;
     return TRM_OK;
-}
-
-/* ---- everybody else ---- */
-
-/* Steps that this rank has begun and the leader may have seen the end of. What they come to is the
- * same here as there. */
-static trm_status end_oldest(trm_lm_replica *r)
-{
-    struct under_way *u = &r->ring[r->first];
-    trm_status st = end(r, u);
-
-    r->first = (r->first + 1) % r->depth;
-    r->under_way--;
-    return st == TRM_ERR_COMM || st == TRM_ERR_DEVICE ? broken(r, st) : TRM_OK;
-}
-
-/* The leader's decision, out of the message, whose memory the next one takes. */
-static trm_status read_step(trm_lm_replica *r)
-{
-    const trm_tensor *t = r->message.tensors;
-    size_t bytes;
-
-    if (r->message.head.count != 1 || t->dtype != TRM_DTYPE_U8)
-        return trm_fail(TRM_ERR_COMM, "a step came damaged: %d tensors", r->message.head.count);
-    bytes = trm_tensor_numel(t);
-    if (bytes > r->encoded_max) {
-        trm_free(r->encoded);
-        r->encoded_max = 0;
-        r->encoded = trm_malloc(bytes, 2);
-        if (r->encoded == NULL)
-            return trm_fail(TRM_ERR_COMM, "no memory for a step of %zu bytes, which others run",
-                            bytes);
-        r->encoded_max = 2 * bytes;
-    }
-    if (bytes > 0)
-        memcpy(r->encoded, t->data, bytes);
-    if (trm_lm_step_decode(&r->step, r->encoded, bytes) != TRM_OK)
-        return trm_fail(TRM_ERR_COMM, "a step came damaged: %s", trm_message());
-    return TRM_OK;
-}
-
-static trm_status follow_step(trm_lm_replica *r)
-{
-    uint64_t number = r->next_step++;
-    struct under_way *u;
-
-    TRM_CHECK(broken(r, read_step(r)));
-    while (r->under_way > 0 && (r->under_way == r->depth || !trm_lm_feed_ahead(r->feed, &r->step)))
-        TRM_CHECK(end_oldest(r));
-    u = newest(r);
-    if (r->stage > 0) {
-        TRM_CHECK(receive(r, r->rank - r->tensor, false, number));
-        if (r->message.head.kind == TRMI_MESSAGE_FAILED)
-            return pass_on(r, number, (trm_status)r->message.head.status, r->message.head.text);
-    }
-    note(u, start(r, &r->step, u));
-    if (u->st == TRM_ERR_COMM || u->st == TRM_ERR_DEVICE)
-        return broken(r, u->st);
-    if (r->overlaps)
-        r->under_way++;
-    return pass_on(r, number, u->st, u->text);
-}
-
-trm_status trm_lm_replica_follow(trm_lm_replica *r)
-{
-    if (r->rank == 0)
-        return trm_fail(TRM_ERR_CANCELLED, "the leader does not follow");
-    for (;;) {
-        TRM_CHECK(receive(r, 0, true, r->next_step));
-        if (r->message.head.kind == TRMI_MESSAGE_STOP) {
-            while (r->under_way > 0)
-                TRM_CHECK(end_oldest(r));
-            return TRM_OK;
-        }
-        TRM_CHECK(follow_step(r));
-    }
 }

@@ -4,6 +4,11 @@
  * stage's shard 0 has the samplers and sends back tokens. A failed or lost rank: as in
  * worker/replica.h.
  *
+ * A stage on a device with memory of its own has more than one step at once: the next one is sent
+ * to the device while one computes, and each is passed on as soon as it has ended. Steps begin, end
+ * and fail in the order in which they were submitted, whatever overlaps. On the leader that goes on
+ * inside submit and collect: while steps are under way, one of them is to be called soon.
+ *
  * One owner: the executor thread of each rank. */
 #ifndef TRM_WORKER_LANGUAGE_REPLICA_H
 #define TRM_WORKER_LANGUAGE_REPLICA_H
@@ -38,8 +43,9 @@ bool trm_lm_replica_looks_ahead(const trm_lm_replica *r);
 /* Steps of the sizes of the options, for the leader to fill. */
 TRM_MUST_USE trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out);
 
-/* Leader. The step may be changed on return. COMM ends the replica; any other failure is the step's
- * and comes out of collect. CANCELLED: `depth` steps are under way. */
+/* Leader. The step may be changed on return; its device is not waited for. COMM ends the replica;
+ * any other failure is the step's and comes out of collect. CANCELLED: `depth` steps are under way.
+ */
 TRM_MUST_USE trm_status trm_lm_replica_submit(trm_lm_replica *r, const trm_lm_step *step);
 /* Leader. The oldest step's results: one a pick, or an encoder's rows [part_rows, width]; valid
  * until the next collect. *us_out: from submit till now. */
@@ -57,6 +63,12 @@ TRM_MUST_USE trm_status trm_lm_replica_pause(trm_lm_replica *r);
 /* Everybody else: runs steps until the leader stops. */
 TRM_MUST_USE trm_status trm_lm_replica_follow(trm_lm_replica *r);
 
+/* Of this rank, since creation. */
+typedef struct trm_lm_replica_stats {
+    uint64_t steps;  /* begun */
+    uint64_t behind; /* of those, while the device had another one */
+} trm_lm_replica_stats;
+void trm_lm_replica_get_stats(const trm_lm_replica *r, trm_lm_replica_stats *stats_out);
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r);
 /* Bytes of a page over all layers of `g` (a rank's graph or the whole). */
 size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype);

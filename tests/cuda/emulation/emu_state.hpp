@@ -57,6 +57,7 @@ struct CUevent_st {
     unsigned flags = 0;
     std::shared_ptr<trm_emu::Queue> queue; /* NULL: not recorded */
     uint64_t seq = 0;
+    double recorded = 0; /* ms */
     std::shared_ptr<double> at = std::make_shared<double>(0.0); /* ms; when its item ran */
     unsigned long long capture = 0; /* id of the capture in which it was recorded last */
     trm_emu::Known known;

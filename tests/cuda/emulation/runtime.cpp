@@ -1,6 +1,8 @@
 /* The emulated CUDA runtime: devices, errors, launches. Its C ABI is the real one.
  *
  * TRM_EMU_LATE=1        work waits until somebody waits for it (streams.cpp)
+ * TRM_EMU_SLOW=MS       queries of events do not see what was recorded less than MS ago: a device
+ *                       that takes its time
  * TRM_EMU_FAULT=N:code  the Nth kernel that runs and all after it fails with CUDA error `code`
  * TRM_EMU_LEAKS=1       at exit, report what was not freed and exit with 71
  * TRM_EMU_DEVICES=n     devices, all of them the same memory (1)

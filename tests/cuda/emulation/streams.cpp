@@ -22,6 +22,15 @@ bool late()
     return is;
 }
 
+/* A query says that an event has not passed so soon after it was recorded. */
+static double slow_ms()
+{
+    static const char *const text = std::getenv("TRM_EMU_SLOW");
+    static const double ms = text != nullptr ? std::atof(text) : 0;
+
+    return ms;
+}
+
 CUstream_st *stream_of(cudaStream_t s)
 {
     if (s == nullptr || s == cudaStreamLegacy || s == cudaStreamPerThread)
@@ -318,6 +327,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     }
     e->capture = 0;
     e->at = std::make_shared<double>(0.0);
+    e->recorded = now_ms();
     {
         std::shared_ptr<double> at = e->at;
 
@@ -364,6 +374,8 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
     ready = e->queue == nullptr || e->queue->done >= e->seq;
     if (!ready)
         run_until(std::shared_ptr<Queue>(e->queue), e->seq, hold);
+    if (e->queue != nullptr && now_ms() - e->recorded < slow_ms())
+        return done(cudaErrorNotReady);
     return ready ? enter() : done(cudaErrorNotReady);
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
