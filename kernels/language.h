@@ -66,8 +66,8 @@
  * Rounded rows, for devices that ask for them (model/passes/round_language.c): an operator that
  * makes rows which only products read (TrmNorm, TrmAddNorm and TrmReduceTree's `normed`, TrmGated,
  * gated TrmLinears) has the attr `rounds`: "bf16", "f16" or "i8", and makes them as those products
- * would have rounded them first: [T, K] BF16 or F16, or TRM_DTYPE_U8 [T, bytes], int8 with a scale
- * a 32 elements as the device lays them out. The products' bits do not change.
+ * would have rounded them first: [T, K] BF16 or F16, or TRM_DTYPE_U8 [T, row_bytes], int8 with a
+ * scale a 32 elements (attrs row_bytes, sums: base/rounding.h). The products' bits do not change.
  *
  * TrmSample(logits [R, V], step) -> [R, sizeof(trm_step_sampled)] U8: on devices with memory of
  * their own, behind the graph's logits: step->samples says how each row becomes a token, by the

@@ -266,6 +266,8 @@ START_TEST(refused)
     trm_attrs *two = h_int(h_attrs(), "n", 2), *five = h_int(h_attrs(), "n", 5);
     trm_attrs *cap = h_string(h_int(h_attrs(), "n", 2), "gated", "softcap");
     trm_attrs *heads = h_int(h_int(h_int(h_attrs(), "heads", 1), "kv_heads", 1), "head_dim", 32);
+    trm_attrs *rounds = h_string(h_attrs(), "rounds", "bf16");
+    trm_tensor halves = H_TENSOR(TRM_DTYPE_BF16, 3, 32);
     const struct {
         const char *what;
         trm_op op;
@@ -279,6 +281,17 @@ START_TEST(refused)
         {"a cap", TRM_OP_TrmLinears, cap, {x, w, w}, 3, 1, TRM_ERR_UNSUPPORTED},
         {"an odd input", TRM_OP_TrmLinears, two, {x, w, w, g}, 4, 2, TRM_ERR_INVALID_ARG},
         {"groups", TRM_OP_TrmAddNorm, NULL, {q, q, short_g}, 3, 2, TRM_ERR_INVALID_ARG},
+        {"a norm that rounds", TRM_OP_TrmNorm, rounds, {q, g}, 2, 1, TRM_ERR_UNSUPPORTED},
+        {"a sum's norm that rounds",
+         TRM_OP_TrmAddNorm,
+         rounds,
+         {q, q, g},
+         3,
+         2,
+         TRM_ERR_UNSUPPORTED},
+        {"an activation that rounds", TRM_OP_TrmGated, rounds, {q}, 1, 1, TRM_ERR_UNSUPPORTED},
+        {"rounded rows", TRM_OP_TrmLinears, two, {halves, w, w}, 3, 2, TRM_ERR_UNSUPPORTED},
+        {"rounded rows, one", TRM_OP_TrmLinear, NULL, {halves, w}, 2, 1, TRM_ERR_UNSUPPORTED},
         {"positions alone",
          TRM_OP_TrmPagedAttention,
          heads,
@@ -296,7 +309,7 @@ START_TEST(refused)
     };
 
     for (int i = 0; i < COUNT(rows); i++) {
-        bool narrow = rows[i].op == TRM_OP_TrmLinears;
+        bool narrow = rows[i].op == TRM_OP_TrmLinears || rows[i].op == TRM_OP_TrmLinear;
         trm_tensor out[5];
 
         for (int k = 0; k < 5; k++)

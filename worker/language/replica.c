@@ -134,6 +134,7 @@ static trm_status make_engine(trm_lm_replica *r)
     }
     if (r->draws_there && r->stage + 1 == r->pipeline)
         TRM_CHECK(add_sample(r->local));
+    TRM_CHECK(trm_pass_round_language(r->local, r->model->device->rounding));
     return trm_engine_create(r->local, r->model->device, &eo, &r->engine);
 }
 
