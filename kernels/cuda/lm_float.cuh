@@ -145,7 +145,7 @@ __device__ __forceinline__ const float *panel_scales(const trmi_lmf_args &a, int
     const place at = place_of(a, panel);
     const trmi_lmf_segment &s = a.segment[at.segment];
 
-    return reinterpret_cast<const float *>(s.weight + expert * s.stride + a.form.scales) +
+    return reinterpret_cast<const float *>(s.weight + expert * s.stride + s.panels * a.form.panel) +
            static_cast<size_t>(at.panel) * a.form.blocks * TRMI_LMF_PANEL;
 }
 

@@ -58,7 +58,7 @@ typedef struct trmi_lmf_form {
     size_t rows, k_padded;   /* both rounded up: panels, chunks; what is past N and K is zero */
     size_t panel, half, row; /* row: from lane g to g + 1 */
     size_t chunk;
-    size_t scales;  /* fp8: where [panels][blocks][16] fp32 begin */
+    size_t scales;  /* fp8: where [panels][blocks][16] fp32 begin: behind the panels */
     int32_t blocks; /* fp8: scales of a row */
 } trmi_lmf_form;
 
