@@ -368,6 +368,240 @@ START_TEST(several)
 }
 END_TEST
 
+/* ---- order_free: cuBLASLt ---- */
+
+/* The nearest e4m3, ties to even. */
+static double nearest(float x)
+{
+    int best = 0;
+
+    for (int b = 1; b < 127; b++) {
+        double d = fabs(e4m3((unsigned char)b) - fabs((double)x));
+        double old = fabs(e4m3((unsigned char)best) - fabs((double)x));
+
+        if (d < old || (d == old && b % 2 == 0))
+            best = b;
+    }
+    return copysign(e4m3((unsigned char)best), (double)x);
+}
+
+/* Rows as the product has them: fp32 of scale times e4m3, exact but for one rounding. */
+static trm_tensor quantized(trm_tensor x)
+{
+    trm_tensor q = kit_data(x);
+
+    for (int64_t r = 0; r < x.dims[0]; r++) {
+        const float *from = (const float *)x.data + r * x.dims[1];
+        float most = 0.0f;
+
+        for (int64_t i = 0; i < x.dims[1]; i++)
+            most = fmaxf(most, fabsf(from[i]));
+        for (int64_t i = 0; i < x.dims[1]; i++)
+            ((float *)q.data)[r * x.dims[1] + i] =
+                most < 1e-35f
+                    ? 0.0f
+                    : (float)(nearest(from[i] * (448.0f / most)) * (double)(most / 448.0f));
+    }
+    return q;
+}
+
+static const struct free_row {
+    const char *name;
+    int m, n, unit, first, leaves;
+    bool biased, tensor; /* the library has no vectors of scales */
+    const char *gated;
+    const char *kernel;
+    trm_dtype weight;
+} free_rows[] = {
+    {"plain", 70, 48, 0, 0, 0, false, false, NULL, "lm linear cublaslt", ROW},
+    {"biased", 65, 48, 0, 0, 0, true, false, NULL, "lm linear cublaslt", ROW},
+    {"parts", 66, 48, 32, 1, 8, false, false, NULL, "lm linear cublaslt", ROW},
+    {"gated", 67, 48, 0, 0, 0, false, false, "gelu_tanh", "lm linear cublaslt", ROW},
+    {"scalar", 70, 64, 0, 0, 0, false, true, NULL, "lm linear cublaslt", ROW},
+    {"scalar, biased", 65, 64, 0, 0, 0, true, true, NULL, "lm linear cublaslt", ROW},
+    {"scalar, parts", 66, 64, 32, 1, 8, false, true, NULL, "lm linear cublaslt", ROW},
+    {"scalar, gated, biased", 70, 64, 0, 0, 0, true, true, "silu", "lm linear cublaslt", ROW},
+    {"few rows", 64, 48, 0, 0, 0, true, false, NULL, "lm linear", ROW},
+    {"odd features", 70, 40, 0, 0, 0, true, false, NULL, "lm linear", ROW},
+    {"blocks of 128", 70, 48, 0, 0, 0, true, false, NULL, "lm linear", B128},
+};
+#define FREES (int)(sizeof(free_rows) / sizeof(free_rows[0]))
+
+START_TEST(order_free)
+{
+    const struct free_row *r = &free_rows[_i];
+    bool is_gated = r->gated != NULL, blas = strcmp(r->kernel, "lm linear cublaslt") == 0;
+    cuda_case c = {.name = r->name, .op = is_gated ? TRM_OP_TrmLinears : TRM_OP_TrmLinear};
+    int weights = is_gated ? 2 : 1, k = r->weight == ROW ? 160 : 256;
+    trm_tensor x = kit_random(KIT_T(F32, r->m, k), -1.0, 1.0), rows, got, want;
+
+    memset((float *)x.data + k, 0, (size_t)k * sizeof(float)); /* row 1 */
+    c.attrs = kit_int(attrs_of(BF16), "unit", r->unit);
+    if (r->leaves > 0) {
+        kit_int(c.attrs, "first", r->first);
+        kit_int(c.attrs, "leaves", r->leaves);
+    }
+    if (is_gated) {
+        kit_int(c.attrs, "n", 2);
+        kit_string(c.attrs, "gated", r->gated);
+    }
+    c.in[0] = x;
+    for (int i = 0; i < weights; i++) {
+        c.in[1 + i] = weight(r->weight, r->n, k, 0.2);
+        c.in[1 + weights + i] = kit_random(KIT_T(F32, r->n), -1.0, 1.0);
+        c.known[1 + i] = true;
+    }
+    c.in_count = r->biased ? 1 + 2 * weights : 1 + weights;
+    c.out_count = 1;
+    /* leaves 1 to 5 of 8: nodes [1, 2), [2, 4), [4, 6) */
+    c.out[0] = r->leaves > 0 ? KIT_T(F32, 3, r->m, r->n) : KIT_T(F32, r->m, r->n);
+    if (r->tensor)
+        setenv("TRM_EMU_BLASLT", "tensor", 1);
+    kit_gpu->order_free = true;
+    got = run(&c);
+    kit_gpu->order_free = false;
+    unsetenv("TRM_EMU_BLASLT");
+    ck_assert_str_eq(c.kernel, r->kernel);
+    /* what it computes, on fp32 rows */
+    rows = blas ? quantized(x) : x;
+    c.in[0] = rows;
+    if (blas) {
+        trm_attrs *attrs = kit_int(kit_attrs(), "unit", r->unit);
+
+        if (r->leaves > 0) {
+            kit_int(attrs, "first", r->first);
+            kit_int(attrs, "leaves", r->leaves);
+        }
+        if (is_gated) {
+            kit_int(attrs, "n", 2);
+            kit_string(attrs, "gated", r->gated);
+        }
+        c.attrs = attrs;
+    }
+    want = run(&c);
+    c.atol = 4e-6;
+    kit_compare(&c, 0, &got, &want);
+}
+END_TEST
+
+START_TEST(rows_that_are_not_finite)
+{
+    enum { M = 66, N = 48, K = 96 };
+    trm_tensor x = kit_random(KIT_T(F32, M, K), -1.0, 1.0), w = weight(ROW, N, K, 1.0), y;
+
+    ((float *)x.data)[3 * K + 50] = INFINITY;
+    ((float *)x.data)[60 * K] = NAN;
+    kit_gpu->order_free = true;
+    y = linear("not finite", BF16, x, w, NULL);
+    kit_gpu->order_free = false;
+    for (int i = 0; i < M * N; i++)
+        ck_assert_msg(isnan(((float *)y.data)[i]) == (i / N == 3 || i / N == 60), "row %d: %g",
+                      i / N, (double)((float *)y.data)[i]);
+}
+END_TEST
+
+/* ---- experts: through the family, as TrmExperts does ---- */
+
+static void *device_copy(const void *from, size_t bytes)
+{
+    void *p = kit_device_memory(kit_gpu, bytes);
+
+    KIT_OK(kit_gpu->ops->copy_in(kit_gpu, NULL, p, from, bytes));
+    kit_wait(kit_gpu);
+    return p;
+}
+
+#define EXPERTS 5
+static const struct experts_row {
+    const char *name;
+    int m; /* the most rows */
+    int32_t starts[EXPERTS + 1];
+    bool gated;
+} experts_rows[] = {
+    {"few", 20, {0, 3, 3, 12, 13, 18}, false},
+    {"few, gated", 20, {0, 0, 9, 9, 9, 20}, true},
+    {"tiles", 45, {0, 3, 3, 30, 31, 40}, false},
+    {"many rows, gated", 400, {0, 1, 1, 140, 270, 390}, true},
+};
+#define EXPERTS_ROWS (int)(sizeof(experts_rows) / sizeof(experts_rows[0]))
+
+START_TEST(of_experts)
+{
+    enum { N = 40, K = 256 };
+    const struct kind *kind = &f8_kinds[_i % F8_KINDS];
+    const struct experts_row *r = &experts_rows[_i / F8_KINDS];
+    trm_cuda *cuda = (trm_cuda *)kit_gpu;
+    int segments = r->gated ? 2 : 1;
+    trm_tensor x = kit_random(KIT_T(F32, r->m, K), -1.0, 1.0), w[2];
+    size_t elems = (size_t)r->m * N;
+    float *out = kit_data(KIT_T(F32, r->m, N)).data;
+    size_t row = K / trm_dtype_block_elems(kind->weight) * trm_dtype_block_bytes(kind->weight);
+    trmi_lmc_weight weights[2];
+    trmi_lmc_leaves leaves;
+    trmi_lmc_product p = {.leaves = &leaves,
+                          .m = (size_t)r->m,
+                          .k = K,
+                          .segments = segments,
+                          .gated = r->gated ? TRMI_LMC_SILU : TRMI_LMC_ACT_COUNT,
+                          .experts = EXPERTS};
+    cuda_case c = linear_case(r->name, attrs_of(kind->act), rows_of(x, 0, 1),
+                              weight(kind->weight, N, K, 1.0), NULL);
+    trm_op_desc desc = {.op = c.op,
+                        .attrs = c.attrs,
+                        .name = r->name,
+                        .inputs = c.in,
+                        .input_count = 2,
+                        .outputs = c.out,
+                        .output_count = 1};
+    void *memory[5] = {NULL}, *ws;
+    trm_kernel *k;
+
+    /* a kernel of one expert's shape knows the family and the leaves */
+    KIT_OK(kit_gpu->ops->prepare(kit_gpu, &desc, &k));
+    leaves = ((trmi_lmc_linear *)k)->leaves;
+    memory[0] = device_copy(x.data, elems / N * K * sizeof(float));
+    memory[1] = kit_device_memory(kit_gpu, elems * sizeof(float));
+    memory[2] = device_copy(r->starts, sizeof(r->starts));
+    p.x = memory[0];
+    p.starts = memory[2];
+    p.segment[0].out = memory[1];
+    for (int s = 0; s < segments; s++) {
+        trmi_lmc_weight *o = &weights[s];
+
+        w[s] = weight(kind->weight, EXPERTS * N, K, 0.3);
+        *o = ((trmi_lmc_linear *)k)->weights[0];
+        o->stack = EXPERTS;
+        o->stride = trm_align_up(o->family->weight_bytes(o), 256);
+        o->data = memory[3 + s] = kit_device_memory(kit_gpu, o->stride * o->stack);
+        for (size_t e = 0; e < EXPERTS; e++)
+            KIT_OK(o->family->pack(cuda, o, (const char *)w[s].data + e * N * row, row, false,
+                                   (char *)memory[3 + s] + e * o->stride));
+        p.segment[s].weight = o;
+    }
+    ws = kit_device_memory(kit_gpu, weights[0].family->workspace_bytes(cuda, &p));
+    KIT_OK(weights[0].family->run(cuda, &p, ws, cuda->stream));
+    KIT_OK(kit_gpu->ops->copy_out(kit_gpu, NULL, out, memory[1], elems * sizeof(float)));
+    kit_wait(kit_gpu);
+    for (int e = 0; e < EXPERTS; e++) {
+        int from = r->starts[e], rows = r->starts[e + 1] - from;
+        trm_tensor y[2];
+
+        if (rows == 0)
+            continue;
+        for (int s = 0; s < segments; s++)
+            y[s] =
+                linear(r->name, kind->act, rows_of(x, from, rows), rows_of(w[s], e * N, N), NULL);
+        if (r->gated)
+            y[0] = gated(r->name, "silu", y[0], y[1]);
+        same(r->name, kind->name, out + from * N, y[0].data, (size_t)rows * N);
+    }
+    kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, ws);
+    for (int i = 0; i < 3 + segments; i++)
+        kit_gpu->ops->free(kit_gpu, TRM_MEMORY_DEVICE, memory[i]);
+    trm_kernel_destroy(k);
+}
+END_TEST
+
 /* ---- what is refused ---- */
 
 static const struct refused_row {
@@ -429,6 +663,9 @@ int main(void)
     tcase_add_loop_test(t, leaves_do_not_depend, 0, PARTS * F8_KINDS);
     tcase_add_loop_test(t, nan_shows, 0, F8_KINDS);
     tcase_add_loop_test(t, several, 0, LINEARS * F8_KINDS);
+    tcase_add_loop_test(t, order_free, 0, FREES);
+    tcase_add_test(t, rows_that_are_not_finite);
+    tcase_add_loop_test(t, of_experts, 0, EXPERTS_ROWS * F8_KINDS);
     tcase_add_loop_test(t, refused, 0, (int)(sizeof(refused_rows) / sizeof(refused_rows[0])));
     tcase_add_test(t, embeddings_are_the_hosts);
     return kit_main("cuda lm_f8", t);
