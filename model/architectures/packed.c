@@ -2,7 +2,8 @@
  * compressed-tensors' pack-quantized and float-quantized formats, as their files show them. */
 #include "model/architectures/packed.h"
 
-#include <math.h>
+#include "base/f8.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -136,29 +137,39 @@ static void make_blocks(const void *ctx, size_t block, size_t count, void *to)
     }
 }
 
-/* OCP 8-bit floating point, E4M3: bias 7, no infinities, 0x7f is NaN. */
-static float e4m3(unsigned char b)
-{
-    int e = b >> 3 & 15, m = b & 7;
-    float x = (b & 0x7f) == 0x7f ? NAN
-              : e == 0           ? (float)m * 0x1p-9f
-                                 : ldexpf(1.0f + (float)m / 8.0f, e - 7);
+/* ---- fp8 ---- */
 
-    return (b & 0x80) != 0 ? -x : x;
+static float f8_scale(const packed *p, size_t n, size_t k)
+{
+    size_t block = p->scale_block;
+
+    return scale_at(p, block == 0 ? n * p->scale_row : n / block * p->scale_row + k / block);
+}
+
+/* Values stay as they are: a block has its scale in front. */
+static void make_f8(const void *ctx, size_t block, size_t count, void *to)
+{
+    const packed *p = (const packed *)ctx;
+    size_t elems = trm_dtype_block_elems(p->dtype), row = p->k / elems;
+    unsigned char *at = (unsigned char *)to;
+
+    for (size_t i = block; i < block + count; i++) {
+        float scale = f8_scale(p, i / row, i % row * elems);
+
+        memcpy(at, &scale, sizeof(scale));
+        memcpy(at + sizeof(scale), p->words + i * elems, elems);
+        at += sizeof(scale) + elems;
+    }
 }
 
 static void make_halves(const void *ctx, size_t first, size_t count, void *to)
 {
     const packed *p = (const packed *)ctx;
     unsigned char *at = (unsigned char *)to;
-    float table[256];
 
-    for (int i = 0; i < 256; i++)
-        table[i] = e4m3((unsigned char)i);
     for (size_t i = first; i < first + count; i++, at += sizeof(uint16_t)) {
-        size_t n = i / p->k, k = i % p->k, block = p->scale_block;
-        size_t s = block == 0 ? n * p->scale_row : n / block * p->scale_row + k / block;
-        uint16_t h = trm_f32_to_bf16(table[p->words[i]] * scale_at(p, s));
+        float scale = f8_scale(p, i / p->k, i % p->k);
+        uint16_t h = trm_f32_to_bf16(trm_e4m3_to_f32(p->words[i]) * scale);
 
         memcpy(at, &h, sizeof(h));
     }
@@ -302,7 +313,9 @@ static trm_status take_fp8(trm_lm_build *b, const trmi_linear *l, const trm_weig
         p->scale_dtype = s->desc.dtype;
     }
     p->words = (const unsigned char *)w->desc.data;
-    p->dtype = TRM_DTYPE_BF16;
+    p->dtype = p->scale_block > 0 ? TRM_DTYPE_F8_128 : TRM_DTYPE_F8_ROW;
+    if (p->k % trm_dtype_block_elems(p->dtype) != 0)
+        p->dtype = TRM_DTYPE_BF16;
     return TRM_OK;
 }
 
@@ -323,7 +336,9 @@ static trm_status add(trm_lm_build *b, const trmi_linear *l, const packed *p, in
     whole = trm_graph_find_value(b->g, name);
     if (whole < 0)
         TRM_CHECK(trm_graph_add_made(b->g, name, &desc,
-                                     p->packing == TRM_LM_PACKING_FP8 ? make_halves : make_blocks,
+                                     trm_dtype_is_f8(p->dtype)          ? make_f8
+                                     : p->packing == TRM_LM_PACKING_FP8 ? make_halves
+                                                                        : make_blocks,
                                      kept, &whole));
     if (l->count == 0) {
         *value_out = whole;

@@ -26,6 +26,7 @@ base = importlib.util.module_from_spec(spec)
 sys.path.insert(0, here)  # it takes it away again
 spec.loader.exec_module(base)
 GROUP = 32
+BLOCK = 128
 
 
 def load(file, name):
@@ -90,10 +91,16 @@ def ints(linear, bits, symmetric, libraries):
 
 def fp8(linear, block, channel, libraries):
     w = linear.weight.data
+    n, k = w.shape
     if block:
-        n, k = w.shape
-        scale = (w.abs().max() / 448).reshape(1, 1).float()  # one block of 128 x 128 holds it all
+        rows, columns = -(-n // BLOCK), -(-k // BLOCK)
+        scale = torch.empty(rows, columns)
+        for r in range(rows):
+            for c in range(columns):
+                part = w[r * BLOCK:(r + 1) * BLOCK, c * BLOCK:(c + 1) * BLOCK]
+                scale[r, c] = part.abs().max() / 448
         name, shaped = "weight_scale_inv", scale
+        scale = scale.repeat_interleave(BLOCK, 0)[:n].repeat_interleave(BLOCK, 1)[:, :k]
     elif channel:
         scale = (w.abs().amax(1, keepdim=True) / 448).float()
         name, shaped = "weight_scale", scale
@@ -101,7 +108,9 @@ def fp8(linear, block, channel, libraries):
         scale = (w.abs().max() / 448).float()
         name, shaped = "weight_scale", scale
     q = (w / scale).to(torch.float8_e4m3fn)
-    linear.weight.data = (q.float() * scale).to(torch.bfloat16).float()
+    linear.weight.data = q.float() * scale
+    if block and k % BLOCK != 0:  # as kept: model/architectures/packed.h
+        linear.weight.data = linear.weight.data.to(torch.bfloat16).float()
     return {"weight": q, name: shaped}
 
 
@@ -116,9 +125,11 @@ CASES = {
     "packed-fp8": (fp8, False, True, {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"]}),
     "packed-fp8-tensor": (fp8, False, False, {"quant_method": "fp8", "activation_scheme": "dynamic"}),
     "packed-fp8-block": (fp8, True, False, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
+    "packed-fp8-128": (fp8, True, False, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
 }
 
-
+# whose K are whole blocks, and more than one where ranks share a sum
+SIZES = {"packed-fp8-128": {"hidden_size": 128, "head_dim": 64, "intermediate_size": 256}}
 # of weights with which no activation lies so near the middle between two steps that fp32 decides
 SEEDS = {"packed-gptq-8": 12}
 
@@ -127,7 +138,8 @@ def main():
     libraries = sys.argv[1]
     for name in sys.argv[2:] or CASES:
         pack, one, two, settings = CASES[name]
-        config = transformers.LlamaConfig(**base.common(tie_word_embeddings=False, vocab_size=160), rope_theta=10000.0)
+        sizes = SIZES.get(name, {})
+        config = transformers.LlamaConfig(**base.common(tie_word_embeddings=False, vocab_size=160, **sizes), rope_theta=10000.0)
         model = base.build("LlamaForCausalLM", config)
         base.randomise(model, SEEDS.get(name, 11), torch.float16)
         tensors, packed = {}, set()

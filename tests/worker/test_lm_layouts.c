@@ -41,6 +41,7 @@ static const layout layouts[] = {
     {"packed-gptq", 2, 4},
     {"packed-awq", 2, 4},
     {"packed-fp8", 2, 4},
+    {"packed-fp8-128", 2, 4},
 };
 
 static void choose(const trm_sharding *s, int *strategy, int *sums)

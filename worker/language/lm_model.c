@@ -1,6 +1,7 @@
 /* See lm_model.h. */
 #include "worker/language/lm_model.h"
 
+#include "base/f8.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/language.h"
@@ -16,11 +17,15 @@
 #define CONTEXT_LEAST 8192 /* positions that must fit where no context is asked for */
 #define PAGES_MAX (INT32_MAX / TRM_KV_PAGE)
 
+/* In integers: fp8 is of the floats, whose products keep activations as bf16 ones do. */
 static bool is_quantised(const trm_graph *g)
 {
-    for (int v = 0; v < g->value_count; v++)
-        if (trm_graph_is_constant(g, v) && trm_dtype_is_block(g->values[v].desc.dtype))
+    for (int v = 0; v < g->value_count; v++) {
+        trm_dtype dtype = g->values[v].desc.dtype;
+
+        if (trm_graph_is_constant(g, v) && trm_dtype_is_block(dtype) && !trm_dtype_is_f8(dtype))
             return true;
+    }
     return false;
 }
 
