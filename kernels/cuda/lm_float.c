@@ -8,7 +8,7 @@
 
 static bool float_takes(trm_dtype dtype, trm_dtype act, trm_dtype *act_out)
 {
-    trm_dtype best = trmi_lmf_is_f8(dtype) ? TRM_DTYPE_BF16 : dtype;
+    trm_dtype best = trm_dtype_is_f8(dtype) ? TRM_DTYPE_BF16 : dtype;
 
     if (best != TRM_DTYPE_F32 && best != TRM_DTYPE_F16 && best != TRM_DTYPE_BF16)
         return false;
@@ -35,7 +35,7 @@ trmi_lmf_form trmi_lmf_form_of(const trm_cuda *cuda, const trmi_lmc_weight *w)
                        .k_padded = k,
                        .panel = TRMI_LMF_PANEL * k * each};
 
-    if (trmi_lmf_is_f8(w->dtype)) {
+    if (trm_dtype_is_f8(w->dtype)) {
         f.half = f.plain ? f.panel / 2 : 8;
         f.row = f.plain ? k : 32; /* as copies to shared memory step; 64 between lanes */
         f.chunk = f.plain ? TRMI_LMF_CHUNK : 512;
@@ -54,7 +54,7 @@ static size_t float_weight_bytes(const trmi_lmc_weight *w)
     size_t rows = trm_align_up(w->n, TRMI_LMF_PANEL);
     size_t row = trm_align_up(w->k, TRMI_LMF_CHUNK) * trmi_lmf_each(w->dtype);
 
-    if (trmi_lmf_is_f8(w->dtype))
+    if (trm_dtype_is_f8(w->dtype))
         row += blocks_of(w) * sizeof(float);
     return trm_align_up(rows * row, 256);
 }
@@ -87,7 +87,7 @@ static trm_status lay_out(trm_cuda *cuda, const trmi_lmc_weight *w, const unsign
         /* what was laid out before has left the scratch */
         TRM_CHECK(TRMI_CUDA(cudaStreamSynchronize(cuda->stream)));
         TRM_CHECK(trmi_cuda_upload(cuda, scratch->memory, rows + at * row_bytes, n * row_bytes));
-        TRM_CHECK(trmi_lmf_is_f8(w->dtype) ? trmi_lmf_lay_out_f8(&l, cuda->stream)
+        TRM_CHECK(trm_dtype_is_f8(w->dtype) ? trmi_lmf_lay_out_f8(&l, cuda->stream)
                                            : trmi_lmf_lay_out(&l, cuda->stream));
     }
     return TRM_OK;
@@ -101,10 +101,10 @@ static trm_status float_pack(trm_cuda *cuda, const trmi_lmc_weight *w, const voi
     trmi_pack *scratch;
     trm_status st;
 
-    if (trmi_lmf_is_f8(w->dtype) && transposed)
+    if (trm_dtype_is_f8(w->dtype) && transposed)
         return trm_fail(TRM_ERR_UNSUPPORTED, "a transposed weight of %s: blocks lie along K",
                         trm_dtype_name(w->dtype));
-    if (f.plain && !transposed && !trmi_lmf_is_f8(w->dtype) && row_bytes == f.row) { /* as it is */
+    if (f.plain && !transposed && !trm_dtype_is_f8(w->dtype) && row_bytes == f.row) { /* as it is */
         TRM_CHECK(trmi_cuda_upload(cuda, to, rows, bytes));
         return TRMI_CUDA(cudaMemsetAsync((unsigned char *)to + bytes, 0,
                                          (f.rows - w->n) * row_bytes, cuda->stream));
@@ -196,8 +196,8 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     tiles = panel_tiles * tiles_of(p, c->rows);
     trmi_lmf_plan_init(&a->plan, p->leaves,
                        workers_of(p, tiles, c->road == SIMT ? 3 * sms : sms + sms / 8), true);
-    /* with scales of blocks what is below the top lies in memory */
-    a->depth = trmi_lmf_plan_depth(&a->plan) + (w->dtype == TRM_DTYPE_F8_128 ? 1 : 0);
+    /* fp8: all that is below the top may lie in memory (lm_float_tile.cuh) */
+    a->depth = trmi_lmf_plan_depth(&a->plan) + (trm_dtype_is_f8(w->dtype) ? 1 : 0);
     works = tiles * a->plan.workers;
     c->blocks = (int)(works < resident * sms ? works : resident * sms);
     if (c->road == TILE)

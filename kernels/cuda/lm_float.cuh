@@ -178,7 +178,7 @@ __device__ __forceinline__ void store(const trmi_lmf_args &a, place at, int colu
 /* A worker's sums of kPanels panels, kEach numbers a panel, over its leaves. The top of the stack
  * but one is in registers, since half of all leaves are added to it at once; what is below lies in
  * memory that only this thread uses, numbers `step` apart, levels `level` apart. kHolds false: all
- * but the top lies there, where registers are needed for sums of blocks. */
+ * but the top lies there, where registers are short. */
 template <int kPanels, int kEach, bool kHolds = true> struct sums {
     float top[kPanels][kEach], held[kHolds ? kPanels : 1][kHolds ? kEach : 1];
     int depth; /* with held */
@@ -191,38 +191,49 @@ template <int kPanels, int kEach, bool kHolds = true> struct sums {
             for (int e = 0; e < kEach; e++)
                 top[p][e] = 0.0f;
     }
-    __device__ __forceinline__ void push(float *memory, int step, int level)
+    __device__ __forceinline__ void put(float *to, int step, const float (&from)[kPanels][kEach])
     {
-        if (!kHolds) {
-            float *to = memory + static_cast<size_t>(depth++) * level;
-
-#pragma unroll
-            for (int p = 0; p < kPanels; p++)
-#pragma unroll
-                for (int e = 0; e < kEach; e++)
-                    to[(p * kEach + e) * step] = top[p][e];
-            return;
-        }
-        if (depth > 0) {
-            float *to = memory + static_cast<size_t>(depth - 1) * level;
-
-#pragma unroll
-            for (int p = 0; p < kPanels; p++)
-#pragma unroll
-                for (int e = 0; e < kEach; e++)
-                    to[(p * kEach + e) * step] = held[kHolds ? p : 0][kHolds ? e : 0];
-        }
-        depth++;
 #pragma unroll
         for (int p = 0; p < kPanels; p++)
 #pragma unroll
             for (int e = 0; e < kEach; e++)
-                held[kHolds ? p : 0][kHolds ? e : 0] = top[p][e];
+                to[(p * kEach + e) * step] = from[p][e];
+    }
+    __device__ __forceinline__ void push(float *memory, int step, int level)
+    {
+        if constexpr (kHolds) {
+            if (depth > 0)
+                put(memory + static_cast<size_t>(depth - 1) * level, step, held);
+            depth++;
+#pragma unroll
+            for (int p = 0; p < kPanels; p++)
+#pragma unroll
+                for (int e = 0; e < kEach; e++)
+                    held[p][e] = top[p][e];
+        } else {
+            put(memory + static_cast<size_t>(depth++) * level, step, top);
+        }
     }
     /* top = held + top */
     __device__ __forceinline__ void merge(const float *memory, int step, int level)
     {
-        if (!kHolds) {
+        if constexpr (kHolds) {
+#pragma unroll
+            for (int p = 0; p < kPanels; p++)
+#pragma unroll
+                for (int e = 0; e < kEach; e++)
+                    top[p][e] = __fadd_rn(held[p][e], top[p][e]);
+            depth--;
+            if (depth > 0) {
+                const float *from = memory + static_cast<size_t>(depth - 1) * level;
+
+#pragma unroll
+                for (int p = 0; p < kPanels; p++)
+#pragma unroll
+                    for (int e = 0; e < kEach; e++)
+                        held[p][e] = from[(p * kEach + e) * step];
+            }
+        } else {
             const float *from = memory + static_cast<size_t>(--depth) * level;
 
 #pragma unroll
@@ -230,22 +241,6 @@ template <int kPanels, int kEach, bool kHolds = true> struct sums {
 #pragma unroll
                 for (int e = 0; e < kEach; e++)
                     top[p][e] = __fadd_rn(from[(p * kEach + e) * step], top[p][e]);
-            return;
-        }
-#pragma unroll
-        for (int p = 0; p < kPanels; p++)
-#pragma unroll
-            for (int e = 0; e < kEach; e++)
-                top[p][e] = __fadd_rn(held[kHolds ? p : 0][kHolds ? e : 0], top[p][e]);
-        depth--;
-        if (depth > 0) {
-            const float *from = memory + static_cast<size_t>(depth - 1) * level;
-
-#pragma unroll
-            for (int p = 0; p < kPanels; p++)
-#pragma unroll
-                for (int e = 0; e < kEach; e++)
-                    held[kHolds ? p : 0][kHolds ? e : 0] = from[(p * kEach + e) * step];
         }
     }
 };

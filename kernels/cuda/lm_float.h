@@ -21,6 +21,7 @@
 #ifndef TRM_KERNELS_CUDA_LM_FLOAT_H
 #define TRM_KERNELS_CUDA_LM_FLOAT_H
 
+#include "base/f8.h"
 #include "kernels/cuda/lm.h"
 
 #ifdef __cplusplus
@@ -152,18 +153,14 @@ TRM_MUST_USE trm_status trmi_lmf_blas_run(const trmi_lmf_blas *blas, const trmi_
                                           void *workspace, cudaStream_t stream);
 void trmi_lmf_blas_destroy(trmi_lmf_blas *blas); /* takes NULL */
 
-static inline bool trmi_lmf_is_f8(trm_dtype dtype)
-{
-    return dtype == TRM_DTYPE_F8_ROW || dtype == TRM_DTYPE_F8_128;
-}
 /* Bytes of an element of a weight, and of what rows are rounded to. */
 static inline size_t trmi_lmf_each(trm_dtype dtype)
 {
-    return trmi_lmf_is_f8(dtype) ? 1 : trm_dtype_bytes(dtype);
+    return trm_dtype_is_f8(dtype) ? 1 : trm_dtype_bytes(dtype);
 }
 static inline size_t trmi_lmf_rounded_each(trm_dtype dtype)
 {
-    return trmi_lmf_is_f8(dtype) ? 2 : trm_dtype_bytes(dtype);
+    return trm_dtype_is_f8(dtype) ? 2 : trm_dtype_bytes(dtype);
 }
 
 /* The form of a weight on this device. */

@@ -111,7 +111,7 @@ trm_status trmi_lmf_blas_create(trm_cuda *cuda, const trmi_lmc_product *p, unsig
         return trm_fail(TRM_ERR_NO_MEMORY, "a product's kernel");
     b->cuda = cuda;
     b->form = trmi_lmf_form_of(cuda, w);
-    b->f8 = b->scaled = trmi_lmf_is_f8(w->dtype);
+    b->f8 = b->scaled = trm_dtype_is_f8(w->dtype);
     b->scales_at = trm_align_up(p->m * b->form.k_padded * trmi_lmf_each(w->dtype), 256);
     b->up_at = b->scales_at + (b->f8 ? trm_align_up(p->m * sizeof(float), 256) : 0);
     b->work_at = b->up_at + (gated ? trm_align_up(p->m * w->n * sizeof(float), 256) : 0);

@@ -68,7 +68,10 @@ template <class W, int kPanels>
 __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ trmi_lmf_args a)
 {
     using T = typename W::type;
-    constexpr int kTogether = kPanels == 1 ? 4 : 2, kAhead = kTogether * 2 / W::kBytes;
+    constexpr int kAhead = (kPanels == 1 ? 8 : 4) / W::kBytes;
+    constexpr int kTogether = W::kScaling == OF_BLOCK ? kAhead / 4
+                              : W::kBytes == 1        ? kAhead / 2
+                                                      : kAhead;
     TRM_DYN_SMEM(float, slots);
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int g = lane / 4, t = lane % 4, panel = static_cast<int>(blockIdx.x) * kPanels;

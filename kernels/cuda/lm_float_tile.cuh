@@ -8,8 +8,8 @@
  * as those take. One barrier a chunk: what is written next is the stage that all have just left.
  *
  * fp8 weights become BF16 on their way into registers, by every warp that has them: so few warps
- * have the same panel. With scales of blocks a thread also has the sums of a block, and keeps no
- * other but the top in registers.
+ * have the same panel, and each has many rows. With scales of blocks a thread also has the sums of
+ * a block; where registers are short for that, only the top of its stack is in them.
  *
  * Blocks are as many as fit the device, each takes one piece of work after the other, so that
  * memory for stacks (lm_float.cuh: sums) is bounded by the device, not by the product. */
@@ -29,6 +29,7 @@ struct tile_shape {
     static constexpr int kColumns = kWarpsN, kTiles = kTilesEach, kStages = kStagesEach;
     static constexpr int kRows = kWarpsM * kTilesEach * 8, kResident = kBlocksEach;
     static constexpr int kPanelBytes = W::kCopies * 16; /* of a chunk */
+    static constexpr bool kHolds = W::kBytes > 1 || kTilesEach < 8;
     static constexpr int kWeightBytes = TRMI_LMF_TILE_PANELS * kPanelBytes;
     static constexpr int kStageBytes = kWeightBytes + kRows * 64;
     static constexpr int kLevel = TRMI_LMF_TILE_PANELS * TRMI_LMF_PANEL * kRows; /* numbers */
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
             bring_rows(first + i);
         }
 
-        sums<kPanels, kTiles * 4, !kOfBlock> s;
+        sums<kPanels, kTiles * 4, S::kHolds> s;
         float block[kOfBlock ? kPanels : 1][kOfBlock ? kTiles * 4 : 1] = {};
         scales<kPanels> scale;
         int chunk = first, slot = plan.slot[at.worker];

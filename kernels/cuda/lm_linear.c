@@ -69,7 +69,7 @@ trm_status trmi_lmc_act_wanted(const trm_op_desc *desc, trm_dtype weight, trm_dt
 
     if (act == NULL)
         *act_out =
-            trm_dtype_is_block(weight) && !trmi_lmf_is_f8(weight) ? TRM_DTYPE_NONE : TRM_DTYPE_F32;
+            trm_dtype_is_block(weight) && !trm_dtype_is_f8(weight) ? TRM_DTYPE_NONE : TRM_DTYPE_F32;
     else if (strcmp(act, "bf16") == 0)
         *act_out = TRM_DTYPE_BF16;
     else if (strcmp(act, "f16") == 0)
