@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define P TRMI_LM_PANEL
+#define ROWS 8
 
 size_t trmi_lm_f8_panel_row(size_t k)
 {
@@ -85,25 +86,41 @@ void trmi_lm_f8_pack_128(const void *const *rows, size_t k, size_t k_offset, voi
 
 /* --- plain C ------------------------------------------------------------------------------- */
 
-/* An element as vector code sees it. */
-static float element(unsigned char b)
+/* 2^-8 of an element. */
+static inline float element(unsigned char b)
 {
-    return trm_f16_to_f32((uint16_t)((b & 0x80) << 8 | (b & 0x7f) << 7));
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = (uint32_t)(b & 0x80) << 24 | (uint32_t)(b & 0x7f) << 20};
+
+    return v.f * 0x1p112f; /* from a bias of 127 to one of 7 + 8 */
 }
 
-/* acc (+)= scale * sum over [k, end), of output j of a panel */
-static void add_block(const unsigned char *panel, size_t block, const float *x, size_t j, size_t k,
-                      size_t end, bool first, float *acc)
+/* acc (+)= scale * sum over [k, end), for m rows of a panel: [m][P] */
+static void add_block(const unsigned char *panel, size_t block, const void *const *rows, int m,
+                      size_t k, size_t end, bool first, float *acc)
 {
-    const unsigned char *w = panel + trmi_lm_f8_at(block, k) + j;
-    size_t start = block == 0 ? 0 : k / block * block;
-    float scale, sum = 0;
+    const unsigned char *w = panel + trmi_lm_f8_at(block, k);
+    const unsigned char *scales =
+        panel + trmi_lm_f8_at(block, block == 0 ? 0 : k / block * block) - TRMI_LM_F8_SCALES;
+    float sum[ROWS * P] = {0}, scale[P];
 
-    memcpy(&scale, panel + trmi_lm_f8_at(block, start) - TRMI_LM_F8_SCALES + j * sizeof(scale),
-           sizeof(scale));
-    for (size_t i = k; i < end; i++, w += P)
-        sum += x[i] * element(*w);
-    *acc = first ? scale * sum : *acc + scale * sum;
+    memcpy(scale, scales, sizeof(scale));
+    for (size_t i = k; i < end; i++, w += P) {
+        float e[P];
+
+        for (size_t j = 0; j < P; j++)
+            e[j] = element(w[j]);
+        for (int r = 0; r < m; r++) {
+            float x = ((const float *)rows[r])[i];
+
+            for (size_t j = 0; j < P; j++)
+                sum[(size_t)r * P + j] += x * e[j];
+        }
+    }
+    for (size_t i = 0; i < (size_t)m * P; i++)
+        acc[i] = first ? scale[i % P] * sum[i] : acc[i] + scale[i % P] * sum[i];
 }
 
 static void tile(size_t block, const void *panel, size_t stride, int panels,
@@ -111,13 +128,11 @@ static void tile(size_t block, const void *panel, size_t stride, int panels,
 {
     memset(acc, 0, (size_t)(m * panels) * P * sizeof(float));
     for (int p = 0; p < panels; p++)
-        for (int r = 0; r < m; r++)
-            for (size_t j = 0; j < P; j++)
-                for (size_t k = k_begin, end; k < k_end; k = end) {
-                    end = trmi_lm_f8_end(block, k, k_end);
-                    add_block((const unsigned char *)panel + (size_t)p * stride, block, rows[r], j,
-                              k, end, k == k_begin, &acc[(size_t)(p * m + r) * P + j]);
-                }
+        for (size_t k = k_begin, end; k < k_end; k = end) {
+            end = trmi_lm_f8_end(block, k, k_end);
+            add_block((const unsigned char *)panel + (size_t)p * stride, block, rows, m, k, end,
+                      k == k_begin, acc + (size_t)(p * m) * P);
+        }
 }
 
 static void tile_row(const void *panel, size_t panel_stride, int panels, const void *const *rows,
@@ -134,4 +149,4 @@ static void tile_128(const void *panel, size_t panel_stride, int panels, const v
     tile(TRMI_LM_F8_BLOCK, panel, panel_stride, panels, rows, m, k_begin, k_end, acc);
 }
 
-TRMI_LM_F8_TYPES(, " scalar", TRM_ISA_SCALAR, 8, 2, 1)
+TRMI_LM_F8_TYPES(, " scalar", TRM_ISA_SCALAR, ROWS, 2, 1)

@@ -1,4 +1,5 @@
 /* Fused operators of language models on the CPU: the bits of their parts, one after the other. */
+#include "base/f8.h"
 #include "kernels/language.h"
 #include "tests/kernels/math_harness.h"
 
@@ -89,6 +90,9 @@ static const struct {
     {"transposed", TRM_DTYPE_F32, 4, 21, {50, 50, 50}, true, true, false, NULL},
     {"q8_0", TRM_DTYPE_Q8_0, 5, 96, {40, 20, 20}, true, false, false, NULL},
     {"q4_K", TRM_DTYPE_Q4_K, 2, 512, {17, 20}, false, false, false, NULL},
+    {"f8_row", TRM_DTYPE_F8_ROW, 5, 96, {40, 20, 20}, true, false, false, NULL},
+    {"f8_128, bf16 activations", TRM_DTYPE_F8_128, 2, 256, {17, 20}, false, false, true, NULL},
+    {"silu, f8_128", TRM_DTYPE_F8_128, 3, 128, {77, 77}, true, false, false, "silu"},
     {"no rows", TRM_DTYPE_F32, 0, 64, {8, 8}, true, false, false, NULL},
     {"silu", TRM_DTYPE_BF16, 1, 64, {300, 300}, false, false, false, "silu"},
     {"gelu, bias", TRM_DTYPE_F32, 6, 64, {77, 77}, true, false, false, "gelu"},
@@ -107,9 +111,12 @@ static trm_tensor random_weight(trm_dtype dtype, int64_t rows, int64_t columns)
         return h_random(t, -1, 1);
     ck_assert_int_eq(trm_tensor_bytes(&t, &bytes), TRM_OK);
     for (size_t i = 0; i < bytes; i++)
-        at[i] = (unsigned char)h_uniform(0, 256);
-    for (size_t i = 0; i < bytes; i += block) /* fp16 scales: 2^-7 */
-        memcpy(at + i, &(uint16_t[2]){0x2000, 0x2000}, dtype == TRM_DTYPE_Q8_0 ? 2 : 4);
+        at[i] = (unsigned char)((int)h_uniform(0, 256) & (trm_dtype_is_f8(dtype) ? 0xbf : 0xff));
+    for (size_t i = 0; i < bytes; i += block) /* scales: 2^-7 */
+        if (trm_dtype_is_f8(dtype))
+            memcpy(at + i, &(float){0x1p-7f}, 4);
+        else
+            memcpy(at + i, &(uint16_t[2]){0x2000, 0x2000}, dtype == TRM_DTYPE_Q8_0 ? 2 : 4);
     return t;
 }
 

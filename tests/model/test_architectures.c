@@ -235,16 +235,18 @@ static const struct {
     trm_dtype dtype;
     int64_t grain, unit;
 } units[] = {
-    {4096, TRM_DTYPE_BF16, 128, 128},                            /* 32 heads */
-    {11008, TRM_DTYPE_BF16, 1, 256},                             /* 344 of 32: 43 leaves */
-    {11008, TRM_DTYPE_Q4_K, 1, 256},                             /* 43 superblocks */
-    {4096, TRM_DTYPE_Q4_K, 128, 256},                            /* 16 superblocks of two heads */
-    {1024, TRM_DTYPE_Q6_K, 96, 0},                               /* no common multiple divides it */
-    {896, TRM_DTYPE_Q8_0, 64, 64},                               /* 14 heads */
-    {4864, TRM_DTYPE_Q8_0, 1, 256},                              /* 152 of 32: 19 leaves */
-    {48, TRM_DTYPE_F32, 12, 12},                                 /* no whole vectors */
-    {48, TRM_DTYPE_F32, 1, 2},        {15, TRM_DTYPE_F32, 5, 0}, /* kernels want pairs */
-    {96, TRM_DTYPE_F32, 96, 0},                                  /* one head: one leaf is none */
+    {4096, TRM_DTYPE_BF16, 128, 128}, /* 32 heads */
+    {11008, TRM_DTYPE_BF16, 1, 256},  /* 344 of 32: 43 leaves */
+    {11008, TRM_DTYPE_Q4_K, 1, 256},  /* 43 superblocks */
+    {4096, TRM_DTYPE_Q4_K, 128, 256}, /* 16 superblocks of two heads */
+    {1024, TRM_DTYPE_Q6_K, 96, 0},    /* no common multiple divides it */
+    {896, TRM_DTYPE_Q8_0, 64, 64},    /* 14 heads */
+    {4864, TRM_DTYPE_Q8_0, 1, 256},   /* 152 of 32: 19 leaves */
+    {4864, TRM_DTYPE_F8_ROW, 1, 256}, {18944, TRM_DTYPE_F8_128, 1, 512}, /* 148 of 128: 37 leaves */
+    {128, TRM_DTYPE_F8_128, 32, 0},                                      /* one block */
+    {48, TRM_DTYPE_F32, 12, 12},                                         /* no whole vectors */
+    {48, TRM_DTYPE_F32, 1, 2},        {15, TRM_DTYPE_F32, 5, 0},         /* kernels want pairs */
+    {96, TRM_DTYPE_F32, 96, 0}, /* one head: one leaf is none */
     {64, TRM_DTYPE_F32, 0, 0},
 };
 
