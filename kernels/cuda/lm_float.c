@@ -196,8 +196,8 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     tiles = panel_tiles * tiles_of(p, c->rows);
     trmi_lmf_plan_init(&a->plan, p->leaves,
                        workers_of(p, tiles, c->road == SIMT ? 3 * sms : sms + sms / 8), true);
-    /* fp8: all that is below the top may lie in memory (lm_float_tile.cuh) */
-    a->depth = trmi_lmf_plan_depth(&a->plan) + (trm_dtype_is_f8(w->dtype) ? 1 : 0);
+    /* all that is below the top may lie in memory (lm_float_tile.cuh) */
+    a->depth = trmi_lmf_plan_depth(&a->plan) + (c->rows >= 64 ? 1 : 0);
     works = tiles * a->plan.workers;
     c->blocks = (int)(works < resident * sms ? works : resident * sms);
     if (c->road == TILE)

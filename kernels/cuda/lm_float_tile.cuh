@@ -9,7 +9,7 @@
  *
  * fp8 weights become BF16 on their way into registers, by every warp that has them: so few warps
  * have the same panel, and each has many rows. With scales of blocks a thread also has the sums of
- * a block; where registers are short for that, only the top of its stack is in them.
+ * a block. Where registers are short, only the top of a stack is in them.
  *
  * Blocks are as many as fit the device, each takes one piece of work after the other, so that
  * memory for stacks (lm_float.cuh: sums) is bounded by the device, not by the product. */
@@ -29,7 +29,7 @@ struct tile_shape {
     static constexpr int kColumns = kWarpsN, kTiles = kTilesEach, kStages = kStagesEach;
     static constexpr int kRows = kWarpsM * kTilesEach * 8, kResident = kBlocksEach;
     static constexpr int kPanelBytes = W::kCopies * 16; /* of a chunk */
-    static constexpr bool kHolds = W::kBytes > 1 || kTilesEach < 8;
+    static constexpr bool kHolds = kTilesEach < 8 && kThreads * kBlocksEach <= 256;
     static constexpr int kWeightBytes = TRMI_LMF_TILE_PANELS * kPanelBytes;
     static constexpr int kStageBytes = kWeightBytes + kRows * 64;
     static constexpr int kLevel = TRMI_LMF_TILE_PANELS * TRMI_LMF_PANEL * kRows; /* numbers */
