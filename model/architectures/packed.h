@@ -32,6 +32,10 @@ extern "C" {
  * TRM_NO_VALUE where it does not. BAD_FILE: tensors that do not fit each other; UNSUPPORTED: says
  * what. */
 TRM_MUST_USE trm_status trmi_arch_packed(trm_lm_build *b, const trmi_linear *l, int *value_out);
+/* The same of all experts' matrices [experts, rows, columns], a tensor (or what stands for it) for
+ * each of them. */
+TRM_MUST_USE trm_status trmi_arch_packed_experts(trm_lm_build *b, trmi_role role, int64_t rows,
+                                                 int64_t columns, int *value_out);
 
 #ifdef __cplusplus
 }

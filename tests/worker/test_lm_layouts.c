@@ -42,6 +42,7 @@ static const layout layouts[] = {
     {"packed-awq", 2, 4},
     {"packed-fp8", 2, 4},
     {"packed-fp8-128", 2, 4},
+    {"packed-fp8-experts", 2, 2},
 };
 
 static void choose(const trm_sharding *s, int *strategy, int *sums)

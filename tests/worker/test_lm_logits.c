@@ -55,6 +55,7 @@ static const row decoders[] = {
     {"packed-fp8-tensor", "config.json", "reference", 0, FP32},
     {"packed-fp8-block", "config.json", "reference", 0, FP32},
     {"packed-fp8-128", "config.json", "reference", 0, FP32},
+    {"packed-fp8-experts", "config.json", "reference", 0, FP32},
     {"llama-f16.gguf", "", "llama-f16", 0, FP32}, /* rows of q and k in pairs, rope_freqs */
     {"llama-q8_0.gguf", "", "llama-q8_0", 0, INT8},
     {"gemma3-f16.gguf", "", "gemma3-f16", 0, FP32},
