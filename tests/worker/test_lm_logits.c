@@ -176,8 +176,7 @@ static bool is_left_out(const row *r)
     if (is_gguf(r->path))
         return strcmp(r->path, "llama-q8_0.gguf") != 0;
     if (packed)
-        return strcmp(r->path, "packed-gptq") != 0 && strcmp(r->path, "packed-fp8") != 0 &&
-               strcmp(r->path, "packed-fp8-128") != 0;
+        return strcmp(r->path, "packed-gptq") != 0 && strcmp(r->path, "packed-fp8") != 0;
     return strcmp(r->config, "config.json") != 0;
 }
 
