@@ -6,6 +6,7 @@
  * batch; weights are read once a wave, and with 4096 tokens an expert of 128, 8 of them chosen, has
  * 256 rows: enough that arithmetic and not memory is the limit. */
 #include "kernels/cuda/lm_experts.h"
+
 #include "base/f8.h"
 #include "kernels/cuda/lm_rows.h"
 

@@ -88,7 +88,7 @@ static trm_status lay_out(trm_cuda *cuda, const trmi_lmc_weight *w, const unsign
         TRM_CHECK(TRMI_CUDA(cudaStreamSynchronize(cuda->stream)));
         TRM_CHECK(trmi_cuda_upload(cuda, scratch->memory, rows + at * row_bytes, n * row_bytes));
         TRM_CHECK(trm_dtype_is_f8(w->dtype) ? trmi_lmf_lay_out_f8(&l, cuda->stream)
-                                           : trmi_lmf_lay_out(&l, cuda->stream));
+                                            : trmi_lmf_lay_out(&l, cuda->stream));
     }
     return TRM_OK;
 }
