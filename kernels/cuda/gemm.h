@@ -29,9 +29,11 @@ typedef struct trmi_gemm_desc {
     int64_t lda, ldb, ldc, ldd; /* row strides in elements; 0: dense */
     int64_t a_step, b_step;     /* between matrices of a batch, in elements; 0: the same one */
     int64_t c_step, d_step;
-    trm_dtype ab, c, d; /* ab: F32, F16, BF16, F64 (d alike), I8 (d: I32) */
-    float alpha, beta;  /* beta 0: C is not read and may be NULL */
-    trm_dtype bias;     /* [n], added to each row before the activation; NONE: none */
+    trm_dtype ab, c, d; /* ab: F32, F16, BF16, F64 (d alike), I8 (d: I32), F8_ROW: e4m3 elements
+                           alone (d: F32) */
+    bool scaled;       /* e4m3: rows of A and columns of op(B) have fp32 scales: trmi_gemm_scales */
+    float alpha, beta; /* beta 0: C is not read and may be NULL */
+    trm_dtype bias;    /* [n], added to each row before the activation; NONE: none */
     trmi_gemm_activation activation;
     int align; /* bytes that a, b, c and d are aligned to, at least; 0: TRM_ALIGN. bias: TRM_ALIGN
                   always */
@@ -40,11 +42,16 @@ typedef struct trmi_gemm_desc {
 typedef struct trmi_gemm trmi_gemm;
 
 /* UNSUPPORTED: dtypes or alignments that cuBLASLt has no algorithm for. A bias has the dtype of d
- * and no bias goes with F64 or I8. I8: A as it is, B transposed, n and k multiples of 4, alpha 1.
- * C has the dtype of d. May measure on cuda->stream, and waits for it then. */
+ * and no bias goes with F64, I8 or e4m3. I8: A as it is, B transposed, n and k multiples of 4,
+ * alpha
+ * 1. e4m3: A as it is, B transposed, n, k and strides multiples of 16, all aligned to 16, beta 0;
+ * the library has it from sm_89 on, scales on sm_90 alone. C has the dtype of d. May measure on
+ * cuda->stream, and waits for it then. */
 TRM_MUST_USE trm_status trmi_gemm_create(trm_cuda *cuda, const trmi_gemm_desc *desc,
                                          trmi_gemm **gemm_out);
 size_t trmi_gemm_workspace_bytes(const trmi_gemm *gemm);
+/* Scales of the runs that follow, on the device: a: [m], b: [n]. */
+TRM_MUST_USE trm_status trmi_gemm_scales(const trmi_gemm *gemm, const float *a, const float *b);
 /* Enqueues. c may be d (in place); c, bias NULL where the desc has none. workspace: at least
  * workspace_bytes, 256-byte aligned. m, n or k of 0: D is beta * C, or zeros (k 0), without a
  * launch where there is nothing to write. */

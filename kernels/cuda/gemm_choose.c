@@ -46,11 +46,11 @@ static void key_of(const trmi_gemm_desc *d, char *key, size_t bytes)
     snprintf(key, bytes,
              "%s-%s m%" PRId64 " n%" PRId64 " k%" PRId64 " x%" PRId64 " t%d%d ld %" PRId64
              " %" PRId64 " %" PRId64 " %" PRId64 " step %" PRId64 " %" PRId64 " %" PRId64
-             " %" PRId64 " c%d bias%d act%d align%d",
+             " %" PRId64 " c%d bias%d act%d align%d%s",
              trm_dtype_name(d->ab), trm_dtype_name(d->d), d->m, d->n, d->k, d->batch,
              d->a_transposed, d->b_transposed, d->lda, d->ldb, d->ldc, d->ldd, d->a_step, d->b_step,
              d->c_step, d->d_step, d->beta != 0.0f, d->bias != TRM_DTYPE_NONE, (int)d->activation,
-             align_of(d));
+             align_of(d), d->scaled ? " scaled" : "");
 }
 
 static trm_status prefer(const trmi_gemm_desc *d, cublasLtMatmulPreference_t *out)
@@ -105,7 +105,7 @@ done:
 }
 
 /* Memory to measure in. */
-enum { FOR_A, FOR_B, FOR_C, FOR_D, FOR_BIAS, FOR_WORKSPACE, FOR_DELAY, PARTS };
+enum { FOR_A, FOR_B, FOR_C, FOR_D, FOR_BIAS, FOR_SCALES, FOR_WORKSPACE, FOR_DELAY, PARTS };
 typedef struct measuring {
     void *part[PARTS];
     cudaEvent_t begin[MEASURES], end[MEASURES];
@@ -114,7 +114,7 @@ typedef struct measuring {
 
 static size_t matrix_bytes(int64_t rows, int64_t ld, int64_t batch, int64_t step, trm_dtype dtype)
 {
-    return (size_t)(rows * ld + (batch - 1) * step) * trm_dtype_bytes(dtype);
+    return (size_t)(rows * ld + (batch - 1) * step) * trmi_lt_bytes(dtype);
 }
 
 static void measuring_fini(trm_cuda *cuda, measuring *m)
@@ -137,6 +137,7 @@ static void part_bytes(const trmi_gemm_desc *d, size_t workspace, size_t bytes[P
     bytes[FOR_C] = d->beta == 0.0f ? 0 : matrix_bytes(d->m, d->ldc, d->batch, d->c_step, d->d);
     bytes[FOR_D] = matrix_bytes(d->m, d->ldd, d->batch, d->d_step, d->d);
     bytes[FOR_BIAS] = d->bias == TRM_DTYPE_NONE ? 0 : (size_t)d->n * trm_dtype_bytes(d->bias);
+    bytes[FOR_SCALES] = d->scaled ? (size_t)(d->m > d->n ? d->m : d->n) * sizeof(float) : 0;
     bytes[FOR_WORKSPACE] = workspace;
     bytes[FOR_DELAY] = DELAY_BYTES;
 }
@@ -217,6 +218,8 @@ static trm_status measure(const trmi_lt *l, const trmi_gemm *g,
     TRM_TRY(st, measuring_init(g->cuda, &g->desc, &m), done);
     if (g->desc.bias != TRM_DTYPE_NONE)
         TRM_TRY(st, trmi_lt_bias(g->shapes->op, m.part[FOR_BIAS]), done);
+    if (g->desc.scaled)
+        TRM_TRY(st, trmi_gemm_scales(g, m.part[FOR_SCALES], m.part[FOR_SCALES]), done);
     for (int i = 0; i < count; i++) {
         st = time_algo(l, g, &results[i].algo, &m, &ms);
         if (st == TRM_ERR_DEVICE)

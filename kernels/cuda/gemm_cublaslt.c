@@ -93,6 +93,8 @@ static bool types_of(const trmi_gemm_desc *d, cudaDataType *ab, cudaDataType *ou
         {TRM_DTYPE_BF16, TRM_DTYPE_F32, CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F, CUDA_R_32F},
         {TRM_DTYPE_F64, TRM_DTYPE_F64, CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F, CUDA_R_64F},
         {TRM_DTYPE_I8, TRM_DTYPE_I32, CUDA_R_8I, CUDA_R_32I, CUBLAS_COMPUTE_32I, CUDA_R_32I},
+        {TRM_DTYPE_F8_ROW, TRM_DTYPE_F32, CUDA_R_8F_E4M3, CUDA_R_32F, CUBLAS_COMPUTE_32F,
+         CUDA_R_32F},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -124,7 +126,7 @@ static trm_status accept(const trmi_gemm_desc *d)
     if (d->bias != TRM_DTYPE_NONE && d->bias != d->d)
         return trm_fail(TRM_ERR_UNSUPPORTED, "matrix product in %s with a bias of %s",
                         trm_dtype_name(d->d), trm_dtype_name(d->bias));
-    if ((d->ab == TRM_DTYPE_F64 || d->ab == TRM_DTYPE_I8) && !plain)
+    if ((d->ab == TRM_DTYPE_F64 || d->ab == TRM_DTYPE_I8 || d->ab == TRM_DTYPE_F8_ROW) && !plain)
         return trm_fail(TRM_ERR_UNSUPPORTED, "matrix product of %s with a bias or activation",
                         trm_dtype_name(d->ab));
     if (d->ab == TRM_DTYPE_I8 &&
@@ -132,6 +134,15 @@ static trm_status accept(const trmi_gemm_desc *d)
          d->ldb % 4 != 0 || d->alpha != 1.0f || (d->beta != 0.0f && d->beta != 1.0f)))
         return trm_fail(TRM_ERR_UNSUPPORTED,
                         "matrix product of i8: want B transposed, n and k multiples of 4, alpha 1");
+    if (d->ab == TRM_DTYPE_F8_ROW &&
+        (d->a_transposed || !d->b_transposed || d->n % 16 != 0 || d->k % 16 != 0 ||
+         d->lda % 16 != 0 || d->ldb % 16 != 0 || d->ldd % 4 != 0 || d->beta != 0.0f ||
+         (d->align != 0 && d->align < 16)))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "matrix product of e4m3: want B transposed, n, k and "
+                                             "strides multiples of 16, nothing added");
+    if (d->scaled && (d->ab != TRM_DTYPE_F8_ROW || d->batch != 1))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "matrix product of %s with scales",
+                        trm_dtype_name(d->ab));
     return TRM_OK;
 }
 
@@ -175,6 +186,14 @@ trm_status trmi_lt_bias(cublasLtMatmulDesc_t op, const void *bias)
         cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
 }
 
+static trm_status set_scales(cublasLtMatmulDesc_t op, const void *a, const void *b)
+{
+    TRM_CHECK(TRMI_LT(
+        cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &b, sizeof(b))));
+    return TRMI_LT(
+        cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &a, sizeof(a)));
+}
+
 static void shapes_free(trmi_lt_shapes *s)
 {
     if (s == NULL)
@@ -208,6 +227,15 @@ static trm_status describe(const trmi_gemm_desc *d, trmi_lt_shapes *s)
         TRM_CHECK(set(s->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, (int32_t)out));
         /* not read while algorithms are asked for: it says how a bias is aligned */
         TRM_CHECK(trmi_lt_bias(s->op, (const void *)(uintptr_t)TRM_ALIGN));
+    }
+    if (d->scaled) {
+        const void *some = (const void *)(uintptr_t)TRM_ALIGN; /* as the bias */
+
+        TRM_CHECK(set(s->op, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                      CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F));
+        TRM_CHECK(set(s->op, CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+                      CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F));
+        TRM_CHECK(set_scales(s->op, some, some));
     }
     TRM_CHECK(layout(ab, d->b_transposed ? d->k : d->n, d->b_transposed ? d->n : d->k, d->ldb,
                      d->batch, d->b_step, &s->b));
@@ -300,6 +328,11 @@ trm_status trmi_gemm_create(trm_cuda *cuda, const trmi_gemm_desc *desc, trmi_gem
 fail:
     trmi_gemm_destroy(g);
     return st;
+}
+
+trm_status trmi_gemm_scales(const trmi_gemm *gemm, const float *a, const float *b)
+{
+    return gemm->empty ? TRM_OK : set_scales(gemm->shapes->op, a, b);
 }
 
 size_t trmi_gemm_workspace_bytes(const trmi_gemm *gemm)

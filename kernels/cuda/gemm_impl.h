@@ -21,7 +21,7 @@ typedef union trmi_lt_scale {
     int32_t i;
 } trmi_lt_scale;
 
-/* The descriptors of a gemm; of these only op's bias pointer changes after create. */
+/* The descriptors of a gemm; of these only op's pointers (bias, scales) change after create. */
 typedef struct trmi_lt_shapes {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c, d; /* a: ours; it is the library's second operand */
@@ -41,6 +41,10 @@ struct trmi_gemm {
 trm_status trmi_lt_check(cublasStatus_t status, const char *what);
 #define TRMI_LT(call) trmi_lt_check((call), #call)
 TRM_MUST_USE trm_status trmi_lt_bias(cublasLtMatmulDesc_t op, const void *bias);
+static inline size_t trmi_lt_bytes(trm_dtype dtype)
+{
+    return dtype == TRM_DTYPE_F8_ROW ? 1 : trm_dtype_bytes(dtype);
+}
 /* workspace: as many bytes as the algorithm asks for, or more. */
 TRM_MUST_USE trm_status trmi_lt_enqueue(const trmi_lt *lt, const trmi_gemm *gemm,
                                         const cublasLtMatmulAlgo_t *algo, cudaStream_t stream,

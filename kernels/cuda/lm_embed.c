@@ -71,8 +71,9 @@ trm_status trmi_cuda_prepare_lm_embed(trm_cuda *cuda, trm_op_desc *desc, trm_ker
     TRM_CHECK(trmi_lmc_want(desc, 0, TRM_DTYPE_I32, 1));
     TRM_CHECK(trmi_lmc_want(desc, 1, TRM_DTYPE_NONE, 2));
     if (table->dtype != TRM_DTYPE_F32 && table->dtype != TRM_DTYPE_F16 &&
-        table->dtype != TRM_DTYPE_BF16 && !trm_dtype_is_block(table->dtype))
-        return trmi_cuda_bad_dtype(desc, 1, "f32, f16, bf16 or a block type");
+        table->dtype != TRM_DTYPE_BF16 &&
+        (!trm_dtype_is_block(table->dtype) || table->dtype > TRM_DTYPE_Q6_K)) /* fp8: the host */
+        return trmi_cuda_bad_dtype(desc, 1, "f32, f16, bf16 or a block type of GGUF");
     TRM_CHECK(trm_tensor_bytes(table, &bytes));
     if (out->dims[0] != ids->dims[0] || out->dims[1] != table->dims[1])
         return trm_fail(TRM_ERR_INVALID_ARG,

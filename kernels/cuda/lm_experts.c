@@ -6,6 +6,8 @@
  * batch; weights are read once a wave, and with 4096 tokens an expert of 128, 8 of them chosen, has
  * 256 rows: enough that arithmetic and not memory is the limit. */
 #include "kernels/cuda/lm_experts.h"
+
+#include "base/f8.h"
 #include "kernels/cuda/lm_rows.h"
 
 #include <string.h>
@@ -282,9 +284,11 @@ static trm_status load_weights(lm_experts *k, const trm_op_desc *desc)
                         desc->name, name);
     for (int i = 0; i < WEIGHTS; i++) {
         const trm_tensor *t = &desc->inputs[IN_GATE + i];
-        trm_dtype act = trm_dtype_is_block(t->dtype) ? TRM_DTYPE_NONE
-                        : rounded == t->dtype        ? rounded
-                                                     : TRM_DTYPE_F32;
+        bool f8 = trm_dtype_is_f8(t->dtype);
+        trm_dtype own = f8 ? TRM_DTYPE_BF16 : t->dtype;
+        trm_dtype act = trm_dtype_is_block(t->dtype) && !f8 ? TRM_DTYPE_NONE
+                        : rounded == own                    ? rounded
+                                                            : TRM_DTYPE_F32;
 
         if ((size_t)t->dims[2] % trm_dtype_block_elems(t->dtype) != 0)
             return trm_fail(TRM_ERR_INVALID_ARG, "TrmExperts '%s': %s of %lld, want whole blocks",

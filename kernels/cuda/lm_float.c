@@ -8,25 +8,41 @@
 
 static bool float_takes(trm_dtype dtype, trm_dtype act, trm_dtype *act_out)
 {
-    if (dtype != TRM_DTYPE_F32 && dtype != TRM_DTYPE_F16 && dtype != TRM_DTYPE_BF16)
+    trm_dtype best = trm_dtype_is_f8(dtype) ? TRM_DTYPE_BF16 : dtype;
+
+    if (best != TRM_DTYPE_F32 && best != TRM_DTYPE_F16 && best != TRM_DTYPE_BF16)
         return false;
-    if (act != TRM_DTYPE_NONE && act != TRM_DTYPE_F32 && act != dtype)
+    if (act != TRM_DTYPE_NONE && act != TRM_DTYPE_F32 && act != best)
         return false;
-    *act_out = act == TRM_DTYPE_NONE ? dtype : act;
+    *act_out = act == TRM_DTYPE_NONE ? best : act;
     return true;
 }
 
 /* ---- weights ---- */
 
+/* scales of a row of fp8; one even where there are no elements, since kernels look ahead */
+static size_t blocks_of(const trmi_lmc_weight *w)
+{
+    return w->dtype == TRM_DTYPE_F8_128 && w->k > TRMI_LMF_F8_BLOCK ? w->k / TRMI_LMF_F8_BLOCK : 1;
+}
+
 trmi_lmf_form trmi_lmf_form_of(const trm_cuda *cuda, const trmi_lmc_weight *w)
 {
-    size_t each = trm_dtype_bytes(w->dtype), k = trm_align_up(w->k, TRMI_LMF_CHUNK);
+    size_t each = trmi_lmf_each(w->dtype), k = trm_align_up(w->k, TRMI_LMF_CHUNK);
     trmi_lmf_form f = {.plain = w->act == TRM_DTYPE_F32 || cuda->base.order_free,
                        .dtype = w->dtype,
                        .rows = trm_align_up(w->n, TRMI_LMF_PANEL),
                        .k_padded = k,
                        .panel = TRMI_LMF_PANEL * k * each};
 
+    if (trm_dtype_is_f8(w->dtype)) {
+        f.half = f.plain ? f.panel / 2 : 8;
+        f.row = f.plain ? k : 32; /* as copies to shared memory step; 64 between lanes */
+        f.chunk = f.plain ? TRMI_LMF_CHUNK : 512;
+        f.scales = f.rows * k;
+        f.blocks = (int32_t)blocks_of(w);
+        return f;
+    }
     f.half = f.plain ? f.panel / 2 : 512;
     f.row = f.plain ? k * each : 64;
     f.chunk = f.plain ? TRMI_LMF_CHUNK * each : 1024;
@@ -35,16 +51,19 @@ trmi_lmf_form trmi_lmf_form_of(const trm_cuda *cuda, const trmi_lmc_weight *w)
 
 static size_t float_weight_bytes(const trmi_lmc_weight *w)
 {
-    return trm_align_up(trm_align_up(w->n, TRMI_LMF_PANEL) * trm_align_up(w->k, TRMI_LMF_CHUNK) *
-                            trm_dtype_bytes(w->dtype),
-                        256);
+    size_t rows = trm_align_up(w->n, TRMI_LMF_PANEL);
+    size_t row = trm_align_up(w->k, TRMI_LMF_CHUNK) * trmi_lmf_each(w->dtype);
+
+    if (trm_dtype_is_f8(w->dtype))
+        row += blocks_of(w) * sizeof(float);
+    return trm_align_up(rows * row, 256);
 }
 
 /* Pieces of whole panels of rows, or where transposed of whole chunks, through the scratch. */
 static trm_status lay_out(trm_cuda *cuda, const trmi_lmc_weight *w, const unsigned char *rows,
                           size_t row_bytes, bool transposed, void *to, const trmi_pack *scratch)
 {
-    size_t each = trm_dtype_bytes(w->dtype), all = transposed ? w->k : w->n;
+    size_t each = trmi_lmf_each(w->dtype), all = transposed ? w->k : w->n;
     size_t group = transposed ? TRMI_LMF_CHUNK : TRMI_LMF_PANEL;
     size_t piece = row_bytes > 0 ? scratch->bytes / row_bytes : all;
 
@@ -68,7 +87,8 @@ static trm_status lay_out(trm_cuda *cuda, const trmi_lmc_weight *w, const unsign
         /* what was laid out before has left the scratch */
         TRM_CHECK(TRMI_CUDA(cudaStreamSynchronize(cuda->stream)));
         TRM_CHECK(trmi_cuda_upload(cuda, scratch->memory, rows + at * row_bytes, n * row_bytes));
-        TRM_CHECK(trmi_lmf_lay_out(&l, cuda->stream));
+        TRM_CHECK(trm_dtype_is_f8(w->dtype) ? trmi_lmf_lay_out_f8(&l, cuda->stream)
+                                            : trmi_lmf_lay_out(&l, cuda->stream));
     }
     return TRM_OK;
 }
@@ -81,7 +101,10 @@ static trm_status float_pack(trm_cuda *cuda, const trmi_lmc_weight *w, const voi
     trmi_pack *scratch;
     trm_status st;
 
-    if (f.plain && !transposed && row_bytes == f.row) { /* as it is */
+    if (trm_dtype_is_f8(w->dtype) && transposed)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "a transposed weight of %s: blocks lie along K",
+                        trm_dtype_name(w->dtype));
+    if (f.plain && !transposed && !trm_dtype_is_f8(w->dtype) && row_bytes == f.row) { /* as it is */
         TRM_CHECK(trmi_cuda_upload(cuda, to, rows, bytes));
         return TRMI_CUDA(cudaMemsetAsync((unsigned char *)to + bytes, 0,
                                          (f.rows - w->n) * row_bytes, cuda->stream));
@@ -175,12 +198,13 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     tiles = panel_tiles * tiles_of(p, c->rows);
     trmi_lmf_plan_init(&a->plan, p->leaves,
                        workers_of(p, tiles, c->road == SIMT ? 3 * sms : sms + sms / 8), true);
-    a->depth = trmi_lmf_plan_depth(&a->plan);
+    /* all that is below the top may lie in memory (lm_float_tile.cuh) */
+    a->depth = trmi_lmf_plan_depth(&a->plan) + (c->rows >= 64 ? 1 : 0);
     works = tiles * a->plan.workers;
     c->blocks = (int)(works < resident * sms ? works : resident * sms);
     if (c->road == TILE && !p->rounded)
         c->rounded_bytes =
-            trm_align_up(p->m * a->form.k_padded * trm_dtype_bytes(a->form.dtype), TRM_ALIGN);
+            trm_align_up(p->m * a->form.k_padded * trmi_lmf_rounded_each(w->dtype), TRM_ALIGN);
     if (a->plan.workers > 1)
         c->slots_bytes = trm_align_up((size_t)a->plan.slots * p->m * (size_t)a->panels *
                                           TRMI_LMF_PANEL * sizeof(float),
@@ -224,6 +248,17 @@ static trm_status check(const trmi_lmc_product *p)
     return TRM_OK;
 }
 
+typedef trm_status (*tile_launcher)(const trmi_lmf_args *a, int rows, int blocks,
+                                    cudaStream_t stream);
+
+static tile_launcher tile(trm_dtype dtype)
+{
+    return dtype == TRM_DTYPE_F16      ? trmi_lmf_tile_f16
+           : dtype == TRM_DTYPE_F8_ROW ? trmi_lmf_tile_f8_row
+           : dtype == TRM_DTYPE_F8_128 ? trmi_lmf_tile_f8_128
+                                       : trmi_lmf_tile_bf16;
+}
+
 static trm_status float_run(trm_cuda *cuda, const trmi_lmc_product *p, void *workspace,
                             cudaStream_t stream)
 {
@@ -258,10 +293,7 @@ static trm_status float_run(trm_cuda *cuda, const trmi_lmc_product *p, void *wor
     } else {
         if (!p->rounded)
             TRM_CHECK(trmi_lmf_round(a, stream));
-        if (a->form.dtype == TRM_DTYPE_F16)
-            TRM_CHECK(trmi_lmf_tile_f16(a, c.rows, c.blocks, stream));
-        else
-            TRM_CHECK(trmi_lmf_tile_bf16(a, c.rows, c.blocks, stream));
+        TRM_CHECK(tile(a->form.dtype)(a, c.rows, c.blocks, stream));
     }
     return a->plan.workers > 1 ? trmi_lmf_fold(a, cuda->multiprocessors, stream) : TRM_OK;
 }

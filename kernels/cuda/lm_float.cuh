@@ -5,23 +5,12 @@
 
 #include "kernels/cuda/lm_act.cuh"
 #include "kernels/cuda/lm_float.h"
+#include "kernels/cuda/lm_float_weight.cuh"
 
 #include <string.h>
 
 namespace trmi_lmf
 {
-
-/* 16 bytes, of any type. */
-struct alignas(16) quad {
-    uint32_t x[4];
-};
-
-__device__ __forceinline__ quad load_stream(const unsigned char *from)
-{
-    const uint4 v = __ldcs(reinterpret_cast<const uint4 *>(from));
-
-    return quad{{v.x, v.y, v.z, v.w}};
-}
 
 /* Two numbers rounded, as one register, lo in the low half. */
 template <class T> __device__ __forceinline__ uint32_t pair(float lo, float hi)
@@ -150,6 +139,15 @@ __device__ __forceinline__ const unsigned char *panel_data(const trmi_lmf_args &
 
     return s.weight + expert * s.stride + at.panel * a.form.panel;
 }
+/* Its scales, [blocks][16]. */
+__device__ __forceinline__ const float *panel_scales(const trmi_lmf_args &a, int panel, int expert)
+{
+    const place at = place_of(a, panel);
+    const trmi_lmf_segment &s = a.segment[at.segment];
+
+    return reinterpret_cast<const float *>(s.weight + expert * s.stride + s.panels * a.form.panel) +
+           static_cast<size_t>(at.panel) * a.form.blocks * TRMI_LMF_PANEL;
+}
 
 /* Not inlined: a thread of a tile has dozens of results, and activations are long. */
 __device__ inline __attribute__((noinline)) float gated_of(int act, float y, float up)
@@ -190,9 +188,10 @@ __device__ __forceinline__ void store(const trmi_lmf_args &a, place at, int colu
 
 /* A worker's sums of kPanels panels, kEach numbers a panel, over its leaves. The top of the stack
  * but one is in registers, since half of all leaves are added to it at once; what is below lies in
- * memory that only this thread uses, numbers `step` apart, levels `level` apart. */
-template <int kPanels, int kEach> struct sums {
-    float top[kPanels][kEach], held[kPanels][kEach];
+ * memory that only this thread uses, numbers `step` apart, levels `level` apart. kHolds false: all
+ * but the top lies there, where registers are short. */
+template <int kPanels, int kEach, bool kHolds = true> struct sums {
+    float top[kPanels][kEach], held[kHolds ? kPanels : 1][kHolds ? kEach : 1];
     int depth; /* with held */
 
     __device__ __forceinline__ void clear()
@@ -203,41 +202,56 @@ template <int kPanels, int kEach> struct sums {
             for (int e = 0; e < kEach; e++)
                 top[p][e] = 0.0f;
     }
-    __device__ __forceinline__ void push(float *memory, int step, int level)
+    __device__ __forceinline__ void put(float *to, int step, const float (&from)[kPanels][kEach])
     {
-        if (depth > 0) {
-            float *to = memory + static_cast<size_t>(depth - 1) * level;
-
-#pragma unroll
-            for (int p = 0; p < kPanels; p++)
-#pragma unroll
-                for (int e = 0; e < kEach; e++)
-                    to[(p * kEach + e) * step] = held[p][e];
-        }
-        depth++;
 #pragma unroll
         for (int p = 0; p < kPanels; p++)
 #pragma unroll
             for (int e = 0; e < kEach; e++)
-                held[p][e] = top[p][e];
+                to[(p * kEach + e) * step] = from[p][e];
+    }
+    __device__ __forceinline__ void push(float *memory, int step, int level)
+    {
+        if constexpr (kHolds) {
+            if (depth > 0)
+                put(memory + static_cast<size_t>(depth - 1) * level, step, held);
+            depth++;
+#pragma unroll
+            for (int p = 0; p < kPanels; p++)
+#pragma unroll
+                for (int e = 0; e < kEach; e++)
+                    held[p][e] = top[p][e];
+        } else {
+            put(memory + static_cast<size_t>(depth++) * level, step, top);
+        }
     }
     /* top = held + top */
     __device__ __forceinline__ void merge(const float *memory, int step, int level)
     {
+        if constexpr (kHolds) {
 #pragma unroll
-        for (int p = 0; p < kPanels; p++)
+            for (int p = 0; p < kPanels; p++)
 #pragma unroll
-            for (int e = 0; e < kEach; e++)
-                top[p][e] = __fadd_rn(held[p][e], top[p][e]);
-        depth--;
-        if (depth > 0) {
-            const float *from = memory + static_cast<size_t>(depth - 1) * level;
+                for (int e = 0; e < kEach; e++)
+                    top[p][e] = __fadd_rn(held[p][e], top[p][e]);
+            depth--;
+            if (depth > 0) {
+                const float *from = memory + static_cast<size_t>(depth - 1) * level;
+
+#pragma unroll
+                for (int p = 0; p < kPanels; p++)
+#pragma unroll
+                    for (int e = 0; e < kEach; e++)
+                        held[p][e] = from[(p * kEach + e) * step];
+            }
+        } else {
+            const float *from = memory + static_cast<size_t>(--depth) * level;
 
 #pragma unroll
             for (int p = 0; p < kPanels; p++)
 #pragma unroll
                 for (int e = 0; e < kEach; e++)
-                    held[p][e] = from[(p * kEach + e) * step];
+                    top[p][e] = __fadd_rn(from[(p * kEach + e) * step], top[p][e]);
         }
     }
 };
@@ -245,10 +259,11 @@ template <int kPanels, int kEach> struct sums {
 /* What is left of a worker's loop after the last chunk of leaf `leaf`: merges, and where a slot is
  * whole, out it goes: to the results, where one worker has it all, else to the workspace.
  * column_of(e), row_of(e): feature in its panel, and row of the tile, of number e. */
-template <int kPanels, int kEach, class Column, class Row>
-__device__ __forceinline__ void leaf_done(const trmi_lmf_args &a, sums<kPanels, kEach> &s, int leaf,
-                                          int *slot, const rows &r, int panel, float *memory,
-                                          int step, int level, Column column_of, Row row_of)
+template <int kPanels, int kEach, bool kHolds, class Column, class Row>
+__device__ __forceinline__ void leaf_done(const trmi_lmf_args &a, sums<kPanels, kEach, kHolds> &s,
+                                          int leaf, int *slot, const rows &r, int panel,
+                                          float *memory, int step, int level, Column column_of,
+                                          Row row_of)
 {
     const trmi_lmf_plan &plan = a.plan;
 

@@ -1,7 +1,8 @@
 /* Products of language models with float weights: what lm_float.c tells the kernels.
  *
  * Tensor cores (activations rounded to the weights' BF16 or F16) or CUDA cores (activations F32,
- * weights F32, BF16 or F16; products are exact or rounded once by FMA).
+ * weights F32, BF16 or F16; products are exact or rounded once by FMA). fp8 weights (F8_ROW,
+ * F8_128) are multiplied as BF16, which they are exactly, and stay a byte each in memory.
  *
  * out^T = W x^T: weights are the first operand of mma.m16n8k16, 16 features a *panel*, and 8 rows
  * of x the second. K is taken in *chunks* of 32, two instructions each, and since any order of K
@@ -10,7 +11,8 @@
  * activations are row-major everywhere, and weights either row-major too (`order_free`, for
  * cuBLASLt's sake) or in the order in which lanes read them: a chunk of a panel is 1 KB, [2 (row
  * half)][32 lanes][16 bytes], and chunks of a panel follow each other. Both are the same
- * instructions with other strides.
+ * instructions with other strides. (fp8: 512 bytes, [32 lanes][2 (row half)][8 bytes], and scales
+ * behind the weight: lm_float_weight.cuh.)
  *
  * Three kernels give the same bits, since each sums a leaf of K chunk by chunk and folds leaves by
  * the same tree: `few` (up to TRMI_LMF_FEW rows: bound by memory, warps of a block divide K),
@@ -19,6 +21,7 @@
 #ifndef TRM_KERNELS_CUDA_LM_FLOAT_H
 #define TRM_KERNELS_CUDA_LM_FLOAT_H
 
+#include "base/f8.h"
 #include "kernels/cuda/lm.h"
 
 #ifdef __cplusplus
@@ -29,6 +32,7 @@ extern "C" {
 #define TRMI_LMF_CHUNK 32
 #define TRMI_LMF_FEW 4 /* rows that go to `few`; more let blocks read x too often */
 #define TRMI_LMF_WORKERS 8
+#define TRMI_LMF_F8_BLOCK 128 /* elements of a scale of F8_128 */
 
 /* How workers (warps of a block, or blocks) divide the leaves of a sum. Worker w sums leaves
  * [first[w], first[w + 1]) in order; after leaf i the top two of its stack are added merges[i]
@@ -55,6 +59,8 @@ typedef struct trmi_lmf_form {
     size_t rows, k_padded;   /* both rounded up: panels, chunks; what is past N and K is zero */
     size_t panel, half, row; /* row: from lane g to g + 1 */
     size_t chunk;
+    size_t scales;  /* fp8: where [panels][blocks][16] fp32 begin: behind the panels */
+    int32_t blocks; /* fp8: scales of a row */
 } trmi_lmf_form;
 
 typedef struct trmi_lmf_segment {
@@ -92,6 +98,10 @@ TRM_MUST_USE trm_status trmi_lmf_tile_bf16(const trmi_lmf_args *a, int rows, int
                                            cudaStream_t stream);
 TRM_MUST_USE trm_status trmi_lmf_tile_f16(const trmi_lmf_args *a, int rows, int blocks,
                                           cudaStream_t stream);
+TRM_MUST_USE trm_status trmi_lmf_tile_f8_row(const trmi_lmf_args *a, int rows, int blocks,
+                                             cudaStream_t stream);
+TRM_MUST_USE trm_status trmi_lmf_tile_f8_128(const trmi_lmf_args *a, int rows, int blocks,
+                                             cudaStream_t stream);
 /* rows: 16, 64 */
 #define TRMI_LMF_SIMT_PANELS 4
 TRM_MUST_USE trm_status trmi_lmf_simt(const trmi_lmf_args *a, int rows, int blocks,
@@ -110,6 +120,23 @@ typedef struct trmi_lmf_lay {
     void *to; /* of the whole weight */
 } trmi_lmf_lay;
 TRM_MUST_USE trm_status trmi_lmf_lay_out(const trmi_lmf_lay *l, cudaStream_t stream);
+/* The same of fp8 weights: rows of blocks, row_step bytes apart; columns 0 to k, column_step is not
+ * used (lm_float_f8.cu). */
+TRM_MUST_USE trm_status trmi_lmf_lay_out_f8(const trmi_lmf_lay *l, cudaStream_t stream);
+
+/* fp8 through cuBLASLt (lm_float_f8.cu). Rows of x as e4m3 [m][k_padded], each with a scale of its
+ * own, [m]: the greatest of a row becomes 448. A row that is not finite gets a scale of NaN. */
+TRM_MUST_USE trm_status trmi_lmf_quantize(const float *x, size_t m, size_t k, size_t k_padded,
+                                          void *quantized, float *scale, cudaStream_t stream);
+/* out = sum * row_scale * feature_scale + bias, [m][n], then gated if gate is not COUNT: up is the
+ * second weight's sum, with scales and bias of its own. NULL scales are 1, NULL biases 0. */
+typedef struct trmi_lmf_finish_side {
+    float *sum;
+    const float *scale, *bias; /* of features */
+} trmi_lmf_finish_side;
+TRM_MUST_USE trm_status trmi_lmf_finish(const trmi_lmf_finish_side side[2], const float *row_scale,
+                                        size_t m, size_t n, trmi_lmc_act gate, int multiprocessors,
+                                        cudaStream_t stream);
 
 /* out = gated(y) * up over n numbers, as BF16 or F16 where `rounds` is one of them; else F32, and
  * out may be y. */
@@ -118,8 +145,9 @@ TRM_MUST_USE trm_status trmi_lmf_gate(trmi_lmc_act act, trm_dtype rounds, void *
                                       cudaStream_t stream);
 
 /* With order_free: products of many rows by cuBLASLt (lm_float_blas.c), whose sums have whatever
- * order is fastest. *blas_out is NULL where the kernels above are to run. Of the product's pointers
- * only the weights' are looked at before run; bit i of biased: segment i will have a bias. */
+ * order is fastest; with F8_ROW weights rows are rounded to e4m3, too. *blas_out is NULL where the
+ * kernels above are to run. Of the product's pointers only the weights' are looked at before run;
+ * bit i of biased: segment i will have a bias. */
 typedef struct trmi_lmf_blas trmi_lmf_blas;
 TRM_MUST_USE trm_status trmi_lmf_blas_create(trm_cuda *cuda, const trmi_lmc_product *p,
                                              unsigned biased, trmi_lmf_blas **blas_out);
@@ -127,6 +155,16 @@ size_t trmi_lmf_blas_workspace_bytes(const trmi_lmf_blas *blas);
 TRM_MUST_USE trm_status trmi_lmf_blas_run(const trmi_lmf_blas *blas, const trmi_lmc_product *p,
                                           void *workspace, cudaStream_t stream);
 void trmi_lmf_blas_destroy(trmi_lmf_blas *blas); /* takes NULL */
+
+/* Bytes of an element of a weight, and of what rows are rounded to. */
+static inline size_t trmi_lmf_each(trm_dtype dtype)
+{
+    return trm_dtype_is_f8(dtype) ? 1 : trm_dtype_bytes(dtype);
+}
+static inline size_t trmi_lmf_rounded_each(trm_dtype dtype)
+{
+    return trm_dtype_is_f8(dtype) ? 2 : trm_dtype_bytes(dtype);
+}
 
 /* The form of a weight on this device. */
 trmi_lmf_form trmi_lmf_form_of(const trm_cuda *cuda, const trmi_lmc_weight *w);

@@ -2,9 +2,10 @@
  * bound by how fast weights come from memory.
  *
  * A block of 8 warps takes kPanels panels, all of K: its warps divide the leaves. A lane reads its
- * 2 x 16 bytes of a chunk straight into registers, a warp's load instruction 512 bytes that lie
- * together (64 a row in plain form). While kAhead chunks are multiplied, the next are on their
- * way: 4 KB a warp, 64 KB a multiprocessor with two blocks, where 40 KB keep HBM3 busy. Weights
+ * 2 x 16 bytes of a chunk straight into registers (fp8: 16), a warp's load instruction 512 bytes
+ * that lie together (64 a row in plain form, fp8 32). While kAhead chunks are multiplied, the next
+ * are on their way: 4 KB a warp, 64 KB a multiprocessor with two blocks, where 40 KB keep HBM3
+ * busy. Rows of x are read for kTogether chunks at once, which bounds their registers. Weights
  * are read once and leave x to L1 and L2; it is converted on its way into the fragments, which at
  * so few rows is no work. Leaves meet in shared memory, where each result is folded by one thread:
  * [slot][panel][row][16]. */
@@ -89,8 +90,8 @@ template <class T, int kAhead> struct columns<T, kAhead, true> {
 };
 
 /* kAhead chunks of kPanels panels. */
-template <int kPanels, int kAhead> struct ahead {
-    quad low[kAhead][kPanels], high[kAhead][kPanels];
+template <class W, int kPanels, int kAhead> struct ahead {
+    typename W::fragment part[kAhead][kPanels];
 
     /* from chunk c on, none past the last one */
     __device__ __forceinline__ void load(const unsigned char *const (&w)[kPanels],
@@ -101,18 +102,20 @@ template <int kPanels, int kAhead> struct ahead {
             const size_t at = static_cast<size_t>(c + i < last ? c + i : last) * form.chunk;
 
 #pragma unroll
-            for (int p = 0; p < kPanels; p++) {
-                low[i][p] = load_stream(w[p] + at);
-                high[i][p] = load_stream(w[p] + at + form.half);
-            }
+            for (int p = 0; p < kPanels; p++)
+                part[i][p].load(w[p] + at, form);
         }
     }
 };
 
-template <class T, int kPanels, bool kRounded>
+template <class W, int kPanels, bool kRounded>
 __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ trmi_lmf_args a)
 {
-    constexpr int kAhead = kPanels == 1 ? 4 : 2;
+    using T = typename W::type;
+    constexpr int kAhead = (kPanels == 1 ? 8 : 4) / W::kBytes;
+    constexpr int kTogether = W::kScaling == OF_BLOCK ? kAhead / 4
+                              : W::kBytes == 1        ? kAhead / 2
+                                                      : kAhead;
     TRM_DYN_SMEM(float, slots);
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int g = lane / 4, t = lane % 4, panel = static_cast<int>(blockIdx.x) * kPanels;
@@ -123,31 +126,35 @@ __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ tr
     const int first = plan.begin[leaf_first] / TRMI_LMF_CHUNK;
     const int end = (plan.begin[leaf_end] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
     const unsigned char *w[kPanels] = {};
-    ahead<kPanels, kAhead> now, next;
+    ahead<W, kPanels, kAhead> now, next;
+    scales<kPanels> scale;
+    auto begin = [&](int expert) {
+#pragma unroll
+        for (int p = 0; p < kPanels; p++) {
+            w[p] = panel_data(a, panel + p, expert) + W::lane_at(a.form, g, t);
+            if (W::kScaling != UNSCALED)
+                scale.from[p] = panel_scales(a, panel + p, expert) + g;
+        }
+        now.load(w, a.form, first, end - 1);
+        if (W::kScaling != UNSCALED)
+            scale.template begin<W::kScaling>(a.form, first);
+    };
 
     /* Weights that do not depend on what kernels before this one write are asked for while those
      * still run: they were written when the model was loaded. */
-    if (a.experts == 0 && first < end) {
-#pragma unroll
-        for (int p = 0; p < kPanels; p++)
-            w[p] = panel_data(a, panel + p, 0) + g * a.form.row + t * 16;
-        now.load(w, a.form, first, end - 1);
-    }
+    if (a.experts == 0 && first < end)
+        begin(0);
     TRM_KERNEL_BEGIN();
     const rows r = rows_of(a, static_cast<int>(blockIdx.y), kRows);
     if (r.count <= 0)
         return;
-    if (a.experts > 0 && first < end) {
-#pragma unroll
-        for (int p = 0; p < kPanels; p++)
-            w[p] = panel_data(a, panel + p, r.expert) + g * a.form.row + t * 16;
-        now.load(w, a.form, first, end - 1);
-    }
+    if (a.experts > 0 && first < end)
+        begin(r.expert);
 
     /* rows past the last one are computed from the first, and not stored */
     const int mine = r.first + (g < r.count ? g : 0);
     const int row_of_x = a.row_of != nullptr ? a.row_of[mine] : mine;
-    float sum[kPanels][4] = {};
+    float sum[kPanels][4] = {}, block[kPanels][4] = {}; /* block: of F8_128 */
     int leaf = leaf_first, leaf_stop = 0;
     auto flush = [&]() {
 #pragma unroll
@@ -169,20 +176,31 @@ __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ tr
     else if (works)
         leaf_stop = stop_of();
     for (int c = first; c < end; c += kAhead) {
-        columns<T, kAhead, kRounded> x;
+        columns<T, kTogether, kRounded> x;
 
         x.load(a, row_of_x, c, t);
         if (c + kAhead < end)
             next.load(w, a.form, c + kAhead, end - 1);
 #pragma unroll
         for (int i = 0; i < kAhead; i++) {
+            if (i > 0 && i % kTogether == 0)
+                x.load(a, row_of_x, c + i, t);
             if (c + i < end) {
-                const quad b = x.at(i);
+                const quad b = x.at(i % kTogether);
+                const bool leaf_ends = c + i + 1 == leaf_stop;
 
 #pragma unroll
-                for (int p = 0; p < kPanels; p++)
-                    mma_chunk<T>(sum[p], now.low[i][p], now.high[i][p], b);
-                if (c + i + 1 == leaf_stop) {
+                for (int p = 0; p < kPanels; p++) {
+                    quad low, high;
+
+                    now.part[i][p].operands(low, high);
+                    mma_chunk<T>(W::kScaling == OF_BLOCK ? block[p] : sum[p], low, high, b);
+                }
+                if (W::kScaling == OF_BLOCK)
+                    scale.add(block, sum, c + i, leaf_ends);
+                if (leaf_ends) {
+                    if (W::kScaling == OF_ROW)
+                        scale.multiply(sum);
                     flush();
                     leaf_stop = leaf < leaf_end ? stop_of() : 0;
                 }
@@ -229,7 +247,7 @@ __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ tr
     }
 }
 
-template <class T, int kPanels, bool kRounded>
+template <class W, int kPanels, bool kRounded>
 trm_status launch(const trmi_lmf_args *a, cudaStream_t stream)
 {
     const size_t bytes = static_cast<size_t>(a->plan.slots) * kPanels * kFragment * sizeof(float);
@@ -241,24 +259,34 @@ trm_status launch(const trmi_lmf_args *a, cudaStream_t stream)
     if (tiles > 65535)
         return trm_fail(TRM_ERR_UNSUPPORTED, "a product of few rows with %lld tiles",
                         static_cast<long long>(tiles));
-    TRM_CHECK(allow(lm_few<T, kPanels, kRounded>, bytes, &allowed));
+    TRM_CHECK(allow(lm_few<W, kPanels, kRounded>, bytes, &allowed));
     return trmi_launched(
-        TRM_LAUNCH((lm_few<T, kPanels, kRounded>), grid, kThreads, bytes, stream, *a), "lm_few");
+        TRM_LAUNCH((lm_few<W, kPanels, kRounded>), grid, kThreads, bytes, stream, *a), "lm_few");
 }
 
-template <class T> trm_status choose(const trmi_lmf_args *a, cudaStream_t stream)
+template <class W> trm_status choose(const trmi_lmf_args *a, cudaStream_t stream)
 {
     if (a->rounded != nullptr)
-        return a->gated != TRMI_LMC_ACT_COUNT ? launch<T, 2, true>(a, stream)
-                                              : launch<T, 1, true>(a, stream);
-    return a->gated != TRMI_LMC_ACT_COUNT ? launch<T, 2, false>(a, stream)
-                                          : launch<T, 1, false>(a, stream);
+        return a->gated != TRMI_LMC_ACT_COUNT ? launch<W, 2, true>(a, stream)
+                                              : launch<W, 1, true>(a, stream);
+    return a->gated != TRMI_LMC_ACT_COUNT ? launch<W, 2, false>(a, stream)
+                                          : launch<W, 1, false>(a, stream);
 }
 
 } // namespace
 
 extern "C" trm_status trmi_lmf_few(const trmi_lmf_args *a, cudaStream_t stream)
 {
-    return a->form.dtype == TRM_DTYPE_F16 ? choose<__half>(a, stream)
-                                          : choose<__nv_bfloat16>(a, stream);
+    switch (a->form.dtype) {
+    case TRM_DTYPE_F16:
+        return choose<dense<__half>>(a, stream);
+    case TRM_DTYPE_BF16:
+        return choose<dense<__nv_bfloat16>>(a, stream);
+    case TRM_DTYPE_F8_ROW:
+        return choose<f8_row>(a, stream);
+    case TRM_DTYPE_F8_128:
+        return choose<f8_128>(a, stream);
+    default:
+        return trm_fail(TRM_ERR_UNSUPPORTED, "weights of %s", trm_dtype_name(a->form.dtype));
+    }
 }

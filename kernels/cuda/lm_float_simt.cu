@@ -1,5 +1,6 @@
 /* `simt` of lm_float.h: products whose activations stay fp32, on CUDA cores. Every number is a
- * chain of FMAs over K in order, from zero for each leaf.
+ * chain of FMAs over K in order, from zero for each leaf. fp8 weights are scaled first: rounded
+ * once.
  *
  * A block of 256 threads takes 64 features and kRows rows, 32 terms at a time: weights and rows of
  * x go through shared memory, laid out so that a thread reads its four features (16 apart: one of
@@ -14,10 +15,11 @@ namespace
 
 constexpr int kThreads = 256, kFeatures = TRMI_LMF_SIMT_PANELS * TRMI_LMF_PANEL;
 
-template <class T, int kRows>
+template <class W, int kRows>
 __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
     lm_simt(const __grid_constant__ trmi_lmf_args a, int panel_tiles, int64_t row_tiles)
 {
+    using T = typename W::element;
     constexpr int kPanels = TRMI_LMF_SIMT_PANELS, kEach = kRows / 16, kStep = TRMI_LMF_CHUNK;
     constexpr int kLevel = kFeatures * kRows, kLoads = kRows * kStep / kThreads;
     __shared__ __align__(16) float ws[kStep][16][kPanels], xs[kStep][16][kEach];
@@ -39,6 +41,10 @@ __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
         const T *const w = reinterpret_cast<const T *>(
             panel_data(a, panel + feature / 16, r.expert) + feature % 16 / 8 * a.form.half +
             feature % 8 * a.form.row + id % 4 * (8 * sizeof(T)));
+        const float *const scale =
+            W::kScaling == UNSCALED
+                ? nullptr
+                : panel_scales(a, panel + feature / 16, r.expert) + feature % 16;
         /* and its elements of rows of x: neighbours along K */
         const float *x[kLoads];
 #pragma unroll
@@ -51,19 +57,27 @@ __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
         const int end =
             (plan.begin[plan.first[at.worker + 1]] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
         int chunk = plan.begin[plan.first[at.worker]] / TRMI_LMF_CHUNK;
-        alignas(16) T next[8];
-        float next_x[kLoads];
+        alignas(8 * sizeof(T) < 16 ? 8 : 16) T next[8];
+        float next_x[kLoads], next_scale = 1.0f;
         auto bring = [&](int c) {
             if (c >= end)
                 return;
-#pragma unroll
-            for (int i = 0; i < static_cast<int>(8 * sizeof(T) / sizeof(quad)); i++) {
-                const quad q = load_stream(
-                    reinterpret_cast<const unsigned char *>(w + static_cast<size_t>(c) * kStep) +
-                    i * sizeof(quad));
+            const unsigned char *const from =
+                reinterpret_cast<const unsigned char *>(w + static_cast<size_t>(c) * kStep);
+            if constexpr (sizeof(next) < sizeof(quad)) {
+                const uint2 q = __ldcs(reinterpret_cast<const uint2 *>(from));
 
-                memcpy(reinterpret_cast<unsigned char *>(next) + i * sizeof(q), &q, sizeof(q));
+                memcpy(next, &q, sizeof(q));
+            } else {
+#pragma unroll
+                for (int i = 0; i < static_cast<int>(8 * sizeof(T) / sizeof(quad)); i++) {
+                    const quad q = load_stream(from + i * sizeof(quad));
+
+                    memcpy(reinterpret_cast<unsigned char *>(next) + i * sizeof(q), &q, sizeof(q));
+                }
             }
+            if (W::kScaling != UNSCALED)
+                next_scale = scale[W::kScaling == OF_BLOCK ? c / kBlockChunks * TRMI_LMF_PANEL : 0];
             const int k = c * kStep + id % kStep;
 #pragma unroll
             for (int i = 0; i < kLoads; i++)
@@ -82,7 +96,9 @@ __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
                 __syncthreads();
 #pragma unroll
                 for (int i = 0; i < 8; i++)
-                    ws[id % 4 * 8 + i][feature % 16][feature / 16] = trm_up(next[i]);
+                    ws[id % 4 * 8 + i][feature % 16][feature / 16] =
+                        W::kScaling == UNSCALED ? W::up(next[i])
+                                                : __fmul_rn(next_scale, W::up(next[i]));
 #pragma unroll
                 for (int i = 0; i < kLoads; i++) {
                     const int at = id / kStep + i * (kThreads / kStep); /* row */
@@ -111,14 +127,20 @@ __global__ void __launch_bounds__(kThreads, kRows == 16 ? 3 : 2)
     }
 }
 
-template <class T, int kRows>
+template <class W, int kRows>
 trm_status launch(const trmi_lmf_args *a, int blocks, cudaStream_t stream)
 {
     const int panel_tiles = (a->panels + TRMI_LMF_SIMT_PANELS - 1) / TRMI_LMF_SIMT_PANELS;
 
-    return trmi_launched(TRM_LAUNCH((lm_simt<T, kRows>), static_cast<unsigned>(blocks), kThreads, 0,
+    return trmi_launched(TRM_LAUNCH((lm_simt<W, kRows>), static_cast<unsigned>(blocks), kThreads, 0,
                                     stream, *a, panel_tiles, tiles_most(a, kRows)),
                          "lm_simt");
+}
+
+template <class W>
+trm_status choose(const trmi_lmf_args *a, int rows, int blocks, cudaStream_t stream)
+{
+    return rows == 16 ? launch<W, 16>(a, blocks, stream) : launch<W, 64>(a, blocks, stream);
 }
 
 } // namespace
@@ -126,8 +148,13 @@ trm_status launch(const trmi_lmf_args *a, int blocks, cudaStream_t stream)
 extern "C" trm_status trmi_lmf_simt(const trmi_lmf_args *a, int rows, int blocks,
                                     cudaStream_t stream)
 {
-    TRM_HALVES(a->form.dtype, T, {
-        return rows == 16 ? launch<T, 16>(a, blocks, stream) : launch<T, 64>(a, blocks, stream);
-    })
-    return trm_fail(TRM_ERR_UNSUPPORTED, "weights of %s", trm_dtype_name(a->form.dtype));
+    TRM_HALVES(a->form.dtype, T, { return choose<dense<T>>(a, rows, blocks, stream); })
+    switch (a->form.dtype) {
+    case TRM_DTYPE_F8_ROW:
+        return choose<f8_row>(a, rows, blocks, stream);
+    case TRM_DTYPE_F8_128:
+        return choose<f8_128>(a, rows, blocks, stream);
+    default:
+        return trm_fail(TRM_ERR_UNSUPPORTED, "weights of %s", trm_dtype_name(a->form.dtype));
+    }
 }

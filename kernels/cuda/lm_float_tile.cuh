@@ -7,6 +7,10 @@
  * kTiles tiles of 8 rows: with 4 and 4 it reads 6 KB for 32 instructions, which is about as long
  * as those take. One barrier a chunk: what is written next is the stage that all have just left.
  *
+ * fp8 weights become BF16 on their way into registers, by every warp that has them: so few warps
+ * have the same panel, and each has many rows. With scales of blocks a thread also has the sums of
+ * a block. Where registers are short, only the top of a stack is in them.
+ *
  * Blocks are as many as fit the device, each takes one piece of work after the other, so that
  * memory for stacks (lm_float.cuh: sums) is bounded by the device, not by the product. */
 #ifndef TRM_KERNELS_CUDA_LM_FLOAT_TILE_CUH
@@ -17,22 +21,28 @@
 namespace trmi_lmf
 {
 
-template <int kWarpsN, int kWarpsM, int kPanelsEach, int kTilesEach, int kStagesEach,
+template <class W, int kWarpsN, int kWarpsM, int kPanelsEach, int kTilesEach, int kStagesEach,
           int kBlocksEach>
 struct tile_shape {
+    using weight = W;
     static constexpr int kThreads = 32 * kWarpsN * kWarpsM, kPanels = kPanelsEach;
     static constexpr int kColumns = kWarpsN, kTiles = kTilesEach, kStages = kStagesEach;
     static constexpr int kRows = kWarpsM * kTilesEach * 8, kResident = kBlocksEach;
-    static constexpr int kWeightBytes = TRMI_LMF_TILE_PANELS * 1024;
+    static constexpr int kPanelBytes = W::kCopies * 16; /* of a chunk */
+    static constexpr bool kHolds = kTilesEach < 8 && kThreads * kBlocksEach <= 256;
+    static constexpr int kWeightBytes = TRMI_LMF_TILE_PANELS * kPanelBytes;
     static constexpr int kStageBytes = kWeightBytes + kRows * 64;
     static constexpr int kLevel = TRMI_LMF_TILE_PANELS * TRMI_LMF_PANEL * kRows; /* numbers */
     static_assert(kWarpsN * kPanelsEach == TRMI_LMF_TILE_PANELS, "128 features");
 };
 
-template <class T, class S>
+template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kResident)
     lm_tile(const __grid_constant__ trmi_lmf_args a, int panel_tiles, int64_t row_tiles)
 {
+    using W = typename S::weight;
+    using T = typename W::type;
+    constexpr bool kOfBlock = W::kScaling == OF_BLOCK;
     constexpr int kPanels = S::kPanels, kTiles = S::kTiles, kStages = S::kStages;
     constexpr int kWeightLoads = S::kWeightBytes / 16 / S::kThreads;
     constexpr int kRowLoads = (S::kRows * 4 + S::kThreads - 1) / S::kThreads;
@@ -45,16 +55,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
     const size_t row_bytes = a.form.k_padded * sizeof(T);
     float *const stack = a.stack + static_cast<size_t>(blockIdx.x) * a.depth * S::kLevel + id;
 
-    const unsigned char *weights[kWeightLoads], *from[kRowLoads];
+    const unsigned char *weights[kWeightLoads] = {}, *from[kRowLoads];
     int first = 0, end = 0; /* chunks */
     auto stage_of = [&](int chunk) { return smem + (chunk - first) % kStages * S::kStageBytes; };
     auto begin = [&](const piece &at, int expert) {
 #pragma unroll
         for (int i = 0; i < kWeightLoads; i++) {
-            const int load = id + i * S::kThreads, in = load % 64; /* [2][8][4] of a panel */
+            const int load = id + i * S::kThreads;
 
-            weights[i] = panel_data(a, at.panel_tile * TRMI_LMF_TILE_PANELS + load / 64, expert) +
-                         in / 32 * a.form.half + in % 32 / 4 * a.form.row + in % 4 * 16;
+            weights[i] =
+                panel_data(a, at.panel_tile * TRMI_LMF_TILE_PANELS + load / W::kCopies, expert) +
+                W::copy_from(a.form, load % W::kCopies);
         }
         first = plan.begin[plan.first[at.worker]] / TRMI_LMF_CHUNK;
         end = (plan.begin[plan.first[at.worker + 1]] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
@@ -112,9 +123,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
             bring_rows(first + i);
         }
 
-        sums<kPanels, kTiles * 4> s;
+        sums<kPanels, kTiles * 4, S::kHolds> s;
+        float block[kOfBlock ? kPanels : 1][kOfBlock ? kTiles * 4 : 1] = {};
+        scales<kPanels> scale;
         int chunk = first, slot = plan.slot[at.worker];
         s.depth = 0;
+        if (W::kScaling != UNSCALED) {
+#pragma unroll
+            for (int p = 0; p < kPanels; p++)
+                scale.from[p] = panel_scales(a, panel + warp_panel + p, r.expert) + g;
+            scale.template begin<W::kScaling>(a.form, first);
+        }
         for (int leaf = plan.first[at.worker]; leaf < plan.first[at.worker + 1]; leaf++) {
             const int leaf_end = (plan.begin[leaf + 1] + TRMI_LMF_CHUNK - 1) / TRMI_LMF_CHUNK;
 
@@ -122,7 +141,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
             for (; chunk < leaf_end; chunk++) {
                 const unsigned char *const stage =
                     smem + (chunk - first) % kStages * S::kStageBytes;
-                const quad *const w = reinterpret_cast<const quad *>(stage + warp_panel * 1024);
+                const unsigned char *const w = stage + warp_panel * S::kPanelBytes;
                 const quad *const x =
                     reinterpret_cast<const quad *>(stage + S::kWeightBytes + warp_tile * 512);
                 quad low[kPanels], high[kPanels];
@@ -133,8 +152,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
                 bring_rows(chunk + kStages - 1);
 #pragma unroll
                 for (int p = 0; p < kPanels; p++) {
-                    low[p] = w[p * 64 + lane];
-                    high[p] = w[p * 64 + 32 + lane];
+                    typename W::fragment f;
+
+                    f.fetch(w + p * S::kPanelBytes, lane, a.form.plain);
+                    f.operands(low[p], high[p]);
                 }
 #pragma unroll
                 for (int j = 0; j < kTiles; j++) {
@@ -142,7 +163,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
 
 #pragma unroll
                     for (int p = 0; p < kPanels; p++) {
-                        float *const sum = s.top[p] + j * 4;
+                        float *const sum = (kOfBlock ? block[kOfBlock ? p : 0] : s.top[p]) + j * 4;
                         float d[4] = {sum[0], sum[1], sum[2], sum[3]};
 
                         mma_chunk<T>(d, low[p], high[p], b);
@@ -151,7 +172,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
                             sum[e] = d[e];
                     }
                 }
+                if constexpr (kOfBlock)
+                    scale.add(block, s.top, chunk, chunk + 1 == leaf_end);
             }
+            if (W::kScaling == OF_ROW)
+                scale.multiply(s.top);
             leaf_done(
                 a, s, leaf, &slot, r, panel + warp_panel, stack, S::kThreads, S::kLevel,
                 [&](int e) { return g + e % 4 / 2 * 8; },
@@ -161,33 +186,37 @@ __global__ void __launch_bounds__(S::kThreads, S::kResident)
     }
 }
 
-template <class T, class S>
-trm_status tile_launch(const trmi_lmf_args *a, int blocks, cudaStream_t stream)
+template <class S> trm_status tile_launch(const trmi_lmf_args *a, int blocks, cudaStream_t stream)
 {
     constexpr size_t kBytes = static_cast<size_t>(S::kStages) * S::kStageBytes;
     const int panel_tiles = (a->panels + TRMI_LMF_TILE_PANELS - 1) / TRMI_LMF_TILE_PANELS;
     static size_t allowed = kUnasked; /* one thread */
 
-    TRM_CHECK(allow(lm_tile<T, S>, kBytes, &allowed));
-    return trmi_launched(TRM_LAUNCH((lm_tile<T, S>), static_cast<unsigned>(blocks), S::kThreads,
+    TRM_CHECK(allow(lm_tile<S>, kBytes, &allowed));
+    return trmi_launched(TRM_LAUNCH((lm_tile<S>), static_cast<unsigned>(blocks), S::kThreads,
                                     kBytes, stream, *a, panel_tiles, tiles_most(a, S::kRows)),
                          "lm_tile");
 }
 
 /* Few rows: four warps that have all of them, two blocks on a multiprocessor, as much on its way
- * as fits. Many: eight warps of 64 features and 32 rows. */
-template <class T>
+ * as fits. Many: eight warps of 64 features and 32 rows; fp8, that a weight is converted by two
+ * warps instead of four: 32 features and 64 rows. */
+template <class W>
 trm_status tile_any(const trmi_lmf_args *a, int rows, int blocks, cudaStream_t stream)
 {
+    constexpr bool kF8 = W::kBytes == 1;
+
     switch (rows) {
     case 16:
-        return tile_launch<T, tile_shape<4, 1, 2, 2, 8, 2>>(a, blocks, stream);
+        return tile_launch<tile_shape<W, 4, 1, 2, 2, kF8 ? 12 : 8, 2>>(a, blocks, stream);
     case 32:
-        return tile_launch<T, tile_shape<4, 1, 2, 4, 8, 2>>(a, blocks, stream);
+        return tile_launch<tile_shape<W, 4, 1, 2, 4, kF8 ? 12 : 8, 2>>(a, blocks, stream);
     case 64:
-        return tile_launch<T, tile_shape<4, 2, 2, 4, 6, 2>>(a, blocks, stream);
+        return tile_launch<tile_shape<W, 4, kF8 ? 1 : 2, 2, kF8 ? 8 : 4, kF8 ? 8 : 6, 2>>(a, blocks,
+                                                                                          stream);
     case 128:
-        return tile_launch<T, tile_shape<2, 4, 4, 4, 6, 1>>(a, blocks, stream);
+        return tile_launch<tile_shape<W, kF8 ? 4 : 2, kF8 ? 2 : 4, kF8 ? 2 : 4, kF8 ? 8 : 4, 6, 1>>(
+            a, blocks, stream);
     default:
         return trm_fail(TRM_ERR_INTERNAL, "tiles of %d rows", rows);
     }

@@ -3,5 +3,5 @@
 extern "C" trm_status trmi_lmf_tile_f16(const trmi_lmf_args *a, int rows, int blocks,
                                         cudaStream_t stream)
 {
-    return trmi_lmf::tile_any<__half>(a, rows, blocks, stream);
+    return trmi_lmf::tile_any<trmi_lmf::dense<__half>>(a, rows, blocks, stream);
 }

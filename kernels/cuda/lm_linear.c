@@ -69,7 +69,8 @@ trm_status trmi_lmc_act_wanted(const trm_op_desc *desc, trm_dtype weight, trm_dt
     const char *act = trm_attr_string(desc->attrs, "act", NULL);
 
     if (act == NULL)
-        *act_out = trm_dtype_is_block(weight) ? TRM_DTYPE_NONE : TRM_DTYPE_F32;
+        *act_out =
+            trm_dtype_is_block(weight) && !trm_dtype_is_f8(weight) ? TRM_DTYPE_NONE : TRM_DTYPE_F32;
     else if (strcmp(act, "bf16") == 0)
         *act_out = TRM_DTYPE_BF16;
     else if (strcmp(act, "f16") == 0)
@@ -194,6 +195,8 @@ trm_rounding trmi_lmc_rounding(const trm_tensor *weight, bool transposed, int64_
 
     /* what families refuse or pad is the host's, or needs zeros behind each row; a transposed
      * weight's rows go through the scratch 32 at a time */
+    if (trm_dtype_is_f8(weight->dtype)) /* cuBLASLt's products round rows to fp8 instead */
+        return r;
     if (k < 1 || k % 32 != 0 || unit % 32 != 0 ||
         (transposed && (trm_dtype_is_block(weight->dtype) || n > 1 << 16)))
         return r;

@@ -10,7 +10,7 @@
 
 static bool is_type(trm_dtype dtype)
 {
-    return trm_dtype_is_block(dtype);
+    return dtype >= TRM_DTYPE_Q4_0 && dtype <= TRM_DTYPE_Q6_K;
 }
 
 static bool quant_takes(trm_dtype dtype, trm_dtype act, trm_dtype *act_out)

@@ -32,11 +32,53 @@ static inline trm_attrs *attrs_of(trm_dtype act)
 /* rows [row, row + rows) of [m, width] */
 static inline trm_tensor rows_of(trm_tensor t, int64_t row, int64_t rows)
 {
-    size_t one = (size_t)t.dims[1] * trm_dtype_bytes(t.dtype);
+    size_t one =
+        (size_t)t.dims[1] / trm_dtype_block_elems(t.dtype) * trm_dtype_block_bytes(t.dtype);
 
     t.data = (char *)t.data + (size_t)row * one;
     t.dims[0] = rows;
     return t;
+}
+
+/* columns [column, column + columns), whole blocks */
+static inline trm_tensor columns_of(trm_tensor t, int64_t column, int64_t columns)
+{
+    int64_t block = (int64_t)trm_dtype_block_elems(t.dtype), all = t.dims[1] / block;
+    size_t each = trm_dtype_block_bytes(t.dtype);
+    trm_tensor r = t;
+
+    r.dims[1] = columns;
+    r = kit_data(r);
+    for (int64_t i = 0; i < t.dims[0]; i++)
+        memcpy((char *)r.data + (size_t)(i * (columns / block)) * each,
+               (const char *)t.data + (size_t)(i * all + column / block) * each,
+               (size_t)(columns / block) * each);
+    return r;
+}
+
+typedef struct node {
+    int lo, hi;
+    const float *values;
+} node;
+
+/* node [lo, hi) of the tree from the parts that ranks have */
+static inline void tree_sum(const node *parts, int count, int lo, int hi, size_t elems, float *out)
+{
+    int mid = lo + (hi - lo) / 2;
+    float *right;
+
+    for (int i = 0; i < count; i++) {
+        if (parts[i].lo == lo && parts[i].hi == hi) {
+            memcpy(out, parts[i].values, elems * sizeof(float));
+            return;
+        }
+    }
+    ck_assert_int_gt(hi - lo, 1);
+    right = kit_data(KIT_T(F32, (int64_t)elems)).data;
+    tree_sum(parts, count, lo, mid, elems, out);
+    tree_sum(parts, count, mid, hi, elems, right);
+    for (size_t i = 0; i < elems; i++)
+        out[i] += right[i];
 }
 
 static inline cuda_case linear_case(const char *name, trm_attrs *attrs, trm_tensor x, trm_tensor w,

@@ -196,46 +196,6 @@ START_TEST(features_do_not_depend)
 }
 END_TEST
 
-/* columns [column, column + columns) */
-static trm_tensor columns_of(trm_tensor t, int64_t column, int64_t columns)
-{
-    size_t each = trm_dtype_bytes(t.dtype);
-    trm_tensor r = t;
-
-    r.dims[1] = columns;
-    r = kit_data(r);
-    for (int64_t i = 0; i < t.dims[0]; i++)
-        memcpy((char *)r.data + (size_t)(i * columns) * each,
-               (const char *)t.data + (size_t)(i * t.dims[1] + column) * each,
-               (size_t)columns * each);
-    return r;
-}
-
-typedef struct node {
-    int lo, hi;
-    const float *values;
-} node;
-
-/* node [lo, hi) of the tree from the parts that ranks have */
-static void tree_sum(const node *parts, int count, int lo, int hi, size_t elems, float *out)
-{
-    int mid = lo + (hi - lo) / 2;
-    float *right;
-
-    for (int i = 0; i < count; i++) {
-        if (parts[i].lo == lo && parts[i].hi == hi) {
-            memcpy(out, parts[i].values, elems * sizeof(float));
-            return;
-        }
-    }
-    ck_assert_int_gt(hi - lo, 1);
-    right = kit_data(KIT_T(F32, (int64_t)elems)).data;
-    tree_sum(parts, count, lo, mid, elems, out);
-    tree_sum(parts, count, mid, hi, elems, right);
-    for (size_t i = 0; i < elems; i++)
-        out[i] += right[i];
-}
-
 static const struct parts_row {
     const char *name;
     int unit, leaves, ranks, m;

@@ -1,10 +1,11 @@
 /* cuBLASLt as far as kernels/cuda/gemm_cublaslt.c uses it: its C interface over plain loops in the
  * emulated streams. It refuses what the library's documentation says that it refuses (dtype
- * combinations, the rules of int8, biases of another type, too small leading dimensions, missing
- * workspace, pointers that are less aligned than was said when the algorithm was chosen), so that a
- * caller's mistake shows without a GPU.
+ * combinations, the rules of int8 and fp8, biases of another type, too small leading dimensions,
+ * missing workspace, pointers that are less aligned than was said when the algorithm was chosen),
+ * so that a caller's mistake shows without a GPU.
  *
- * TRM_EMU_BLASLT=none: the heuristics find no algorithm. */
+ * TRM_EMU_BLASLT=none: the heuristics find no algorithm. TRM_EMU_BLASLT=tensor: nor one for fp8
+ * with vectors of scales, as on chips other than sm_90. */
 #include "base/tensor.h"
 #include "tests/cuda/emulation/emu_runtime.hpp"
 
@@ -34,6 +35,10 @@ struct Op {
     uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     const void *bias = nullptr;
     int32_t bias_type = -1;
+    /* fp8: scales of a and of b */
+    int32_t modes[2] = {CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F,
+                        CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F};
+    const void *scales[2] = {nullptr, nullptr};
 };
 
 struct Preference {
@@ -78,11 +83,36 @@ bool epilogue_known(uint32_t e)
     }
 }
 
+bool outer(const Product &p)
+{
+    return p.op.modes[0] == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+}
+
+/* "TN", everything aligned to 16 bytes, one kind of scales on both sides. */
+bool fp8_known(const Product &p)
+{
+    const char *mode = std::getenv("TRM_EMU_BLASLT");
+
+    if (outer(p) && (p.op.scales[0] == nullptr || p.op.scales[1] == nullptr ||
+                     (mode != nullptr && std::strcmp(mode, "tensor") == 0)))
+        return false;
+    return p.op.modes[0] == p.op.modes[1] &&
+           (outer(p) || p.op.modes[0] == CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F) &&
+           p.d.type == CUDA_R_32F && p.op.epilogue == CUBLASLT_EPILOGUE_DEFAULT &&
+           p.op.trans_a == CUBLAS_OP_T && p.op.trans_b == CUBLAS_OP_N && p.m % 16 == 0 &&
+           p.k % 16 == 0 && p.a.ld % 16 == 0 && p.b.ld % 16 == 0 && p.d.ld % 4 == 0 &&
+           p.c.ld % 4 == 0;
+}
+
 bool types_known(const Product &p)
 {
     cudaDataType ab = p.a.type, d = p.d.type;
 
     if (p.b.type != ab || p.c.type != d)
+        return false;
+    if (ab == CUDA_R_8F_E4M3)
+        return p.op.compute == CUBLAS_COMPUTE_32F && p.op.scale == CUDA_R_32F && fp8_known(p);
+    if (outer(p) || p.op.scales[0] != nullptr || p.op.scales[1] != nullptr)
         return false;
     switch (p.op.compute) {
     case CUBLAS_COMPUTE_32F:
@@ -158,6 +188,7 @@ uint64_t hash_of(const Product &p)
     mix(static_cast<uint64_t>(p.op.trans_a) << 8 | static_cast<uint64_t>(p.op.trans_b));
     mix(p.op.epilogue);
     mix(p.op.compute);
+    mix(static_cast<uint64_t>(p.op.modes[0]));
     return h;
 }
 
@@ -165,7 +196,20 @@ uint64_t hash_of(const Product &p)
 
 size_t bytes_of(cudaDataType t)
 {
-    return t == CUDA_R_64F ? 8 : t == CUDA_R_32F || t == CUDA_R_32I ? 4 : t == CUDA_R_8I ? 1 : 2;
+    return t == CUDA_R_64F                         ? 8
+           : t == CUDA_R_32F || t == CUDA_R_32I    ? 4
+           : t == CUDA_R_8I || t == CUDA_R_8F_E4M3 ? 1
+                                                   : 2;
+}
+
+float e4m3(uint8_t b)
+{
+    const int e = b >> 3 & 15, m = b & 7;
+    const float x = (b & 0x7f) == 0x7f ? NAN
+                    : e == 0           ? std::ldexp(static_cast<float>(m), -9)
+                                       : std::ldexp(1.0f + static_cast<float>(m) / 8.0f, e - 7);
+
+    return (b & 0x80) != 0 ? -x : x;
 }
 
 template <class T> T element(cudaDataType type, const void *p, size_t i)
@@ -181,6 +225,8 @@ template <class T> T element(cudaDataType type, const void *p, size_t i)
         return static_cast<T>(trm_bf16_to_f32(static_cast<const uint16_t *>(p)[i]));
     case CUDA_R_32I:
         return static_cast<T>(static_cast<const int32_t *>(p)[i]);
+    case CUDA_R_8F_E4M3:
+        return static_cast<T>(e4m3(static_cast<const uint8_t *>(p)[i]));
     default:
         return static_cast<T>(static_cast<const int8_t *>(p)[i]);
     }
@@ -278,6 +324,12 @@ void run_one(const Product &p, const void *a, const void *b, const void *c, void
                 for (size_t i = i0; i < std::min(static_cast<size_t>(p.m), i0 + kRows); i++) {
                     T v = alpha * out[(j - j0) * kRows + i - i0];
 
+                    for (int side = 0; side < 2; side++)
+                        if (p.op.scales[side] != nullptr)
+                            v *= static_cast<T>(
+                                static_cast<const float *>(p.op.scales[side])[!outer(p)   ? 0
+                                                                              : side == 0 ? i
+                                                                                          : j]);
                     if (beta != T(0))
                         v += beta * element<T>(p.c.type, c, j * static_cast<size_t>(p.c.ld) + i);
                     if ((p.op.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0)
@@ -419,6 +471,14 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
         return take(&op->bias, buf, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
         return take(&op->bias_type, buf, bytes);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+        return take(&op->scales[0], buf, bytes);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
+        return take(&op->scales[1], buf, bytes);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+        return take(&op->modes[0], buf, bytes);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
+        return take(&op->modes[1], buf, bytes);
     default:
         return CUBLAS_STATUS_INVALID_VALUE;
     }
@@ -543,6 +603,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
     if (!aligned(a, chosen.align[0]) || !aligned(b, chosen.align[1]) ||
         !aligned(c, chosen.align[2]) || !aligned(d, chosen.align[3]))
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (p.a.type == CUDA_R_8F_E4M3 &&
+        (!aligned(a, 16) || !aligned(b, 16) || !aligned(c, 16) || !aligned(d, 16)))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    for (int side = 0; side < 2; side++)
+        if (p.op.scales[side] != nullptr &&
+            !trm_emu::is_device(p.op.scales[side], (!outer(p)   ? 1
+                                                    : side == 0 ? p.m
+                                                                : p.n) *
+                                                       sizeof(float)))
+            return CUBLAS_STATUS_EXECUTION_FAILED;
     if (!readable(p.a, a) || !readable(p.b, b) || !readable(p.c, c) || !readable(p.d, d))
         return CUBLAS_STATUS_EXECUTION_FAILED;
     /* in place, C and D must lie alike */
