@@ -17,6 +17,7 @@
 #define TRM_KERNELS_DEVICE_H
 
 #include "base/op.h"
+#include "base/rounding.h"
 #include "kernels/weight_store.h"
 
 #ifdef __cplusplus
@@ -208,6 +209,7 @@ struct trm_device {
      * in their last bits (--deterministic off). Set before kernels are prepared; the CPU ignores
      * it. */
     bool order_free;
+    trm_rounding_fn *rounding;         /* language models; NULL: rows stay F32 */
     size_t packed_bytes, shared_bytes; /* packed weights now: this process's own, and shared */
 };
 

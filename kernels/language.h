@@ -22,8 +22,8 @@
  * [first, first + K / unit), and the output is [P, T, N]: the maximal nodes of the tree inside that
  * range, in order (trm_tree_parts), for TrmReduceTree. The bias is then another node's (Add after
  * the sum). transposed (0): weight is [K, N] (GPT-2's Conv1D).  act (absent): "bf16": activations
- * are rounded to BF16 first (bf16 dot instructions, weights BF16), "f16": to F16 (weights F16);
- * block types always quantise activations to int8 with one fp32 scale a 32 elements.
+ * are rounded to BF16 first (weights BF16 or fp8), "f16": to F16 (weights F16), else they are fp32;
+ * integer block types always quantise them to int8 with one fp32 scale a 32 elements.
  * TrmRope(x [T, H * head_dim], positions [T]
  * I32, frequencies [rotary / 2] F32) -> as x; attrs head_dim, interleaved (0: pairs (i, i + rotary
  * / 2), 1: (2i, 2i + 1)), scale (1: multiplies cos and sin). angle = position * frequency. Computed
@@ -66,8 +66,8 @@
  * Rounded rows, for devices that ask for them (model/passes/round_language.c): an operator that
  * makes rows which only products read (TrmNorm, TrmAddNorm and TrmReduceTree's `normed`, TrmGated,
  * gated TrmLinears) has the attr `rounds`: "bf16", "f16" or "i8", and makes them as those products
- * would have rounded them first: [T, K] BF16 or F16, or TRM_DTYPE_U8 [T, bytes], int8 with a scale
- * a 32 elements as the device lays them out. The products' bits do not change.
+ * would have rounded them first: [T, K] BF16 or F16, or TRM_DTYPE_U8 [T, row_bytes], int8 with a
+ * scale a 32 elements (attrs row_bytes, sums: base/rounding.h). The products' bits do not change.
  *
  * TrmSample(logits [R, V], step) -> [R, sizeof(trm_step_sampled)] U8: on devices with memory of
  * their own, behind the graph's logits: step->samples says how each row becomes a token, by the

@@ -60,7 +60,7 @@ static void print_weights(const trm_language *l)
         size_t n = 0;
 
         if (trm_tensor_bytes(&w->desc, &n) == TRM_OK)
-            bytes[w->desc.dtype] += n;
+            bytes[w->fp8 ? TRM_DTYPE_F8_ROW : w->desc.dtype] += n;
         all += n;
     }
     row("parameters");
@@ -73,7 +73,8 @@ static void print_weights(const trm_language *l)
                 best = i;
         if (bytes[best] == 0)
             break;
-        printf("%s %s %.1f", first ? "" : ",", trm_dtype_name((trm_dtype)best),
+        printf("%s %s %.1f", first ? "" : ",",
+               best == TRM_DTYPE_F8_ROW ? "fp8" : trm_dtype_name((trm_dtype)best),
                (double)bytes[best] / 1e6);
         bytes[best] = 0;
     }

@@ -37,7 +37,7 @@ typedef struct trm_lm_cli {
     {"max-batch", TRM_OPTION_INT, "N", 1, 4096, NULL,                                              \
      "sequences that run at once (64)", &(c).max_batch},                                           \
     {"step-tokens", TRM_OPTION_INT, "N", 1, 65536, NULL,                                           \
-     "tokens of a step at most: prompts are computed in pieces (512)", &(c).step_tokens},          \
+     "tokens of a step at most: prompts are computed in pieces (512, on CUDA 1024)", &(c).step_tokens},          \
     {"decode-budget-ms", TRM_OPTION_INT, "N", 0, 100000, NULL,                                     \
      "time that a step may take while sequences decode (0: no limit)", &(c).decode_ms},            \
     {"no-prefix-cache", TRM_OPTION_FLAG, NULL, 0, 0, NULL,                                         \

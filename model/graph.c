@@ -273,7 +273,7 @@ bool trm_graph_is_output(const trm_graph *g, int value)
 trm_status trm_graph_constant(trm_graph *g, int value, trm_tensor *tensor_out)
 {
     trm_value *v = &g->values[value];
-    /* blocks hold 16-bit scales */
+    /* blocks begin with 16-bit scales, or 32-bit ones that are read byte by byte */
     size_t align = trm_dtype_is_block(v->desc.dtype) ? 2 : trm_dtype_bytes(v->desc.dtype);
 
     if (v->desc.data == NULL)

@@ -96,6 +96,19 @@ static bool is_lm_weight(const trm_node *n, int i)
            (n->op == TRM_OP_TrmExperts && i >= 2 && i < 5);
 }
 
+/* An embedding reads its table where a product has laid it out, if one does
+ * (kernels/cuda/lm_embed.c).
+ */
+static bool reads_laid_out(const trm_node *n, int i, const trm_value *value)
+{
+    return n->op == TRM_OP_TrmEmbed && i == 1 && !trm_dtype_is_block(value->desc.dtype);
+}
+
+static bool lays_out(const trm_node *n, int i)
+{
+    return n->op == TRM_OP_TrmLinear && i == 1 && trm_attr_int(&n->attrs, "transposed", 0) == 0;
+}
+
 /* On an accelerator weights of dense operators are kept in the dtype they are computed in, others
  * are copied as they are; where both happen there are two copies. An allocation takes whole 512
  * bytes. */
@@ -117,9 +130,13 @@ static void weights_on_device(const trm_graph *g, trm_dtype dtype, int begin, in
                 continue;
             dense = half && packed_elems(node, i, &value->desc) > 0 &&
                     value->desc.dtype == TRM_DTYPE_F32;
-            /* 1: as it is, 2: in 16 bits, 4: laid out by a language model's product; until all
-             * readers are seen */
-            w[v].mapped |= is_lm_weight(node, i) ? 4 : dense ? 2 : 1;
+            /* 1: as it is, 2: in 16 bits, 4: laid out by a language model's product (8: by one
+             * that an embedding can read, 16, which else reads it as it is); until all readers are
+             * seen */
+            w[v].mapped |= is_lm_weight(node, i)            ? lays_out(node, i) ? 12u : 4u
+                           : dense                          ? 2u
+                           : reads_laid_out(node, i, value) ? 16u
+                                                            : 1u;
             if (value->lazy != NULL)
                 w[v].staging = value->bytes;
         }
@@ -127,6 +144,8 @@ static void weights_on_device(const trm_graph *g, trm_dtype dtype, int begin, in
     for (int v = 0; v < g->value_count; v++) {
         size_t bytes = g->values[v].bytes;
 
+        if ((w[v].mapped & 24) == 16)
+            w[v].mapped |= 1;
         w[v].bytes = ((w[v].mapped & 1) != 0 ? trm_align_up(bytes, 512) : 0) +
                      ((w[v].mapped & 2) != 0 ? trm_align_up(bytes / 2, 512) : 0) +
                      ((w[v].mapped & 4) != 0 ? trm_align_up(bytes, 512) : 0);

@@ -125,19 +125,22 @@ static double around_us(const trmi_planner *p, const trmi_division *d, const trm
 
 /* ---- memory ---- */
 
-/* Places in the ring between two stages. */
-static int ring_messages(int micro)
+/* Places in the ring between two stages. A language model's stages on accelerators have the
+ * decisions of steps there, too, which run ahead of what crosses (worker/language/replica_impl.h).
+ */
+static int ring_messages(const trmi_planner *p, const trmi_division *d, int micro)
 {
-    return micro + 2;
+    return d->language && trm_rates_is_gpu(p->options->rates) ? 2 * (micro + 1) + 2 : micro + 2;
 }
 
 /* Two slots for collectives; a ring of messages from the stage before (results, for the first). */
-static size_t communicator_bytes(const trmi_division *d, const trm_stages *s, int micro, int stage)
+static size_t communicator_bytes(const trmi_planner *p, const trmi_division *d, const trm_stages *s,
+                                 int micro, int stage)
 {
     size_t bytes = d->tensor > 1 ? 2 * trm_align_up(d->slot_bytes, 4096) : 0;
 
     if (s->count > 1)
-        bytes += (size_t)ring_messages(micro) *
+        bytes += (size_t)ring_messages(p, d, micro) *
                  (stage > 0 ? s->crossing_bytes[stage - 1] : d->output_bytes);
     return bytes;
 }
@@ -193,7 +196,7 @@ static trm_status stage_ledger(const trmi_planner *p, const trmi_division *d, co
                                const size_t *kv, const trm_stages *s, int micro, int stage,
                                trm_ledger *ledger_out)
 {
-    trm_ledger l = {.communicators = communicator_bytes(d, s, micro, stage)};
+    trm_ledger l = {.communicators = communicator_bytes(p, d, s, micro, stage)};
     trmi_holder holder = trmi_holder_of(p->options);
     trmi_weights *weights = trm_calloc((size_t)g->value_count + 1, sizeof(*weights));
     trm_status st;
@@ -281,7 +284,7 @@ static trm_status cut(const trmi_planner *p, trmi_division *d, const trm_paralle
                              .ctx = &m,
                              .messages = trm_rates_is_gpu(p->options->rates)
                                              ? 2 /* the others wait in the host's memory */
-                                             : ring_messages(micro),
+                                             : ring_messages(p, d, micro),
                              .memory_bytes = memory};
     double *us = trm_malloc(nodes, sizeof(double));
     trmi_costs *k;

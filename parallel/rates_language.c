@@ -10,6 +10,8 @@
  * differ by that much, too). */
 #include "parallel/rates_impl.h"
 
+#include "base/f8.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -52,10 +54,12 @@ static double gap_us(const trmi_gpu *g)
     return g->gap_us * GAP_OF;
 }
 
-/* Of multiply-adds with weights of `dtype`. */
+/* Of multiply-adds with weights of `dtype`. fp8 is widened in registers to what activations are. */
 static double flops_us(const trmi_gpu *g, trm_dtype dtype, const char *act)
 {
-    if (trm_dtype_is_block(dtype) || dtype == TRM_DTYPE_I8 || dtype == TRM_DTYPE_U8)
+    bool blocks = trm_dtype_is_block(dtype) && !trm_dtype_is_f8(dtype);
+
+    if (blocks || dtype == TRM_DTYPE_I8 || dtype == TRM_DTYPE_U8)
         return g->int8_gops * INT8_OWN * 1e3;
     if (act != NULL && (strcmp(act, "bf16") == 0 || strcmp(act, "f16") == 0))
         return g->gflops[1] * g->dense[1] * DENSE_OWN * 1e3;

@@ -3,6 +3,7 @@
 #include "worker/bind_impl.h"
 
 #include "base/log.h"
+#include "base/wait.h"
 
 #include <string.h>
 
@@ -211,6 +212,7 @@ trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment
     struct binder *b = trm_calloc(1, sizeof(*b));
     trm_arena *arena = NULL;
     trmi_segment *s = NULL;
+    int64_t since = trm_now_us();
     trm_status st = TRM_OK;
 
     if (b == NULL)
@@ -251,10 +253,11 @@ trm_status trmi_bind(trm_engine *e, trmi_segment *parent, trmi_segment **segment
     parent->children = s;
     s->linked = true;
     e->segment_count++;
-    TRM_LOG(TRM_LOG_DEBUG, "bind",
-            "graph '%s': nodes %d to %d, %d steps, arena %zu, workspace %zu, copied %zu",
-            e->graph->name, s->node_begin, s->node_end, s->step_count, s->arena_bytes[TRMI_DEVICE],
-            s->workspace_bytes[TRMI_DEVICE], s->copied_bytes);
+    TRM_LOG(
+        TRM_LOG_DEBUG, "bind",
+        "graph '%s': nodes %d to %d, %d steps, arena %zu, workspace %zu, copied %zu, in %.1f ms",
+        e->graph->name, s->node_begin, s->node_end, s->step_count, s->arena_bytes[TRMI_DEVICE],
+        s->workspace_bytes[TRMI_DEVICE], s->copied_bytes, (double)(trm_now_us() - since) / 1e3);
     trm_free(b);
     *segment_out = s;
     return TRM_OK;

@@ -60,6 +60,11 @@ TRM_MUST_USE trm_status trm_engine_collect(trm_engine *engine, trm_tensor *outpu
  * CANCELLED: none is under way. DEVICE, COMM: it will not end, as collect would say. */
 TRM_MUST_USE trm_status trm_engine_ready(trm_engine *engine, bool *ready_out);
 
+/* Binds the program of inputs of these shapes (their data is not looked at), so that its buffers
+ * and packed weights are there: without running it, and where shapes depend on data only its
+ * beginning. With a group: collective. */
+TRM_MUST_USE trm_status trm_engine_bind(trm_engine *engine, const trm_tensor *inputs);
+
 /* Of a rank of a group that could not make its inputs: the others are in the step and wait for it.
  * It takes part in their sums with whatever lies there, and all ranks' steps fail with `why`, whose
  * message is the thread's. `inputs`: shapes; those that a collective itself reads have data.
@@ -77,6 +82,9 @@ void trm_engine_hold_inputs(trm_engine *engine, bool hold);
  * it tells shape and dtype. The memory stays until the engine ends or is told of another. */
 void trm_engine_place_input(trm_engine *engine, int input, void *memory);
 trm_stream *trm_engine_stream(const trm_engine *engine); /* NULL: the device's own */
+
+/* Whether steps of a program are launched as captured graphs from its second run on. */
+bool trm_engine_captures(const trm_engine *engine);
 
 /* Checks as above without running. */
 TRM_MUST_USE trm_status trm_engine_check(const trm_engine *engine, const trm_tensor *inputs);

@@ -16,7 +16,7 @@
 #define STRETCH_MIN 2   /* a single launch gains nothing */
 #define RECAPTURE_MAX 8 /* a stretch whose addresses keep changing is not worth it */
 
-static bool captures_here(const trm_engine *e)
+bool trm_engine_captures(const trm_engine *e)
 {
     const char *asked = getenv("TRM_GRAPHS");
 
@@ -46,7 +46,7 @@ trm_status trmi_stretches_find(trm_engine *e, trmi_segment *s)
 {
     int begin = 0;
 
-    if (!captures_here(e) || s->step_count == 0)
+    if (!trm_engine_captures(e) || s->step_count == 0)
         return TRM_OK;
     s->stretches = trm_arena_alloc(s->arena, (size_t)s->step_count, sizeof(trmi_stretch));
     if (s->stretches == NULL)

@@ -399,6 +399,15 @@ trm_status trmi_engine_execute(trm_engine *e, const trm_tensor *device_inputs,
     return TRM_OK;
 }
 
+trm_status trm_engine_bind(trm_engine *e, const trm_tensor *inputs)
+{
+    trmi_segment *s;
+
+    e->inputs = inputs;
+    TRM_CHECK(learn(e, &e->root));
+    return find_or_bind(e, &e->root, &s);
+}
+
 trm_status trmi_engine_stand_in(trm_engine *e, const trm_tensor *device_inputs, trm_status why)
 {
     trmi_segment *s = &e->root;

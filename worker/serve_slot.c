@@ -5,12 +5,15 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/team.h"
+#include "base/wait.h"
 #include "worker/language/serve_language.h"
 #include "worker/serve_tensor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define WARM_US 100000 /* of steps that nobody has asked for, while a model is loaded */
 
 trmi_slot *trmi_slot_find(const trmi_serve *s, uint32_t id)
 {
@@ -318,7 +321,8 @@ static void warm_end(void *ctx, const trm_generation_end *e)
         snprintf(ctx, 256, "%s", e->message);
 }
 
-/* One token, so that weights are packed and the smallest steps bound. */
+/* One token, and steps of the smallest batches, so that they need not be bound when requests wait;
+ * larger ones follow when nothing else is to be done (language/serve_language.c). */
 static trm_status warm_language(trmi_serve *s, trmi_slot *slot)
 {
     trm_lm_model *m = slot->lm;
@@ -331,6 +335,7 @@ static trm_status warm_language(trmi_serve *s, trmi_slot *slot)
                                 .choices = 1,
                                 .ctx = failure,
                                 .end = warm_end};
+    int64_t until = trm_now_us() + WARM_US;
     trm_generation *r;
 
     trm_sampling_init(&sampling);
@@ -340,6 +345,8 @@ static trm_status warm_language(trmi_serve *s, trmi_slot *slot)
     TRM_CHECK(trmi_lane_turn(s, slot));
     TRM_CHECK(trm_generator_add(m->generator, &o, &r));
     TRM_CHECK(trm_generator_run(m->generator));
+    while (trm_generator_warms(m->generator) && trm_now_us() < until)
+        TRM_CHECK(trm_generator_warm(m->generator));
     return failure[0] == '\0' ? TRM_OK : trm_fail(TRM_ERR_INTERNAL, "a first step: %s", failure);
 }
 

@@ -1,5 +1,7 @@
 /* Reading block types from a file's rows. Layouts are those of the GGUF format: ggml's
- * ggml-common.h and ggml-quants.c, and the Python package gguf (quants.py). */
+ * ggml-common.h and ggml-quants.c, and the Python package gguf (quants.py); those of fp8 are this
+ * project's (base/tensor.h). */
+#include "base/f8.h"
 #include "kernels/cpu/lm_linear_quant.h"
 
 #include <string.h>
@@ -194,6 +196,20 @@ static void dequantize_blocks(trm_dtype dtype, const void *row, size_t k, float 
     }
 }
 
+static void dequantize_f8(trm_dtype dtype, const unsigned char *row, size_t k, float *out)
+{
+    size_t elems = trm_dtype_block_elems(dtype);
+    float scale = 0;
+
+    for (size_t i = 0; i < k; i++) {
+        if (i % elems == 0) {
+            memcpy(&scale, row, sizeof(scale));
+            row += sizeof(scale);
+        }
+        out[i] = scale * trm_e4m3_to_f32(*row++);
+    }
+}
+
 void trmi_lm_dequantize(trm_dtype dtype, const void *row, size_t k, float *out)
 {
     const uint16_t *h = row;
@@ -209,6 +225,10 @@ void trmi_lm_dequantize(trm_dtype dtype, const void *row, size_t k, float *out)
     case TRM_DTYPE_BF16:
         for (size_t i = 0; i < k; i++)
             out[i] = trm_bf16_to_f32(h[i]);
+        break;
+    case TRM_DTYPE_F8_ROW:
+    case TRM_DTYPE_F8_128:
+        dequantize_f8(dtype, row, k, out);
         break;
     default:
         dequantize_blocks(dtype, row, k, out);

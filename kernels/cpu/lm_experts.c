@@ -6,6 +6,7 @@
  * products whatever the batch; weights are read once a wave, and a wave of that size hides it. */
 #include "kernels/cpu/lm_experts.h"
 
+#include "base/f8.h"
 #include "kernels/cpu/lm_rows.h"
 #include "kernels/cpu/math_util.h"
 
@@ -315,7 +316,9 @@ static trm_status experts_init(lm_experts *k, trm_op_desc *desc)
     for (int i = 0; i < WEIGHTS; i++) {
         trm_dtype dtype = desc->inputs[IN_GATE + i].dtype;
 
-        k->types[i] = trmi_lm_type_get(dtype, rounded == dtype ? rounded : TRM_DTYPE_NONE);
+        bool rounds = rounded == dtype || (rounded == TRM_DTYPE_BF16 && trm_dtype_is_f8(dtype));
+
+        k->types[i] = trmi_lm_type_get(dtype, rounds ? rounded : TRM_DTYPE_NONE);
         if (k->types[i] == NULL)
             return trm_fail(TRM_ERR_UNSUPPORTED, "TrmExperts '%s': weights of %s", desc->name,
                             trm_dtype_name(dtype));

@@ -66,6 +66,7 @@ trm_status trmi_prepare_lm_add_norm(trm_cpu *cpu, trm_op_desc *desc, trm_kernel 
 
     (void)cpu;
     TRM_CHECK(trmi_math_begin(desc));
+    TRM_CHECK(trmi_lm_not_rounded(desc));
     for (int i = ADD_X; i <= ADD_Y; i++)
         TRM_CHECK(trmi_lm_want(desc, i, TRM_DTYPE_F32, 2));
     TRM_CHECK(trmi_lm_norm_settle(desc, ADD_GAIN, &norm));

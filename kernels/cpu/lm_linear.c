@@ -2,6 +2,7 @@
  * lm_linear.h. */
 #include "kernels/cpu/lm_linear.h"
 
+#include "base/f8.h"
 #include "kernels/cpu/data.h"
 #include "kernels/cpu/lm_linear_fold.h"
 
@@ -35,7 +36,7 @@ const trmi_lm_type *trmi_lm_type_get(trm_dtype dtype, trm_dtype act)
     trm_isa isa = trmi_cpu_isa();
 
     if (act == TRM_DTYPE_NONE)
-        act = trm_dtype_is_block(dtype) ? TRM_DTYPE_I8 : TRM_DTYPE_F32;
+        act = trm_dtype_is_block(dtype) && !trm_dtype_is_f8(dtype) ? TRM_DTYPE_I8 : TRM_DTYPE_F32;
     for (int i = 0; i < (int)TYPES; i++)
         if (types[i]->dtype == dtype && types[i]->act == act && types[i]->isa <= isa &&
             (best == NULL || types[i]->isa >= best->isa))

@@ -8,8 +8,9 @@
  * leaves by the tree, adds the bias, and divides panels and blocks of rows among threads, never K.
  *
  * One trmi_lm_type a (weight dtype, activations, instruction set), listed in lm_types.def:
- * lm_linear_float*.c, lm_linear_quant*.c. Each has a scalar row beside it (level 0), which tests
- * compare with; vector rows may round differently from the scalar one, but not from themselves. */
+ * lm_linear_float*.c, lm_linear_f8*.c, lm_linear_quant*.c. Each has a scalar row beside it (level
+ * 0), which tests compare with; vector rows may round differently from the scalar one, but not from
+ * themselves. */
 #ifndef TRM_KERNELS_CPU_LM_LINEAR_H
 #define TRM_KERNELS_CPU_LM_LINEAR_H
 
@@ -50,8 +51,8 @@ typedef struct trmi_lm_type {
                  size_t k, size_t k_begin, size_t k_end, float *acc);
 } trmi_lm_type;
 
-/* The best row for a weight dtype and a wish for activations (NONE: F32 for float types, I8 for
- * block types) at trmi_cpu_isa(); NULL: none. */
+/* The best row for a weight dtype and a wish for activations (NONE: F32 for float types and fp8,
+ * I8 for other block types) at trmi_cpu_isa(); NULL: none. */
 const trmi_lm_type *trmi_lm_type_get(trm_dtype dtype, trm_dtype act);
 /* What attr `name` of a node (TrmLinear's act, TrmExperts' act_dtype) rounds activations to: BF16,
  * F16, or NONE where it is absent. */

@@ -70,7 +70,7 @@ static inline bool trmi_lm_mins(trm_dtype t)
 
 static inline bool trmi_lm_super(trm_dtype t) /* a K-quant */
 {
-    return t >= TRM_DTYPE_Q2_K;
+    return t >= TRM_DTYPE_Q2_K && t <= TRM_DTYPE_Q6_K;
 }
 
 static inline bool trmi_lm_halves(trm_dtype t) /* scales are of 16 elements */

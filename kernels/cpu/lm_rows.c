@@ -42,11 +42,20 @@ trm_status trmi_lm_want(const trm_op_desc *desc, int i, trm_dtype dtype, int ran
     return TRM_OK;
 }
 
+trm_status trmi_lm_not_rounded(const trm_op_desc *desc)
+{
+    return trm_attr_find(desc->attrs, "rounds") == NULL
+               ? TRM_OK
+               : trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': rows rounded for products: not here",
+                          trm_op_get(desc->op)->name, desc->name);
+}
+
 trm_status trmi_lm_begin(trm_op_desc *desc, int rank)
 {
     char text[TRM_SHAPE_TEXT_BYTES];
 
     TRM_CHECK(trmi_math_begin(desc));
+    TRM_CHECK(trmi_lm_not_rounded(desc));
     if (desc->output_count != 1 || desc->outputs[0].dtype != TRM_DTYPE_F32 ||
         desc->outputs[0].rank != rank || !trm_tensor_is_concrete(&desc->outputs[0]))
         return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': output is %s %s, want f32 of %d dims",

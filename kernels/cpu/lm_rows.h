@@ -62,7 +62,9 @@ TRM_MUST_USE trm_status trmi_lm_want(const trm_op_desc *desc, int i, trm_dtype d
 /* TrmPagedAttention without rope: lm_attention.c; lm_fused.c turns q and k before it. */
 TRM_MUST_USE trm_status trmi_prepare_lm_attention_plain(trm_cpu *cpu, trm_op_desc *desc,
                                                         trm_kernel **kernel_out);
-/* Begins a prepare: no post-ops, plain layouts, an F32 output of `rank` dims. */
+/* UNSUPPORTED for a node that rounds its rows for the products behind it: devices' forms. */
+TRM_MUST_USE trm_status trmi_lm_not_rounded(const trm_op_desc *desc);
+/* Begins a prepare: no post-ops, plain layouts, rows not rounded, an F32 output of `rank` dims. */
 TRM_MUST_USE trm_status trmi_lm_begin(trm_op_desc *desc, int rank);
 
 #endif

@@ -4,6 +4,7 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/group.h"
+#include "kernels/cuda/lm_linear.h"
 #include "kernels/cuda/lm_step.h"
 #include "kernels/cuda/notes.h"
 #include "kernels/cuda_module.h"
@@ -414,6 +415,7 @@ static trm_status create(const trm_cuda_options *options, trm_device *host, trm_
         return trm_fail(TRM_ERR_NO_MEMORY, "cuda device");
     cuda->base.ops = &cuda_ops;
     cuda->base.host = host;
+    cuda->base.rounding = trmi_lmc_rounding;
     cuda->ordinal = options->device;
     TRM_TRY(st, TRMI_CUDA(cudaSetDevice(cuda->ordinal)), fail);
     TRM_TRY(st, describe(cuda), fail);

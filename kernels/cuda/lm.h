@@ -71,7 +71,9 @@ typedef struct trmi_lmc_weight {
  * NULL: x[r]). Rows from starts[experts] on are not computed. */
 typedef struct trmi_lmc_product {
     const trmi_lmc_leaves *leaves; /* host; copied into the launch */
-    const float *x;                /* [m, k] */
+    const void *x;                 /* [m, k] F32 */
+    bool rounded; /* x is as the weights' `act` rounds it: [m, k] BF16 or F16, k a multiple of 32;
+                     I8: lm_quant.h. Not with experts */
     size_t m, k;
     int segments;
     struct {
@@ -80,6 +82,8 @@ typedef struct trmi_lmc_product {
         float *out;        /* [parts][m][n] */
     } segment[TRMI_LMC_SEGMENTS];
     trmi_lmc_act gated;
+    trm_dtype
+        rounds; /* gated, float weights: BF16, F16: out_0 is [m][n] of that, whatever its type */
     int experts;
     const int32_t *starts, *row_of;
 } trmi_lmc_product;

@@ -1,4 +1,7 @@
-/* TrmEmbed and TrmRows: shapes. An embedding's table lies in device memory as in the file. */
+/* TrmEmbed and TrmRows: shapes. An embedding's table lies in device memory as in the file; of float
+ * weights that a product multiplies by, too, once for both, as the product wants it. */
+#include "kernels/cuda/lm_float.h"
+#include "kernels/cuda/lm_linear.h"
 #include "kernels/cuda/lm_rows.h"
 
 typedef struct pick_kernel {
@@ -28,6 +31,35 @@ static void embed_destroy(trm_kernel *base)
 static const trm_kernel_ops embed_ops = {
     .name = "cuda lm embed", .run = embed_run, .destroy = embed_destroy};
 
+static void set_rows(trmi_lmc_pick *p, size_t row_bytes)
+{
+    p->row = row_bytes;
+    p->half = 8 * row_bytes;
+    p->panel = 16 * row_bytes;
+    p->chunk = trm_dtype_is_block(p->dtype) ? 0 : 32 * trm_dtype_bytes(p->dtype);
+}
+
+static trm_status take_table(pick_kernel *k, const trm_op_desc *desc)
+{
+    trm_cuda *cuda = k->base.cuda;
+    trmi_lmc_weight w;
+    trmi_lmf_form form;
+    trm_dtype act;
+
+    k->base.base.packed_inputs = k->base.base.copied_inputs = 1u << 1;
+    if (trm_attr_int(desc->attrs, "tied", 0) == 0 || trm_dtype_is_block(k->pick.dtype))
+        return trmi_cuda_pack_plain(cuda, desc, 1, &k->table);
+    TRM_CHECK(trmi_lmc_act_wanted(desc, k->pick.dtype, &act));
+    TRM_CHECK(trmi_lmc_weight_pack(cuda, desc, 1, act, false, &w));
+    form = trmi_lmf_form_of(cuda, &w);
+    k->table = w.pack;
+    k->pick.panel = form.panel;
+    k->pick.half = form.half;
+    k->pick.row = form.row;
+    k->pick.chunk = form.chunk;
+    return TRM_OK;
+}
+
 trm_status trmi_cuda_prepare_lm_embed(trm_cuda *cuda, trm_op_desc *desc, trm_kernel **kernel_out)
 {
     const trm_tensor *ids = &desc->inputs[0], *table = &desc->inputs[1], *out = &desc->outputs[0];
@@ -52,12 +84,10 @@ trm_status trmi_cuda_prepare_lm_embed(trm_cuda *cuda, trm_op_desc *desc, trm_ker
                               .rows = (size_t)ids->dims[0],
                               .table_rows = (size_t)table->dims[0],
                               .width = (size_t)table->dims[1],
-                              .row_bytes = table->dims[0] == 0 ? 0 : bytes / (size_t)table->dims[0],
                               .scale = trm_attr_float(desc->attrs, "scale", 1.0f)};
-    if (table->data != NULL) {
-        TRM_TRY(st, trmi_cuda_pack_plain(cuda, desc, 1, &k->table), fail);
-        k->base.base.packed_inputs = k->base.base.copied_inputs = 1u << 1;
-    }
+    set_rows(&k->pick, table->dims[0] == 0 ? 0 : bytes / (size_t)table->dims[0]);
+    if (table->data != NULL)
+        TRM_TRY(st, take_table(k, desc), fail);
     *kernel_out = &k->base.base;
     return TRM_OK;
 fail:
@@ -94,8 +124,8 @@ trm_status trmi_cuda_prepare_lm_rows(trm_cuda *cuda, trm_op_desc *desc, trm_kern
                               .rows = (size_t)rows->dims[0],
                               .table_rows = (size_t)x->dims[0],
                               .width = (size_t)x->dims[1],
-                              .row_bytes = (size_t)x->dims[1] * sizeof(float),
                               .scale = 1.0f};
+    set_rows(&k->pick, (size_t)x->dims[1] * sizeof(float));
     *kernel_out = &k->base.base;
     return TRM_OK;
 }

@@ -1,4 +1,5 @@
-/* TrmEmbed and TrmRows: rows picked from a table in whatever dtype a file has it. A thread does V
+/* TrmEmbed and TrmRows: rows picked from a table in whatever dtype a file has it, or from where it
+ * lies for a product, whose pieces of a row are at least 64 bytes, two sectors. A thread does V
  * neighbours, twice a block's width apart: what is read is a sixteenth to a half of what is
  * written, and stores are of 16 bytes. */
 #include "kernels/cuda/lm_dequantize.cuh"
@@ -14,9 +15,12 @@ constexpr int kThreads = 256, kVectors = 2;
 
 /* How elements [v * V, v * V + V) of a row are read. */
 template <class T, int V> struct Floats {
-    __device__ static __forceinline__ void load(const unsigned char *row, uint32_t v, float (&x)[V])
+    __device__ static __forceinline__ void load(const unsigned char *row, size_t chunk, uint32_t v,
+                                                float (&x)[V])
     {
-        const Pack<T, V> p = reinterpret_cast<const Pack<T, V> *>(row)[v];
+        constexpr uint32_t kPiece = 32 / V; /* vectors of a piece */
+        const Pack<T, V> p =
+            reinterpret_cast<const Pack<T, V> *>(row + v / kPiece * chunk)[v % kPiece];
 
 #pragma unroll
         for (int j = 0; j < V; j++)
@@ -24,15 +28,16 @@ template <class T, int V> struct Floats {
     }
 };
 template <int kType> struct Blocks {
-    __device__ static __forceinline__ void load(const unsigned char *row, uint32_t v, float (&x)[4])
+    __device__ static __forceinline__ void load(const unsigned char *row, size_t, uint32_t v,
+                                                float (&x)[4])
     {
         trmi_blocks::load_quad<kType>(row, v, x);
     }
 };
 
 struct Params {
-    size_t table_rows, row_bytes;
-    uint32_t vectors; /* of a row */
+    size_t table_rows, panel, half, row, chunk; /* trmi_lmc_pick */
+    uint32_t vectors;                           /* of a row */
     float scale;
 };
 
@@ -43,7 +48,8 @@ __global__ void __launch_bounds__(kThreads)
     TRM_KERNEL_BEGIN();
     const int32_t id = ids[blockIdx.x];
     const bool here = id >= 0 && static_cast<size_t>(id) < p.table_rows;
-    const unsigned char *row = table + (here ? static_cast<size_t>(id) : 0) * p.row_bytes;
+    const size_t r = here ? static_cast<size_t>(id) : 0;
+    const unsigned char *row = table + (r >> 4) * p.panel + (r >> 3 & 1) * p.half + (r & 7) * p.row;
     const uint32_t first = blockIdx.y * (kThreads * kVectors) + threadIdx.x;
     float *to = out + static_cast<size_t>(blockIdx.x) * p.vectors * V;
     float x[kVectors][V];
@@ -54,7 +60,7 @@ __global__ void __launch_bounds__(kThreads)
         for (int j = 0; j < V; j++)
             x[i][j] = 0.0f;
         if (here && first + i * kThreads < p.vectors)
-            Reader::load(row, first + i * kThreads, x[i]);
+            Reader::load(row, p.chunk, first + i * kThreads, x[i]);
     }
 #pragma unroll
     for (int i = 0; i < kVectors; i++) {
@@ -79,7 +85,10 @@ trm_status launch(cudaStream_t stream, const trmi_lmc_pick *p, const int32_t *id
     if (p->rows > INT32_MAX || blocks > 65535)
         return trm_fail(TRM_ERR_INVALID_ARG, "%zu rows of %zu elements", p->rows, p->width);
     a.table_rows = p->table_rows;
-    a.row_bytes = p->row_bytes;
+    a.panel = p->panel;
+    a.half = p->half;
+    a.row = p->row;
+    a.chunk = p->chunk;
     a.vectors = static_cast<uint32_t>(vectors);
     a.scale = p->scale;
     return trmi_launched(

@@ -124,7 +124,8 @@ static trm_status run_gate_up(const lm_experts *k, const space *s, size_t rows, 
     TRM_CHECK(run_product(k, s, &p, stream));
     p = product_of(k, s, UP, rows, x, s->up);
     TRM_CHECK(run_product(k, s, &p, stream));
-    return trmi_cuda_lm_gated(stream, k->act, 1.0f, rows * k->features, s->gate, s->up, s->gate);
+    return trmi_cuda_lm_gated(stream, k->act, 1.0f, rows * k->features, s->gate, s->up, s->gate,
+                              TRM_DTYPE_F32);
 }
 
 static trm_status run_wave(const lm_experts *k, const space *s, size_t begin, size_t tokens,

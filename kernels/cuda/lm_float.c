@@ -153,12 +153,14 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     a->segments = p->segments;
     a->panels = panels_of(p);
     a->gated = (int32_t)p->gated;
+    a->rounds = (int32_t)p->rounds;
     a->m = (int32_t)p->m;
     a->k = (int32_t)p->k;
     a->experts = p->experts;
     a->starts = p->starts;
     a->row_of = p->row_of;
-    a->x = p->x;
+    a->x = p->rounded ? NULL : p->x;
+    a->rounded = p->rounded ? p->x : NULL;
     c->road = w->act == TRM_DTYPE_F32                                                    ? SIMT
               : p->m <= (size_t)TRMI_LMF_FEW * (size_t)(p->experts > 0 ? p->experts : 1) ? FEW
                                                                                          : TILE;
@@ -176,7 +178,7 @@ static void choose(const trm_cuda *cuda, const trmi_lmc_product *p, choice *c)
     a->depth = trmi_lmf_plan_depth(&a->plan);
     works = tiles * a->plan.workers;
     c->blocks = (int)(works < resident * sms ? works : resident * sms);
-    if (c->road == TILE)
+    if (c->road == TILE && !p->rounded)
         c->rounded_bytes =
             trm_align_up(p->m * a->form.k_padded * trm_dtype_bytes(a->form.dtype), TRM_ALIGN);
     if (a->plan.workers > 1)
@@ -213,6 +215,9 @@ static trm_status check(const trmi_lmc_product *p)
     }
     if (gated && (p->segments != 2 || p->leaves->parts != 1 || w->n != p->segment[1].weight->n))
         return trm_fail(TRM_ERR_INTERNAL, "a gated product of %d weights", p->segments);
+    if (p->rounded && (w->act == TRM_DTYPE_F32 || p->k % TRMI_LMF_CHUNK != 0 || p->experts > 0))
+        return trm_fail(TRM_ERR_INTERNAL, "a product of rounded rows of %zu with activations of %s",
+                        p->k, trm_dtype_name(w->act));
     if (p->m > INT32_MAX / 2 || panels > INT32_MAX / 32 || p->leaves->count < 1)
         return trm_fail(TRM_ERR_UNSUPPORTED, "a product of %zu rows and %zu features", p->m,
                         panels * TRMI_LMF_PANEL);
@@ -231,7 +236,8 @@ static trm_status float_run(trm_cuda *cuda, const trmi_lmc_product *p, void *wor
     a = &c.args;
     if (a->m == 0 || a->panels == 0)
         return TRM_OK;
-    a->rounded = memory;
+    if (c.road == TILE && !p->rounded)
+        a->rounded = memory;
     a->slots = (float *)(void *)(memory + c.rounded_bytes);
     a->stack = (float *)(void *)(memory + c.rounded_bytes + c.slots_bytes);
     for (int i = 0; i < p->segments; i++) {
@@ -250,7 +256,8 @@ static trm_status float_run(trm_cuda *cuda, const trmi_lmc_product *p, void *wor
     if (c.road == SIMT) {
         TRM_CHECK(trmi_lmf_simt(a, c.rows, c.blocks, stream));
     } else {
-        TRM_CHECK(trmi_lmf_round(a, stream));
+        if (!p->rounded)
+            TRM_CHECK(trmi_lmf_round(a, stream));
         if (a->form.dtype == TRM_DTYPE_F16)
             TRM_CHECK(trmi_lmf_tile_f16(a, c.rows, c.blocks, stream));
         else

@@ -157,6 +157,17 @@ __device__ inline __attribute__((noinline)) float gated_of(int act, float y, flo
     return trm_lm_gated(act, y, up);
 }
 
+/* Number `at` of a result, rounded as the products that read it would round it. */
+__device__ __forceinline__ void put(void *out, int rounds, size_t at, float y)
+{
+    if (rounds == TRM_DTYPE_BF16)
+        static_cast<__nv_bfloat16 *>(out)[at] = trm_down<__nv_bfloat16>(y);
+    else if (rounds == TRM_DTYPE_F16)
+        static_cast<__half *>(out)[at] = trm_down<__half>(y);
+    else
+        static_cast<float *>(out)[at] = y;
+}
+
 /* One number of a result: feature `column` of the panel at `at`, row `row`, of part `part`; with
  * gated `up` is the next panel's. */
 __device__ __forceinline__ void store(const trmi_lmf_args &a, place at, int column, int part,
@@ -174,7 +185,7 @@ __device__ __forceinline__ void store(const trmi_lmf_args &a, place at, int colu
             up = __fadd_rn(up, a.segment[1].bias[n]);
         y = gated_of(a.gated, y, up);
     }
-    s.out[(static_cast<size_t>(part) * a.m + row) * s.n + n] = y;
+    put(s.out, a.rounds, (static_cast<size_t>(part) * a.m + row) * s.n + n, y);
 }
 
 /* A worker's sums of kPanels panels, kEach numbers a panel, over its leaves. The top of the stack

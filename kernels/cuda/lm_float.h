@@ -72,8 +72,9 @@ typedef struct trmi_lmf_args {
     trmi_lmf_segment segment[TRMI_LMC_SEGMENTS];
     trmi_lmf_form form;
     int32_t segments, panels, gated; /* gated: trmi_lmc_act, COUNT: not */
+    int32_t rounds;                  /* trm_dtype of out: BF16, F16; else F32 */
     int32_t m, k, experts;
-    const float *x;
+    const float *x;      /* NULL: x is there rounded only */
     const void *rounded; /* [m][k_padded] in the weights' dtype, in the order of rows */
     float *slots;        /* [slots][m][panels * 16] */
     float *stack;        /* `tile`, `simt`: [blocks][depth][a block's outputs] */
@@ -110,9 +111,11 @@ typedef struct trmi_lmf_lay {
 } trmi_lmf_lay;
 TRM_MUST_USE trm_status trmi_lmf_lay_out(const trmi_lmf_lay *l, cudaStream_t stream);
 
-/* out = gated(out) * up over n numbers. */
-TRM_MUST_USE trm_status trmi_lmf_gate(trmi_lmc_act act, float *out, const float *up, size_t n,
-                                      int multiprocessors, cudaStream_t stream);
+/* out = gated(y) * up over n numbers, as BF16 or F16 where `rounds` is one of them; else F32, and
+ * out may be y. */
+TRM_MUST_USE trm_status trmi_lmf_gate(trmi_lmc_act act, trm_dtype rounds, void *out, const float *y,
+                                      const float *up, size_t n, int multiprocessors,
+                                      cudaStream_t stream);
 
 /* With order_free: products of many rows by cuBLASLt (lm_float_blas.c), whose sums have whatever
  * order is fastest. *blas_out is NULL where the kernels above are to run. Of the product's pointers

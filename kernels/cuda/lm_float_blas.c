@@ -19,7 +19,8 @@ struct trmi_lmf_blas {
         size_t k_begin;
     } of[PRODUCTS];
     int count;
-    size_t up_at, work_at, bytes; /* of the workspace; in front: rounded rows */
+    size_t up_at, gate_at, work_at,
+        bytes; /* of the workspace; in front: rounded rows, if they are made */
 };
 
 void trmi_lmf_blas_destroy(trmi_lmf_blas *blas)
@@ -39,6 +40,12 @@ static int align_of(size_t bytes)
     while (bytes % (size_t)align != 0)
         align /= 2;
     return align;
+}
+
+/* The gated result is no float: its first factor is in the workspace too. */
+static bool rounds(const trmi_lmc_product *p)
+{
+    return p->rounds == TRM_DTYPE_BF16 || p->rounds == TRM_DTYPE_F16;
 }
 
 static trm_status add(trmi_lmf_blas *b, const trmi_lmc_product *p, int segment, int part,
@@ -90,8 +97,10 @@ trm_status trmi_lmf_blas_create(trm_cuda *cuda, const trmi_lmc_product *p, unsig
         return trm_fail(TRM_ERR_NO_MEMORY, "a product's kernel");
     b->cuda = cuda;
     b->form = trmi_lmf_form_of(cuda, w);
-    b->up_at = trm_align_up(p->m * b->form.k_padded * trm_dtype_bytes(b->form.dtype), 256);
-    b->work_at = b->up_at + (gated ? trm_align_up(p->m * w->n * sizeof(float), 256) : 0);
+    if (!p->rounded)
+        b->up_at = trm_align_up(p->m * b->form.k_padded * trm_dtype_bytes(b->form.dtype), 256);
+    b->gate_at = b->up_at + (gated ? trm_align_up(p->m * w->n * sizeof(float), 256) : 0);
+    b->work_at = b->gate_at + (rounds(p) ? b->gate_at - b->up_at : 0);
     b->bytes = b->work_at;
     for (int i = 0; i < p->segments && st == TRM_OK; i++)
         for (int part = 0; part < p->leaves->parts && st == TRM_OK; part++)
@@ -115,25 +124,32 @@ trm_status trmi_lmf_blas_run(const trmi_lmf_blas *b, const trmi_lmc_product *p, 
     unsigned char *memory = workspace;
     size_t each = trm_dtype_bytes(b->form.dtype), n = p->segment[0].weight->n;
     float *up = (float *)(void *)(memory + b->up_at);
+    float *gate = rounds(p) ? (float *)(void *)(memory + b->gate_at) : p->segment[0].out;
     bool gated = p->gated != TRMI_LMC_ACT_COUNT;
-    trmi_lmf_args round = {
-        .form = b->form, .m = (int32_t)p->m, .k = (int32_t)p->k, .x = p->x, .rounded = workspace};
+    const unsigned char *rows = p->rounded ? p->x : workspace;
 
     if (p->m == 0)
         return TRM_OK;
-    TRM_CHECK(trmi_lmf_round(&round, stream));
+    if (!p->rounded) {
+        const trmi_lmf_args round = {.form = b->form,
+                                     .m = (int32_t)p->m,
+                                     .k = (int32_t)p->k,
+                                     .x = p->x,
+                                     .rounded = workspace};
+
+        TRM_CHECK(trmi_lmf_round(&round, stream));
+    }
     for (int i = 0; i < b->count; i++) {
         int segment = b->of[i].segment;
         const trmi_lmc_weight *w = p->segment[segment].weight;
-        float *out = gated && segment == 1 ? up : p->segment[segment].out;
+        float *out = segment == 0 ? gate : gated ? up : p->segment[segment].out;
         size_t at = b->of[i].k_begin * each;
 
-        TRM_CHECK(trmi_gemm_run(b->gemm[i], stream, memory + at,
-                                (const unsigned char *)w->data + at, NULL,
-                                out + (size_t)b->of[i].part * p->m * w->n, p->segment[segment].bias,
-                                memory + b->work_at));
+        TRM_CHECK(trmi_gemm_run(b->gemm[i], stream, rows + at, (const unsigned char *)w->data + at,
+                                NULL, out + (size_t)b->of[i].part * p->m * w->n,
+                                p->segment[segment].bias, memory + b->work_at));
     }
-    return gated ? trmi_lmf_gate(p->gated, p->segment[0].out, up, p->m * n,
+    return gated ? trmi_lmf_gate(p->gated, p->rounds, p->segment[0].out, gate, up, p->m * n,
                                  b->cuda->multiprocessors, stream)
                  : TRM_OK;
 }

@@ -44,6 +44,50 @@ template <class T> __device__ __forceinline__ quad x_round(const eight &e)
                  pair<T>(e.v[6], e.v[7])}};
 }
 
+/* What a lane has of kAhead chunks of a row: as they are in memory, until they are multiplied. */
+template <class T, int kAhead, bool kRounded> struct columns {
+    eight e[kAhead];
+
+    __device__ __forceinline__ void load(const trmi_lmf_args &a, int row, int c, int t)
+    {
+        const float *const x = a.x + static_cast<size_t>(row) * a.k;
+        const bool wide = a.k % 4 == 0 && reinterpret_cast<uintptr_t>(a.x) % 16 == 0;
+
+        if (wide && (c + kAhead) * TRMI_LMF_CHUNK <= a.k) {
+#pragma unroll
+            for (int i = 0; i < kAhead; i++)
+                e[i] = x_wide(x, (c + i) * TRMI_LMF_CHUNK + t * 8);
+        } else {
+#pragma unroll
+            for (int i = 0; i < kAhead; i++)
+                e[i] = x_any(x, (c + i) * TRMI_LMF_CHUNK + t * 8, a.k);
+        }
+    }
+    __device__ __forceinline__ quad at(int i) const
+    {
+        return x_round<T>(e[i]);
+    }
+};
+/* Rounded before: whole chunks; past the last one it again, which nobody multiplies. */
+template <class T, int kAhead> struct columns<T, kAhead, true> {
+    quad q[kAhead];
+
+    __device__ __forceinline__ void load(const trmi_lmf_args &a, int row, int c, int t)
+    {
+        const T *const x = static_cast<const T *>(a.rounded) + static_cast<size_t>(row) * a.k;
+        const int last = a.k / TRMI_LMF_CHUNK - 1;
+
+#pragma unroll
+        for (int i = 0; i < kAhead; i++)
+            q[i] = *reinterpret_cast<const quad *>(
+                x + (c + i < last ? c + i : last) * TRMI_LMF_CHUNK + t * 8);
+    }
+    __device__ __forceinline__ quad at(int i) const
+    {
+        return q[i];
+    }
+};
+
 /* kAhead chunks of kPanels panels. */
 template <int kPanels, int kAhead> struct ahead {
     quad low[kAhead][kPanels], high[kAhead][kPanels];
@@ -65,7 +109,7 @@ template <int kPanels, int kAhead> struct ahead {
     }
 };
 
-template <class T, int kPanels>
+template <class T, int kPanels, bool kRounded>
 __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ trmi_lmf_args a)
 {
     constexpr int kAhead = kPanels == 1 ? 4 : 2;
@@ -102,9 +146,7 @@ __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ tr
 
     /* rows past the last one are computed from the first, and not stored */
     const int mine = r.first + (g < r.count ? g : 0);
-    const float *const x =
-        a.x + static_cast<size_t>(a.row_of != nullptr ? a.row_of[mine] : mine) * a.k;
-    const bool wide = a.k % 4 == 0 && reinterpret_cast<uintptr_t>(a.x) % 16 == 0;
+    const int row_of_x = a.row_of != nullptr ? a.row_of[mine] : mine;
     float sum[kPanels][4] = {};
     int leaf = leaf_first, leaf_stop = 0;
     auto flush = [&]() {
@@ -127,23 +169,15 @@ __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ tr
     else if (works)
         leaf_stop = stop_of();
     for (int c = first; c < end; c += kAhead) {
-        eight e[kAhead];
+        columns<T, kAhead, kRounded> x;
 
-        if (wide && (c + kAhead) * TRMI_LMF_CHUNK <= a.k) {
-#pragma unroll
-            for (int i = 0; i < kAhead; i++)
-                e[i] = x_wide(x, (c + i) * TRMI_LMF_CHUNK + t * 8);
-        } else {
-#pragma unroll
-            for (int i = 0; i < kAhead; i++)
-                e[i] = x_any(x, (c + i) * TRMI_LMF_CHUNK + t * 8, a.k);
-        }
+        x.load(a, row_of_x, c, t);
         if (c + kAhead < end)
             next.load(w, a.form, c + kAhead, end - 1);
 #pragma unroll
         for (int i = 0; i < kAhead; i++) {
             if (c + i < end) {
-                const quad b = x_round<T>(e[i]);
+                const quad b = x.at(i);
 
 #pragma unroll
                 for (int p = 0; p < kPanels; p++)
@@ -195,7 +229,8 @@ __global__ void __launch_bounds__(kThreads, 2) lm_few(const __grid_constant__ tr
     }
 }
 
-template <class T, int kPanels> trm_status launch(const trmi_lmf_args *a, cudaStream_t stream)
+template <class T, int kPanels, bool kRounded>
+trm_status launch(const trmi_lmf_args *a, cudaStream_t stream)
 {
     const size_t bytes = static_cast<size_t>(a->plan.slots) * kPanels * kFragment * sizeof(float);
     const int64_t tiles = tiles_most(a, kRows);
@@ -206,14 +241,18 @@ template <class T, int kPanels> trm_status launch(const trmi_lmf_args *a, cudaSt
     if (tiles > 65535)
         return trm_fail(TRM_ERR_UNSUPPORTED, "a product of few rows with %lld tiles",
                         static_cast<long long>(tiles));
-    TRM_CHECK(allow(lm_few<T, kPanels>, bytes, &allowed));
-    return trmi_launched(TRM_LAUNCH((lm_few<T, kPanels>), grid, kThreads, bytes, stream, *a),
-                         "lm_few");
+    TRM_CHECK(allow(lm_few<T, kPanels, kRounded>, bytes, &allowed));
+    return trmi_launched(
+        TRM_LAUNCH((lm_few<T, kPanels, kRounded>), grid, kThreads, bytes, stream, *a), "lm_few");
 }
 
 template <class T> trm_status choose(const trmi_lmf_args *a, cudaStream_t stream)
 {
-    return a->gated != TRMI_LMC_ACT_COUNT ? launch<T, 2>(a, stream) : launch<T, 1>(a, stream);
+    if (a->rounded != nullptr)
+        return a->gated != TRMI_LMC_ACT_COUNT ? launch<T, 2, true>(a, stream)
+                                              : launch<T, 1, true>(a, stream);
+    return a->gated != TRMI_LMC_ACT_COUNT ? launch<T, 2, false>(a, stream)
+                                          : launch<T, 1, false>(a, stream);
 }
 
 } // namespace

@@ -141,12 +141,12 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-__global__ void lm_gate(int act, float *out, const float *up, size_t n)
+__global__ void lm_gate(int act, int rounds, void *out, const float *y, const float *up, size_t n)
 {
     TRM_KERNEL_BEGIN();
     for (size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x; i < n;
          i += static_cast<size_t>(gridDim.x) * kThreads)
-        out[i] = trm_lm_gated(act, out[i], up[i]);
+        put(out, rounds, i, trm_lm_gated(act, y[i], up[i]));
 }
 
 unsigned blocks_of(size_t works)
@@ -209,8 +209,9 @@ extern "C" trm_status trmi_lmf_fold(const trmi_lmf_args *a, int multiprocessors,
         "lm_fold");
 }
 
-extern "C" trm_status trmi_lmf_gate(trmi_lmc_act act, float *out, const float *up, size_t n,
-                                    int multiprocessors, cudaStream_t stream)
+extern "C" trm_status trmi_lmf_gate(trmi_lmc_act act, trm_dtype rounds, void *out, const float *y,
+                                    const float *up, size_t n, int multiprocessors,
+                                    cudaStream_t stream)
 {
     const size_t most = static_cast<size_t>(multiprocessors) * 8;
     const size_t blocks = (n + kThreads - 1) / kThreads;
@@ -218,6 +219,7 @@ extern "C" trm_status trmi_lmf_gate(trmi_lmc_act act, float *out, const float *u
     if (n == 0)
         return TRM_OK;
     return trmi_launched(TRM_LAUNCH(lm_gate, static_cast<unsigned>(blocks < most ? blocks : most),
-                                    kThreads, 0, stream, static_cast<int>(act), out, up, n),
+                                    kThreads, 0, stream, static_cast<int>(act),
+                                    static_cast<int>(rounds), out, y, up, n),
                          "lm_gate");
 }

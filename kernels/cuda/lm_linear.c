@@ -3,6 +3,7 @@
 #include "kernels/cuda/lm_linear.h"
 
 #include "kernels/cuda/lm_float.h"
+#include "kernels/cuda/lm_quant.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -182,6 +183,58 @@ trm_status trmi_lmc_weight_pack(trm_cuda *cuda, const trm_op_desc *desc, int inp
     return TRM_OK;
 }
 
+/* ---- rounded rows ---- */
+
+trm_rounding trmi_lmc_rounding(const trm_tensor *weight, bool transposed, int64_t unit,
+                               trm_dtype act)
+{
+    int64_t n = weight->rank == 2 ? weight->dims[transposed ? 1 : 0] : 0;
+    int64_t k = weight->rank == 2 ? weight->dims[transposed ? 0 : 1] : 0;
+    trm_rounding r = {.dtype = TRM_DTYPE_NONE};
+
+    /* what families refuse or pad is the host's, or needs zeros behind each row; a transposed
+     * weight's rows go through the scratch 32 at a time */
+    if (k < 1 || k % 32 != 0 || unit % 32 != 0 ||
+        (transposed && (trm_dtype_is_block(weight->dtype) || n > 1 << 16)))
+        return r;
+    if ((weight->dtype == TRM_DTYPE_BF16 || weight->dtype == TRM_DTYPE_F16) && act == weight->dtype)
+        r.dtype = act;
+    if (trm_dtype_is_block(weight->dtype) && act == TRM_DTYPE_NONE)
+        r = (trm_rounding){.dtype = TRM_DTYPE_U8,
+                           .row_bytes = (int64_t)trmi_lmq_row_bytes((size_t)k),
+                           .sums = trmi_lmq_sums(weight->dtype)};
+    return r;
+}
+
+trm_status trmi_lmc_rounds(const trm_op_desc *desc, int output, const trm_tensor *rows,
+                           trm_dtype *rounds_out, int *sums_out)
+{
+    const char *rounds = trm_attr_string(desc->attrs, "rounds", "");
+    const trm_tensor *out = &desc->outputs[output];
+    trm_tensor want = *rows;
+    char text[TRM_SHAPE_TEXT_BYTES];
+
+    *sums_out = 0;
+    want.dtype = *rounds_out = *rounds == '\0'               ? TRM_DTYPE_F32
+                               : strcmp(rounds, "bf16") == 0 ? TRM_DTYPE_BF16
+                               : strcmp(rounds, "f16") == 0  ? TRM_DTYPE_F16
+                               : strcmp(rounds, "i8") == 0   ? TRM_DTYPE_I8
+                                                             : TRM_DTYPE_NONE;
+    if (want.dtype == TRM_DTYPE_NONE || (want.dtype == TRM_DTYPE_I8 && rows->dims[1] % 32 != 0))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': rows of %lld, rounded to '%.40s'",
+                        trm_op_get(desc->op)->name, desc->name, (long long)rows->dims[1], rounds);
+    if (want.dtype == TRM_DTYPE_I8) {
+        want.dtype = TRM_DTYPE_U8;
+        want.dims[1] = (int64_t)trmi_lmq_row_bytes((size_t)rows->dims[1]);
+        *sums_out = (int)trm_attr_int(desc->attrs, "sums", 0);
+    }
+    if (out->dtype != want.dtype || !trm_tensor_same_shape(out, &want))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': output %d is %s %s, want %s",
+                        trm_op_get(desc->op)->name, desc->name, output, trm_dtype_name(out->dtype),
+                        trm_tensor_shape_text(out, text, sizeof(text)), trm_dtype_name(want.dtype));
+    return TRM_OK;
+}
+
 /* ---- the operators ---- */
 
 typedef trmi_lmc_linear lm_linear;
@@ -217,6 +270,31 @@ static const trm_kernel_ops linear_ops = {
 static const trm_kernel_ops blas_ops = {
     .name = "lm linear cublaslt", .run = linear_run, .destroy = linear_destroy};
 
+/* Rows, or what they are rounded to for weights like input 1. */
+static trm_status take_rows(lm_linear *k, const trm_op_desc *desc, bool transposed, trm_dtype act)
+{
+    const trm_tensor *x = &desc->inputs[0], *w = &desc->inputs[1];
+    char text[TRM_SHAPE_TEXT_BYTES];
+    trm_rounding r;
+
+    k->product.k = (size_t)(x->rank == 2 ? x->dims[1] : 0);
+    if (x->dtype == TRM_DTYPE_F32 && x->rank == 2) {
+        k->product.m = (size_t)x->dims[0];
+        return TRM_OK;
+    }
+    r = trmi_lmc_rounding(w, transposed, trm_attr_int(desc->attrs, "unit", 0), act);
+    if (x->rank != 2 || r.dtype == TRM_DTYPE_NONE || x->dtype != r.dtype ||
+        (r.dtype == TRM_DTYPE_U8 && x->dims[1] != r.row_bytes))
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': x is %s %s for weights of %s, want f32",
+                        trm_op_get(desc->op)->name, desc->name, trm_dtype_name(x->dtype),
+                        trm_tensor_shape_text(x, text, sizeof(text)), trm_dtype_name(w->dtype));
+    k->product.rounded = true;
+    k->product.m = (size_t)x->dims[0];
+    if (r.dtype == TRM_DTYPE_U8)
+        k->product.k = (size_t)w->dims[1];
+    return TRM_OK;
+}
+
 /* weights 1..segments and, from `bias_from` on, as many biases or none */
 static trm_status take_weights(lm_linear *k, const trm_op_desc *desc, int segments, int bias_from)
 {
@@ -226,15 +304,12 @@ static trm_status take_weights(lm_linear *k, const trm_op_desc *desc, int segmen
     char text[TRM_SHAPE_TEXT_BYTES], other[TRM_SHAPE_TEXT_BYTES];
     trm_dtype act;
 
-    if (x->dtype != TRM_DTYPE_F32 || x->rank != 2)
-        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': x is %s %s, want f32 [T, K]", name,
-                        desc->name, trm_dtype_name(x->dtype),
-                        trm_tensor_shape_text(x, text, sizeof(text)));
     TRM_CHECK(trmi_lmc_act_wanted(desc, desc->inputs[1].dtype, &act));
+    TRM_CHECK(take_rows(k, desc, transposed, act));
     for (int i = 0; i < segments; i++) {
         const trm_tensor *w = &desc->inputs[1 + i];
 
-        if (w->rank != 2 || x->dims[1] != w->dims[transposed ? 0 : 1])
+        if (w->rank != 2 || (int64_t)k->product.k != w->dims[transposed ? 0 : 1])
             return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': %s times %s%s", name, desc->name,
                             trm_tensor_shape_text(x, text, sizeof(text)),
                             trm_tensor_shape_text(w, other, sizeof(other)),
@@ -258,8 +333,6 @@ static trm_status take_weights(lm_linear *k, const trm_op_desc *desc, int segmen
     }
     k->base.base.copied_inputs = k->base.base.packed_inputs;
     k->product.segments = segments;
-    k->product.m = (size_t)x->dims[0];
-    k->product.k = (size_t)x->dims[1];
     k->product.gated = TRMI_LMC_ACT_COUNT;
     k->product.leaves = &k->leaves;
     return TRM_OK;
@@ -353,6 +426,7 @@ static trm_status linears_init(lm_linear *k, const trm_op_desc *desc)
     int n = (int)trm_attr_int(desc->attrs, "n", 0);
     const char *gated = trm_attr_string(desc->attrs, "gated", NULL);
     bool part = false;
+    int sums;
 
     if (n < 2 || n > TRMI_LMC_SEGMENTS ||
         (desc->input_count != 1 + n && desc->input_count != 1 + 2 * n) ||
@@ -371,6 +445,16 @@ static trm_status linears_init(lm_linear *k, const trm_op_desc *desc)
         if (n != 2 || k->weights[0].n != k->weights[1].n)
             return trm_fail(TRM_ERR_INVALID_ARG, "TrmLinears '%s': gated: want two weights alike",
                             desc->name);
+    }
+    if (gated != NULL && trm_attr_find(desc->attrs, "rounds") != NULL) {
+        const trm_tensor want = {.rank = 2,
+                                 .dims = {(int64_t)k->product.m, (int64_t)k->weights[0].n}};
+
+        TRM_CHECK(trmi_lmc_rounds(desc, 0, &want, &k->product.rounds, &sums));
+        if (k->product.rounds == TRM_DTYPE_I8 || k->weights[0].family != &trmi_lmc_float)
+            return trm_fail(TRM_ERR_UNSUPPORTED, "TrmLinears '%s': %s rounded to %s", desc->name,
+                            k->weights[0].family->name, trm_dtype_name(k->product.rounds));
+        return settle(k);
     }
     for (int i = 0; i < desc->output_count; i++)
         TRM_CHECK(expect(desc, i, k, k->weights[i].n, false));

@@ -30,6 +30,17 @@ typedef struct trmi_lmc_linear {
 TRM_MUST_USE trm_status trmi_lmc_act_wanted(const trm_op_desc *desc, trm_dtype weight,
                                             trm_dtype *act_out);
 
+/* What rows for products with such a weight are rounded to (trm_device.rounding). act NONE: the
+ * family's choice. */
+trm_rounding trmi_lmc_rounding(const trm_tensor *weight, bool transposed, int64_t unit,
+                               trm_dtype act);
+
+/* What attribute `rounds` of a node says of output `output`, whose rows are shaped as `rows`, and
+ * that the output is so: F32 (absent), BF16, F16, I8. INVALID_ARG: it is not; UNSUPPORTED: another
+ * word, rows that are no whole groups. */
+TRM_MUST_USE trm_status trmi_lmc_rounds(const trm_op_desc *desc, int output, const trm_tensor *rows,
+                                        trm_dtype *rounds_out, int *sums_out);
+
 /* Device memory into which a weight's bytes go up before a kernel lays them out: of the one weight
  * `w`, at most TRMI_LMC_SCRATCH_MAX. Held while weights of a stack are packed, so that a family
  * that asks again gets the same. Released as packs are. */

@@ -1,4 +1,5 @@
 /* TrmNorm and TrmAddNorm: shapes. */
+#include "kernels/cuda/lm_linear.h"
 #include "kernels/cuda/lm_rows.h"
 
 #include <string.h>
@@ -62,10 +63,14 @@ static trm_status settle(norm_kernel *k, const trm_op_desc *desc, int at)
                         "%s '%s': a weight of %lld (and a bias of as many) for rows of %lld",
                         trm_op_get(desc->op)->name, desc->name, (long long)gain->dims[0],
                         (long long)x->dims[1]);
-    for (int i = 0; i < at + desc->output_count; i++)
+    for (int i = 0; i < at + desc->output_count - 1; i++) /* the last output has been looked at */
         if (!trm_tensor_same_shape(x, i < at ? &desc->inputs[i] : &desc->outputs[i - at]))
             return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': rows and outputs must have one shape",
                             trm_op_get(desc->op)->name, desc->name);
+    TRM_CHECK(trmi_lmc_rounds(desc, at - 1, x, &k->norm.rounds, &k->norm.sums));
+    if (k->norm.rounds == TRM_DTYPE_I8 && gain->dims[0] != x->dims[1])
+        return trm_fail(TRM_ERR_UNSUPPORTED, "%s '%s': parts of rows to int8",
+                        trm_op_get(desc->op)->name, desc->name);
     k->norm.kind = strcmp(kind, "layer") == 0 ? TRMI_LMC_LAYER : TRMI_LMC_RMS;
     k->norm.n = (size_t)gain->dims[0];
     k->norm.groups = trm_tensor_numel(x) / k->norm.n;
@@ -80,14 +85,21 @@ static trm_status prepare(trm_cuda *cuda, trm_op_desc *desc, int at, const trm_k
     norm_kernel *k = NULL;
     trm_status st;
 
-    TRM_CHECK(trmi_lmc_begin(desc, at, 2));
+    TRM_CHECK(trmi_cuda_begin(desc));
+    if (desc->output_count != at ||
+        (at == 2 && trmi_cuda_has_output(desc, 0) && desc->outputs[0].dtype != TRM_DTYPE_F32))
+        return trm_fail(TRM_ERR_INVALID_ARG, "%s '%s': want %d outputs, a sum in f32",
+                        trm_op_get(desc->op)->name, desc->name, at);
     TRM_CHECK(trmi_cuda_kernel_new(cuda, sizeof(*k), ops, &k));
     st = settle(k, desc, at);
     if (st != TRM_OK) {
         trmi_cuda_kernel_free(&k->base.base);
         return st;
     }
-    k->base.base.in_place = at == 1 ? 1 : 3; /* TrmAddNorm: the sum, in x or y */
+    if (at == 2)
+        k->base.base.in_place = 3; /* the sum, in x or y */
+    else if (k->norm.rounds == TRM_DTYPE_F32)
+        k->base.base.in_place = 1;
     *kernel_out = &k->base.base;
     return TRM_OK;
 }

@@ -1,4 +1,5 @@
-/* TrmNorm, TrmAddNorm: sum = x + y, out = norm(sum) * (gain + offset) + bias.
+/* TrmNorm, TrmAddNorm: sum = x + y, out = norm(sum) * (gain + offset) + bias; out as floats,
+ * or as products round it.
  *
  * Up to 1024 elements a warp has a group, up to 16384 a block has one, 16 elements a thread; a
  * thread keeps its elements in registers, so that memory is read once. All loads, of the gain too,
@@ -14,7 +15,7 @@ namespace
 
 constexpr int kWarps = 4; /* groups of a block, a warp each */
 
-template <int kKind, int N, bool kBlock, bool kVector>
+template <int kKind, int N, bool kBlock, bool kVector, bool kI8>
 __global__ void __launch_bounds__(kBlock ? 1024 : kWarps * 32) lm_norm(NormParams p)
 {
     TRM_KERNEL_BEGIN();
@@ -33,12 +34,12 @@ __global__ void __launch_bounds__(kBlock ? 1024 : kWarps * 32) lm_norm(NormParam
     for (int c = 0; c < N / 4; c++)
         if (kKind != TRMI_LMC_UNIT)
             gain[c] = load_four<kVector>(p.gain, (c * step + lane) * 4, p.n);
-    norm_held<kKind, N, kVector>(p, at, lane, step, f, gain, GroupFold<kBlock>{scratch});
+    norm_held<kKind, N, kVector, kI8>(p, at, lane, step, f, gain, GroupFold<kBlock>{scratch});
 }
 
 /* A block a group, which is read once a pass. Where x + y goes it is read again from there, by the
  * thread that wrote it. */
-template <int kKind, bool kVector>
+template <int kKind, bool kVector, bool kI8>
 __global__ void __launch_bounds__(1024) lm_norm_long(NormParams p)
 {
     TRM_KERNEL_BEGIN();
@@ -70,36 +71,39 @@ __global__ void __launch_bounds__(1024) lm_norm_long(NormParams p)
     }
     const float inverse = inverse_of<kKind>(fold_four(acc, fold), p);
 
-    for (uint32_t e = begin; e < p.n; e += step) {
+    for (uint32_t e = begin; e / 128 * 128 < p.n; e += step) { /* whole warps: 128 elements */
         Four gain = acc;
 
         if (kKind != TRMI_LMC_UNIT)
             gain = load_four<kVector>(p.gain, e, p.n);
-        finish<kKind, kVector>(p, at, e, load_sum<kVector>(p, at, e), gain, mean, inverse);
+        finish<kKind, kVector, kI8>(p, at, e, load_sum<kVector>(p, at, e), gain, mean, inverse);
     }
 }
 
-template <int kKind, int N, bool kVector> trm_status warps(cudaStream_t stream, const NormParams &p)
+template <int kKind, int N, bool kVector, bool kI8>
+trm_status warps(cudaStream_t stream, const NormParams &p)
 {
-    return trmi_launched(TRM_LAUNCH((lm_norm<kKind, N, false, kVector>),
+    return trmi_launched(TRM_LAUNCH((lm_norm<kKind, N, false, kVector, kI8>),
                                     (p.groups + kWarps - 1) / kWarps, kWarps * 32, 0, stream, p),
                          "lm norm");
 }
 
-template <int kKind, bool kVector> trm_status run(cudaStream_t stream, const NormParams &p)
+template <int kKind, bool kVector, bool kI8>
+trm_status run(cudaStream_t stream, const NormParams &p)
 {
     if (p.n <= 128)
-        return warps<kKind, 4, kVector>(stream, p);
+        return warps<kKind, 4, kVector, kI8>(stream, p);
     if (p.n <= 256)
-        return warps<kKind, 8, kVector>(stream, p);
+        return warps<kKind, 8, kVector, kI8>(stream, p);
     if (p.n <= kWarpMost)
-        return warps<kKind, 32, kVector>(stream, p);
+        return warps<kKind, 32, kVector, kI8>(stream, p);
     if (p.n <= kBlockMost)
-        return trmi_launched(TRM_LAUNCH((lm_norm<kKind, kThreadElems, true, kVector>), p.groups,
-                                        threads_of(p.n), 0, stream, p),
+        return trmi_launched(TRM_LAUNCH((lm_norm<kKind, kThreadElems, true, kVector, kI8>),
+                                        p.groups, threads_of(p.n), 0, stream, p),
                              "lm norm");
-    return trmi_launched(TRM_LAUNCH((lm_norm_long<kKind, kVector>), p.groups, 1024, 0, stream, p),
-                         "lm norm long");
+    return trmi_launched(
+        TRM_LAUNCH((lm_norm_long<kKind, kVector, kI8>), p.groups, 1024, 0, stream, p),
+        "lm norm long");
 }
 
 template <int kKind> trm_status dispatch(cudaStream_t stream, const NormParams &p)
@@ -107,7 +111,12 @@ template <int kKind> trm_status dispatch(cudaStream_t stream, const NormParams &
     const bool wide = p.n % 4 == 0 && aligned16(p.x) && aligned16(p.y) && aligned16(p.gain) &&
                       aligned16(p.bias) && aligned16(p.sum) && aligned16(p.out);
 
-    return wide ? run<kKind, true>(stream, p) : run<kKind, false>(stream, p);
+    if constexpr (kKind != TRMI_LMC_UNIT)
+        if (p.rounds == TRM_DTYPE_I8)
+            return wide ? run<kKind, true, true>(stream, p)
+                        : trm_fail(TRM_ERR_INVALID_ARG,
+                                   "a norm to int8: pointers must be of 16 bytes");
+    return wide ? run<kKind, true, false>(stream, p) : run<kKind, false, false>(stream, p);
 }
 
 } // namespace
@@ -121,6 +130,8 @@ extern "C" trm_status trmi_cuda_lm_norm(cudaStream_t stream, const trmi_lmc_norm
         return trm_fail(TRM_ERR_INVALID_ARG, "norm of %zu groups of %zu", norm->groups, norm->n);
     if (norm->groups == 0 || norm->n == 0)
         return TRM_OK;
+    if (norm->rounds == TRM_DTYPE_I8 && (norm->n % 32 != 0 || norm->kind == TRMI_LMC_UNIT))
+        return trm_fail(TRM_ERR_INVALID_ARG, "a norm to int8 of %zu elements", norm->n);
     p.groups = static_cast<uint32_t>(norm->groups);
     p.n = static_cast<uint32_t>(norm->n);
     p.epsilon = norm->epsilon;
@@ -131,6 +142,10 @@ extern "C" trm_status trmi_cuda_lm_norm(cudaStream_t stream, const trmi_lmc_norm
     p.bias = a->bias;
     p.sum = a->sum;
     p.out = a->out;
+    p.rounds = norm->rounds;
+    p.sums = norm->sums;
+    p.tile = trmi_lmq_tile(norm->groups);
+    p.steps = static_cast<int32_t>((norm->n + TRMI_LMQ_STEP - 1) / TRMI_LMQ_STEP);
     switch (norm->kind) {
     case TRMI_LMC_RMS:
         return dispatch<TRMI_LMC_RMS>(stream, p);

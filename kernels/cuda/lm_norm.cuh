@@ -8,6 +8,7 @@
 #ifndef TRM_KERNELS_CUDA_LM_NORM_CUH
 #define TRM_KERNELS_CUDA_LM_NORM_CUH
 
+#include "kernels/cuda/lm_quant_x.cuh"
 #include "kernels/cuda/lm_rows.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -29,7 +30,10 @@ struct NormParams {
     uint32_t groups, n;
     float epsilon, offset;
     const float *x, *y, *gain, *bias;
-    float *sum, *out;
+    float *sum;
+    void *out;
+    int32_t rounds;            /* trm_dtype of out: BF16, F16, I8; else F32 */
+    int32_t sums, tile, steps; /* I8: lm_quant.h */
 };
 
 struct Four {
@@ -70,6 +74,22 @@ __device__ __forceinline__ void store_four(float *row, uint32_t e, uint32_t n, c
         for (int j = 0; j < 4; j++)
             if (e + j < n)
                 row[e + j] = f.v[j];
+    }
+}
+
+/* The same in T, rounded to nearest even as products round. */
+template <bool kVector, class T>
+__device__ __forceinline__ void store_halves(T *row, uint32_t e, uint32_t n, const Four &f)
+{
+    if (kVector) {
+        if (e < n)
+            *reinterpret_cast<Pack<T, 4> *>(row + e) = {{trm_down<T>(f.v[0]), trm_down<T>(f.v[1]),
+                                                         trm_down<T>(f.v[2]), trm_down<T>(f.v[3])}};
+    } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (e + j < n)
+                row[e + j] = trm_down<T>(f.v[j]);
     }
 }
 
@@ -131,7 +151,34 @@ template <int kKind> __device__ __forceinline__ float inverse_of(float squares, 
     return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, p.epsilon)));
 }
 
-template <int kKind, bool kVector>
+/* Stores elements [e, e + 4) of the group that begins at `at` as the products that read them would
+ * round them. kI8: whole warps come here, eight lanes to 32 elements; what is beyond the row is not
+ * stored. */
+template <bool kVector, bool kI8>
+__device__ __forceinline__ void store_normed(const NormParams &p, size_t at, uint32_t e,
+                                             const Four &f)
+{
+    if (kI8) {
+        const uint32_t row = static_cast<uint32_t>(at / p.n),
+                       tokens = static_cast<uint32_t>(p.tile);
+        const uint32_t column = tokens < TRMI_LMQ_COLUMN ? tokens : TRMI_LMQ_COLUMN;
+        const size_t pair = static_cast<size_t>(row / tokens) * p.steps * 2 + e / 64;
+
+        lmq_quantize_group(make_float4(f.v[0], f.v[1], f.v[2], f.v[3]), static_cast<int>(e / 4 % 8),
+                           trmi_lmq_aux_from(p.sums), p.sums, static_cast<int>(column),
+                           static_cast<int>(row % column), static_cast<int>(e / 32 % 2), e < p.n,
+                           static_cast<unsigned char *>(p.out) +
+                               (pair * tokens + row % tokens / column * column) * TRMI_LMQ_X_TOKEN);
+    } else if (p.rounds == TRM_DTYPE_BF16) {
+        store_halves<kVector>(static_cast<__nv_bfloat16 *>(p.out) + at, e, p.n, f);
+    } else if (p.rounds == TRM_DTYPE_F16) {
+        store_halves<kVector>(static_cast<__half *>(p.out) + at, e, p.n, f);
+    } else {
+        store_four<kVector>(static_cast<float *>(p.out) + at, e, p.n, f);
+    }
+}
+
+template <int kKind, bool kVector, bool kI8 = false>
 __device__ __forceinline__ void finish(const NormParams &p, size_t at, uint32_t e, Four f,
                                        const Four &gain, float mean, float inverse)
 {
@@ -148,13 +195,13 @@ __device__ __forceinline__ void finish(const NormParams &p, size_t at, uint32_t 
 
         add_four(f, b);
     }
-    store_four<kVector>(p.out + at, e, p.n, f);
+    store_normed<kVector, kI8>(p, at, e, f);
 }
 
-/* A group whose elements the threads hold: f, and gain but for the kind without. The sum is stored
- * where it is wanted, then the norm. fold(x): of x of all threads of the group, lanes by a
+/* A group whose elements the threads hold: f, and gain but for the kind without. The sum is
+ * stored where it is wanted, then the norm. fold(x): of x of all threads of the group, lanes by a
  * butterfly, then warps in order. */
-template <int kKind, int N, bool kVector, class Fold>
+template <int kKind, int N, bool kVector, bool kI8 = false, class Fold>
 __device__ __forceinline__ void norm_held(const NormParams &p, size_t at, uint32_t lane,
                                           uint32_t step, const Four (&f)[N / 4],
                                           const Four (&gain)[N / 4], Fold fold)
@@ -182,7 +229,7 @@ __device__ __forceinline__ void norm_held(const NormParams &p, size_t at, uint32
 
 #pragma unroll
     for (int c = 0; c < N / 4; c++)
-        finish<kKind, kVector>(p, at, (c * step + lane) * 4, f[c], gain[c], mean, inverse);
+        finish<kKind, kVector, kI8>(p, at, (c * step + lane) * 4, f[c], gain[c], mean, inverse);
 }
 
 } // namespace trmi_lm_norm

@@ -279,6 +279,11 @@ static trm_status check(const trmi_lmc_product *p)
          (p->segments != 2 || l->parts != 1 || p->segment[0].weight->n != p->segment[1].weight->n)))
         return trm_fail(TRM_ERR_INVALID_ARG, "product of %d weights of %s%s, %d parts", p->segments,
                         trm_dtype_name(dtype), gated ? ", gated" : "", l->parts);
+    if (p->rounds != TRM_DTYPE_NONE && p->rounds != TRM_DTYPE_F32)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "product with block types: its result in %s",
+                        trm_dtype_name(p->rounds));
+    if (p->rounded && p->experts > 0)
+        return trm_fail(TRM_ERR_INTERNAL, "experts' rows come as they are");
     for (int i = 0; i < p->segments; i++) {
         const trmi_lmc_weight *w = p->segment[i].weight;
 
@@ -308,7 +313,7 @@ static void fill(const trmi_lmc_product *p, trmi_lmq_args *a)
 {
     bool gated = p->gated != TRMI_LMC_ACT_COUNT;
 
-    a->x = p->x;
+    a->x = p->rounded ? NULL : p->x;
     a->starts = p->starts;
     a->row_of = p->row_of;
     a->m = (int32_t)p->m;
@@ -373,8 +378,9 @@ static void plan(const trm_cuda *cuda, const trmi_lmc_product *p, quant_plan *q)
         blocks = ((size_t)cuda->multiprocessors * of_sm + tiles - 1) / tiles;
         q->grid_x = q->grid_x < blocks ? q->grid_x : (unsigned)blocks;
     }
-    a->x_tokens = tokens_of(q->variant);
-    if (!q->itself) {
+    a->x_tokens = p->rounded ? trmi_lmq_tile(p->m) : tokens_of(q->variant);
+    a->own = q->itself;
+    if (!q->itself && !p->rounded) {
         size_t rows = (size_t)a->x_tokens, n = (p->m + rows - 1) / rows;
 
         if (p->experts > 0)
@@ -408,8 +414,9 @@ static trm_status quant_run(trm_cuda *cuda, const trmi_lmc_product *p, void *wor
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "product with block types: %zu rows, %zu bytes of shared memory", p->m,
                         q.shared_bytes);
-    q.args.xq = q.itself ? NULL : workspace;
-    if (!q.itself)
+    /* rows that came quantised are only read */
+    q.args.xq = p->rounded ? (unsigned char *)(uintptr_t)p->x : workspace;
+    if (!q.itself && !p->rounded)
         TRM_CHECK(trmi_lmq_quantize(q.dtype, &q.args, stream));
     switch (q.dtype) {
 #define CASE(name, type)                                                                           \

@@ -88,6 +88,35 @@ __device__ __forceinline__ lmq_rows find_rows(const trmi_lmq_args &a, int most)
     return o;
 }
 
+/* Where the rows' first column is in xq. Tiles that came quantised may be larger than the block's.
+ */
+__device__ __forceinline__ size_t x_of(const trmi_lmq_args &a, const lmq_rows &rows, int column)
+{
+    const int tile = a.experts > 0 ? rows.tile : rows.first / a.x_tokens;
+    const int in = a.experts > 0 ? 0 : rows.first % a.x_tokens;
+
+    return (static_cast<size_t>(tile) * a.steps * (2 * a.x_tokens) + in / column * column) *
+           TRMI_LMQ_X_TOKEN;
+}
+
+/* One or two rows that came quantised, in a column of two, to a column of kTokens in shared memory.
+ * Pairs behind K are not copied: they are no leaf's. */
+template <int kTokens>
+__device__ __forceinline__ void copy_x(const trmi_lmq_args &a, int count, unsigned char *xs)
+{
+    constexpr int kFrom = 2 * TRMI_LMQ_X_TOKEN, kPair = kTokens * TRMI_LMQ_X_TOKEN;
+    const int each = 4 * count + 2, items = (a.k + 63) / 64 * each; /* of 16 bytes */
+
+    for (int item = threadIdx.x; item < items; item += blockDim.x) {
+        const int pair = item / each, i = item % each, meta = i - 4 * count;
+
+        trm_cp_async16(xs + pair * kPair + (meta < 0 ? i * 16 : kTokens * 64 + meta * 16),
+                       a.xq + static_cast<size_t>(pair) * kFrom +
+                           (meta < 0 ? i * 16 : 128 + meta * 16));
+    }
+    trm_cp_async_commit();
+}
+
 /* Steps of leaf `leaf`: [first, end). */
 __device__ __forceinline__ int leaf_first(const trmi_lmq_args &a, int leaf)
 {
@@ -225,10 +254,11 @@ __device__ __forceinline__ void multiply(const uint32_t (&values)[kLeaves][2][4]
 
 /* Where a step's pieces are for a lane. w: the stage; w_a, top: pairs and d of its leaf there. x_b,
  * x_meta: its columns' activations. odd: bit j: leaf j's step is the second of a superblock. from,
- * groups: its leaf has groups [from, from + groups), counted from the step's first. */
+ * groups: its leaf has groups [from, from + groups), counted from the step's first. x_pair: bytes
+ * from a pair of x's tile to the next. */
 struct lmq_step {
     const unsigned char *w, *w_a, *top, *x_b, *x_meta;
-    int odd, from;
+    int odd, from, x_pair;
     unsigned groups;
     int used; /* columns */
 };
@@ -241,8 +271,7 @@ __device__ __forceinline__ void multiply_step(const lmq_step &s, int lane, lmq_x
 {
     constexpr int kStep = trmi_lmq_step_bytes(T), kWeights = trmi_lmq_pair_bytes(T);
     constexpr int kTop = trmi_lmq_top_bytes(T), kPair = 8 / kLeaves * TRMI_LMQ_X_TOKEN;
-    constexpr int kXPair = kTiles * kPair;
-    const int g = lane / 4;
+    const int x_pair = s.x_pair, g = lane / 4;
 
 #pragma unroll
     for (int pair = 0; pair < 2; pair++) {
@@ -263,7 +292,7 @@ __device__ __forceinline__ void multiply_step(const lmq_step &s, int lane, lmq_x
             inside[k] = static_cast<unsigned>(2 * pair + k - s.from) < s.groups;
         if constexpr (kLeaves > 1) {
             multiply<T, kLeaves, kWhole>(values, scales,
-                                         load_x(s.x_b + pair * kPair, s.x_meta + pair * kPair),
+                                         load_x(s.x_b + pair * x_pair, s.x_meta + pair * x_pair),
                                          inside, g, acc[0]);
         } else {
             /* the next column's activations are on their way while one is multiplied */
@@ -273,10 +302,10 @@ __device__ __forceinline__ void multiply_step(const lmq_step &s, int lane, lmq_x
 
                 if (n + 1 < kTiles) {
                     if (kWhole || n + 1 < s.used)
-                        x[(at + 1) % 2] = load_x(s.x_b + (n + 1) * kPair + pair * kXPair,
-                                                 s.x_meta + (n + 1) * kPair + pair * kXPair);
+                        x[(at + 1) % 2] = load_x(s.x_b + (n + 1) * kPair + pair * x_pair,
+                                                 s.x_meta + (n + 1) * kPair + pair * x_pair);
                 } else if (pair == 0) {
-                    x[(at + 1) % 2] = load_x(s.x_b + kXPair, s.x_meta + kXPair);
+                    x[(at + 1) % 2] = load_x(s.x_b + x_pair, s.x_meta + x_pair);
                 }
                 if (kWhole || kTiles == 1 || n < s.used)
                     multiply<T, kLeaves, kWhole>(values, scales, x[at % 2], inside, g, acc[n]);
@@ -341,7 +370,6 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
     constexpr int kStage = kLeaves * kStep, kTop = trmi_lmq_top_bytes(T);
     constexpr int kWeights = trmi_lmq_pair_bytes(T); /* of a pair */
     constexpr int kSlot = TRMI_LMQ_PANEL * kRows, kPair = kTokens * TRMI_LMQ_X_TOKEN;
-    constexpr int kXPair = kTiles * kPair; /* of all tokens */
     TRM_DYN_SMEM(unsigned char, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int p = warp / a.splits, q = warp % a.splits; /* panel of the tile, share of leaves */
@@ -357,20 +385,27 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
         return;
     /* tiles of tokens; the reduction tells the compiler that it is the same for all lanes */
     const int used = kLeaves > 1 ? 1 : __reduce_max_sync(~0u, (rows.count + 7) / 8);
-    /* what one or two tokens need is made here, which saves a launch */
-    const bool own_x = kLeaves == 4 || (kLeaves == 2 && a.xq == nullptr);
-    const unsigned char *x =
-        own_x ? xs : a.xq + static_cast<size_t>(rows.tile) * a.steps * (2 * kXPair);
+    /* what one or two tokens need is made here, which saves a launch; or copied, if it was made */
+    const bool own_x = kLeaves == 4 || (kLeaves == 2 && a.own);
+    /* tokens of a column of x: with several columns they are whole ones */
+    const int column = kTiles > 1 || own_x || a.x_tokens >= kTokens ? kTokens : a.x_tokens;
+    const int x_pair = own_x ? kPair : a.x_tokens * TRMI_LMQ_X_TOKEN;
+    const unsigned char *x = own_x ? xs : a.xq + x_of(a, rows, column);
     lmq_cursor<T, kLeaves> ahead;
     int stage = 0; /* the one to be read next, in bytes of the ring */
 
+    if (own_x && a.x == nullptr)
+        copy_x<kTokens>(a, rows.count, xs);
     ahead.tile = static_cast<int>(blockIdx.x);
     ahead.at_tile(a, p, first, rows.expert);
     for (int s = 0; s < kStages - 1; s++) {
         ahead.fetch(a, p, first, end, rows.expert, ring + s * kStage + lane * 16);
         trm_cp_async_commit();
     }
-    if (own_x) {
+    if (own_x && a.x == nullptr) {
+        trm_cp_async_wait<kStages - 1>(); /* all but the ring's */
+        __syncthreads();
+    } else if (own_x) {
         const int groups = a.k / 32;
 
         lmq_quantize<kTokens>(groups * rows.count, reinterpret_cast<uintptr_t>(a.x) % 16 == 0,
@@ -418,8 +453,8 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
                 groups = __reduce_max_sync(~0u, groups);
                 steps = __reduce_max_sync(~0u, steps);
             }
-            const unsigned char *x_b = x + (g % kTokens * 4 + t) * 16;
-            const unsigned char *x_meta = x + kTokens * 64 + 2 * t % kTokens / 2 * 32;
+            const unsigned char *x_b = x + (g % column * 4 + t) * 16;
+            const unsigned char *x_meta = x + column * 64 + 2 * t % column / 2 * 32;
 
             for (int i = 0; i < steps; i++) {
                 lmq_step s;
@@ -434,8 +469,9 @@ __global__ void __launch_bounds__(32 * TRMI_LMQ_WARPS, kTiles == 8 ? 1 : 2)
                 s.w = ring + stage;
                 s.w_a = s.w + stage_a + (kTop > 0 && odd ? kTop : 0);
                 s.top = s.w + stage_a + (kTop > 0 && odd ? 0 : 2 * kWeights);
-                s.x_b = x_b + static_cast<size_t>(at_b) * (2 * kXPair);
-                s.x_meta = x_meta + static_cast<size_t>(at_a) * (2 * kXPair);
+                s.x_b = x_b + static_cast<size_t>(at_b) * (2 * x_pair);
+                s.x_meta = x_meta + static_cast<size_t>(at_a) * (2 * x_pair);
+                s.x_pair = x_pair;
                 s.odd = i % 2 != 0 ? ~parity : parity;
                 s.from = skip - 4 * i;
                 s.groups = groups;

@@ -22,7 +22,10 @@
  *
  * Quantised activations are tiles of the tokens that a block takes, a tile [pairs][columns of 8 (or
  * 4 or 2) tokens]; a pair of a column is [token][t][16 bytes]: B's registers of both groups, then
- * [tokens / 2][2 groups][2 tokens] of {scale, aux}. */
+ * [tokens / 2][2 groups][2 tokens] of {scale, aux}.
+ *
+ * Rows that come quantised (trmi_lmc_product.rounded) lie so too, in tiles of trmi_lmq_tile(rows)
+ * tokens whatever the product: those that its blocks take as a rule. */
 #ifndef TRM_KERNELS_CUDA_LM_QUANT_H
 #define TRM_KERNELS_CUDA_LM_QUANT_H
 
@@ -52,6 +55,8 @@ extern "C" {
 #define TRMI_LMQ_STEP 128   /* elements of K */
 #define TRMI_LMQ_WARPS 8    /* most of a block */
 #define TRMI_LMQ_X_TOKEN 80 /* bytes of a token's pair */
+#define TRMI_LMQ_TILE_MAX 64
+#define TRMI_LMQ_COLUMN 8 /* most tokens of a column */
 
 /* Constants of a type. */
 TRMI_LMQ_CONSTANT int trmi_lmq_bits(trm_dtype t)
@@ -118,6 +123,38 @@ TRMI_LMQ_CONSTANT int trmi_lmq_seed_offset(trm_dtype t)
     return t == TRM_DTYPE_Q4_0 ? 8 : t == TRM_DTYPE_Q5_0 ? 16 : 0;
 }
 
+/* What rows that come quantised for weights of type t have as `aux` (trm_rounding.sums): 0:
+ * nothing, 1: scale * sum, 2: sums of 16, else where the dot starts, with this offset. */
+TRMI_LMQ_CONSTANT int trmi_lmq_sums(trm_dtype t)
+{
+    return trmi_lmq_aux_of(t) == TRMI_LMQ_AUX_SEED     ? trmi_lmq_seed_offset(t)
+           : trmi_lmq_aux_of(t) == TRMI_LMQ_AUX_SUM    ? 1
+           : trmi_lmq_aux_of(t) == TRMI_LMQ_AUX_HALVES ? 2
+                                                       : 0;
+}
+TRMI_LMQ_CONSTANT trmi_lmq_aux trmi_lmq_aux_from(int sums)
+{
+    return sums == 0   ? TRMI_LMQ_AUX_NONE
+           : sums == 1 ? TRMI_LMQ_AUX_SUM
+           : sums == 2 ? TRMI_LMQ_AUX_HALVES
+                       : TRMI_LMQ_AUX_SEED;
+}
+/* Tokens of a tile of `rows` rows that come quantised: a power of two, 2 to 64. */
+TRMI_LMQ_CONSTANT int trmi_lmq_tile(size_t rows)
+{
+    return rows <= 2 ? 2 : rows <= 4 ? 4 : rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
+}
+/* Bytes of a token, and of a row in a tensor of such rows: twice as many, since what rows there are
+ * is padded to whole tiles, by less than as many again. */
+TRMI_LMQ_CONSTANT size_t trmi_lmq_token_bytes(size_t k)
+{
+    return (k + TRMI_LMQ_STEP - 1) / TRMI_LMQ_STEP * 2 * TRMI_LMQ_X_TOKEN;
+}
+TRMI_LMQ_CONSTANT size_t trmi_lmq_row_bytes(size_t k)
+{
+    return 2 * trmi_lmq_token_bytes(k);
+}
+
 /* Kernels, by the tokens of a tile: 2 with 4 leaves a warp at once, 4 with 2, more with one. */
 typedef enum trmi_lmq_variant {
     TRMI_LMQ_2,
@@ -142,8 +179,9 @@ typedef struct trmi_lmq_segment {
  * nodes that a warp's leaves make. Then `values` of them are folded in order: after value v, the
  * top two are added outer[v] times. */
 typedef struct trmi_lmq_args {
-    const float *x;
-    unsigned char *xq; /* NULL: blocks quantise x themselves (at most two rows) */
+    const float *x; /* NULL: xq came quantised */
+    unsigned char *xq;
+    bool own; /* blocks have x in shared memory, at most two rows, and quantise or copy it there */
     const int32_t *starts, *row_of;
     trmi_lmq_segment segment[TRMI_LMC_SEGMENTS];
     uint64_t panel_bytes;

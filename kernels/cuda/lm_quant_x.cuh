@@ -12,11 +12,11 @@ __device__ __forceinline__ float4 lmq_load_group(const float *x, bool aligned, i
     return aligned ? *reinterpret_cast<const float4 *>(x) : make_float4(x[0], x[1], x[2], x[3]);
 }
 
-/* The same elements, loaded, to their group's pair of a column of kTokens; i: group in the pair.
+/* The same elements, loaded, to their group's pair of a column of `tokens`; i: group in the pair.
  * All threads of the warp come here. */
-template <int kTokens>
 __device__ __forceinline__ void lmq_quantize_group(float4 x, int word, trmi_lmq_aux aux, int offset,
-                                                   int token, int i, bool keep, unsigned char *pair)
+                                                   int tokens, int token, int i, bool keep,
+                                                   unsigned char *pair)
 {
     const float v[4] = {x.x, x.y, x.z, x.w};
 
@@ -67,7 +67,7 @@ __device__ __forceinline__ void lmq_quantize_group(float4 x, int word, trmi_lmq_
             meta.y = __float_as_uint(__fmul_rn(scale, static_cast<float>(sum + other)));
         else if (aux == TRMI_LMQ_AUX_HALVES)
             meta.y = (static_cast<uint32_t>(sum) & 0xffffu) | static_cast<uint32_t>(other) << 16;
-        *reinterpret_cast<uint2 *>(pair + kTokens * 64 + token / 2 * 32 + i * 16 + token % 2 * 8) =
+        *reinterpret_cast<uint2 *>(pair + tokens * 64 + token / 2 * 32 + i * 16 + token % 2 * 8) =
             meta;
     }
 }
@@ -98,8 +98,8 @@ __device__ __forceinline__ void lmq_quantize(int items, bool aligned, trmi_lmq_a
         for (int n = 0; n < kAtOnce; n++) {
             const lmq_group to = at(base + n * each);
 
-            lmq_quantize_group<kTokens>(x[n], word, aux, offset, to.token, to.group % 2,
-                                        base + n * each < items, to.pair);
+            lmq_quantize_group(x[n], word, aux, offset, kTokens, to.token, to.group % 2,
+                               base + n * each < items, to.pair);
         }
     }
 }

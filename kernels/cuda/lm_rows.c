@@ -1,4 +1,5 @@
 /* TrmGated and TrmRope: shapes; and what prepare functions of language models share. */
+#include "kernels/cuda/lm_linear.h"
 #include "kernels/cuda/lm_rows.h"
 
 #include <string.h>
@@ -58,6 +59,7 @@ typedef struct gated_kernel {
     trmi_lmc_act act;
     float cap;
     bool gated;
+    trm_dtype rounds;
     size_t elems;
 } gated_kernel;
 
@@ -68,7 +70,7 @@ static trm_status gated_run(trm_kernel *base, trm_stream *s, const void *const *
 
     (void)workspace;
     return trmi_cuda_lm_gated(trmi_cuda_stream(base, s), k->act, k->cap, k->elems, in[0],
-                              k->gated ? in[1] : NULL, out[0]);
+                              k->gated ? in[1] : NULL, out[0], k->rounds);
 }
 
 static const trm_kernel_ops gated_ops = {
@@ -81,8 +83,10 @@ trm_status trmi_cuda_prepare_lm_gated(trm_cuda *cuda, trm_op_desc *desc, trm_ker
     float cap = trm_attr_float(desc->attrs, "cap", 0.0f);
     bool gated = trmi_cuda_has_input(desc, 1);
     gated_kernel *k = NULL;
+    trm_dtype rounds;
+    int sums;
 
-    TRM_CHECK(trmi_lmc_begin(desc, 1, 2));
+    TRM_CHECK(trmi_cuda_begin(desc));
     TRM_CHECK(trmi_lmc_want(desc, 0, TRM_DTYPE_F32, 2));
     if (gated)
         TRM_CHECK(trmi_lmc_want(desc, 1, TRM_DTYPE_F32, 2));
@@ -94,7 +98,10 @@ trm_status trmi_cuda_prepare_lm_gated(trm_cuda *cuda, trm_op_desc *desc, trm_ker
     if (kind == TRMI_LMC_SOFTCAP && !(cap > 0.0f))
         return trm_fail(TRM_ERR_INVALID_ARG, "TrmGated '%s': cap %g: want more than 0", desc->name,
                         (double)cap);
-    if (!trm_tensor_same_shape(&desc->inputs[0], &desc->outputs[0]) ||
+    TRM_CHECK(trmi_lmc_rounds(desc, 0, &desc->inputs[0], &rounds, &sums));
+    if (rounds == TRM_DTYPE_I8)
+        return trm_fail(TRM_ERR_UNSUPPORTED, "TrmGated '%s': to int8", desc->name);
+    if (desc->output_count != 1 ||
         (gated && !trm_tensor_same_shape(&desc->inputs[0], &desc->inputs[1])))
         return trm_fail(TRM_ERR_INVALID_ARG, "TrmGated '%s': x, up and output must have one shape",
                         desc->name);
@@ -103,7 +110,8 @@ trm_status trmi_cuda_prepare_lm_gated(trm_cuda *cuda, trm_op_desc *desc, trm_ker
     k->cap = kind == TRMI_LMC_SOFTCAP ? cap : 1.0f;
     k->gated = gated;
     k->elems = trm_tensor_numel(&desc->inputs[0]);
-    k->base.base.in_place = gated ? 3 : 1;
+    k->rounds = rounds;
+    k->base.base.in_place = rounds != TRM_DTYPE_F32 ? 0 : gated ? 3 : 1;
     *kernel_out = &k->base.base;
     return TRM_OK;
 }

@@ -22,10 +22,13 @@ TRM_MUST_USE trm_status trmi_lmc_want(const trm_op_desc *desc, int i, trm_dtype 
 TRM_MUST_USE trm_status trmi_lmc_begin(trm_op_desc *desc, int outputs, int rank);
 
 /* out[r] = row ids[r] of the table times scale, zeros where there is no such row. out: [rows,
- * width]; table: F32, F16, BF16 or a block type as in a file, rows of row_bytes. */
+ * width]; table: F32, F16, BF16 or a block type as in a file, or F32, F16 and BF16 as products lay
+ * them out (lm_float.h: trmi_lmf_form). Row r begins at r / 16 * panel + r % 16 / 8 * half + r % 8
+ * * row bytes; its pieces of 32 elements are `chunk` apart (of blocks, a row is one piece). */
 typedef struct trmi_lmc_pick {
     trm_dtype dtype;
-    size_t rows, table_rows, width, row_bytes;
+    size_t rows, table_rows, width;
+    size_t panel, half, row, chunk;
     float scale;
 } trmi_lmc_pick;
 TRM_MUST_USE trm_status trmi_cuda_lm_pick(cudaStream_t stream, const trmi_lmc_pick *p,
@@ -37,15 +40,20 @@ typedef enum trmi_lmc_norm_kind {
     TRMI_LMC_UNIT /* divided by its length: no gain, no epsilon; zeros stay */
 } trmi_lmc_norm_kind;
 /* `groups` rows of n: sum = x + y where there is a y (sum may be NULL, x or y), out = the norm of
- * that (of x) times gain + offset, plus bias. out may be x or y. gain, bias: [n] or NULL. */
+ * that (of x) times gain + offset, plus bias. out may be x or y, if it is F32. gain, bias: [n] or
+ * NULL. */
 typedef struct trmi_lmc_norm {
     trmi_lmc_norm_kind kind;
     size_t groups, n;
     float epsilon, offset;
+    trm_dtype rounds; /* of out: NONE: F32; BF16, F16; I8: rows as lm_quant.h has them, with `sums`,
+                         n a multiple of 32, pointers of 16 bytes */
+    int sums;
 } trmi_lmc_norm;
 typedef struct trmi_lmc_norm_args {
     const float *x, *y, *gain, *bias;
-    float *sum, *out;
+    float *sum;
+    void *out;
 } trmi_lmc_norm_args;
 TRM_MUST_USE trm_status trmi_cuda_lm_norm(cudaStream_t stream, const trmi_lmc_norm *p,
                                           const trmi_lmc_norm_args *a);
@@ -62,10 +70,11 @@ TRM_MUST_USE trm_status trmi_cuda_lm_rope(cudaStream_t stream, const trmi_lmc_ro
                                           const float *x, const int32_t *positions,
                                           const float *frequencies, float *out);
 
-/* out = act(x) * up; up may be NULL; out may be x or up. */
+/* out = act(x) * up, rounded to `rounds` (BF16, F16; else F32); up may be NULL; out may be x or up,
+ * if it is F32. */
 TRM_MUST_USE trm_status trmi_cuda_lm_gated(cudaStream_t stream, trmi_lmc_act act, float cap,
-                                           size_t elems, const float *x, const float *up,
-                                           float *out);
+                                           size_t elems, const float *x, const float *up, void *out,
+                                           trm_dtype rounds);
 
 typedef enum trmi_lmc_pool_kind {
     TRMI_LMC_POOL_MEAN,

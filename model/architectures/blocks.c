@@ -1,6 +1,7 @@
 /* Weights by role, and nodes. */
 #include "model/architectures/blocks.h"
 
+#include "base/f8.h"
 #include "base/tree.h"
 #include "model/architectures/packed.h"
 
@@ -181,7 +182,8 @@ done:
 
 const char *trmi_arch_rounds_to(const trm_lm_build *b, trm_dtype weight)
 {
-    if (weight == TRM_DTYPE_BF16 && (b->options->as_weights || b->options->dtype == weight))
+    if ((weight == TRM_DTYPE_BF16 || trm_dtype_is_f8(weight)) &&
+        (b->options->as_weights || b->options->dtype == TRM_DTYPE_BF16))
         return "bf16";
     return weight == TRM_DTYPE_F16 && b->options->as_weights ? "f16" : NULL;
 }

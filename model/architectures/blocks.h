@@ -117,7 +117,8 @@ typedef struct trmi_linear {
     int64_t outputs, inputs; /* of the tensor */
     int64_t first, count;    /* only these outputs of it; count 0: all */
     trmi_bias bias;
-    int64_t grain; /* > 0: ranks may share the inputs, cut at multiples of it: the sum is a tree */
+    int64_t grain;  /* > 0: ranks may share the inputs, cut at multiples of it: the sum is a tree */
+    int64_t expert; /* of roles that have a tensor for each */
 } trmi_linear;
 TRM_MUST_USE trm_status trmi_arch_linear(trm_lm_build *b, int x, const trmi_linear *l,
                                          int *value_out);

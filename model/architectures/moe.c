@@ -2,6 +2,8 @@
  * a tensor for each expert, GGUF one [experts, ..] for all of them. */
 #include "model/architectures/blocks.h"
 
+#include "model/architectures/packed.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -83,6 +85,9 @@ static trm_status experts_weight(trm_lm_build *b, trmi_role role, int64_t rows, 
         TRM_CHECK(trmi_arch_shape(w, 3, dims));
         return trmi_arch_constant(b, w, 0, 0, value_out);
     }
+    TRM_CHECK(trmi_arch_packed_experts(b, role, rows, columns, value_out));
+    if (*value_out != TRM_NO_VALUE)
+        return TRM_OK;
     values = (int *)trm_malloc((size_t)b->c->experts, sizeof(int));
     if (values == NULL)
         return trm_fail(TRM_ERR_NO_MEMORY, "%lld experts", (long long)b->c->experts);

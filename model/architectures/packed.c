@@ -2,7 +2,8 @@
  * compressed-tensors' pack-quantized and float-quantized formats, as their files show them. */
 #include "model/architectures/packed.h"
 
-#include <math.h>
+#include "base/f8.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -136,29 +137,39 @@ static void make_blocks(const void *ctx, size_t block, size_t count, void *to)
     }
 }
 
-/* OCP 8-bit floating point, E4M3: bias 7, no infinities, 0x7f is NaN. */
-static float e4m3(unsigned char b)
-{
-    int e = b >> 3 & 15, m = b & 7;
-    float x = (b & 0x7f) == 0x7f ? NAN
-              : e == 0           ? (float)m * 0x1p-9f
-                                 : ldexpf(1.0f + (float)m / 8.0f, e - 7);
+/* ---- fp8 ---- */
 
-    return (b & 0x80) != 0 ? -x : x;
+static float f8_scale(const packed *p, size_t n, size_t k)
+{
+    size_t block = p->scale_block;
+
+    return scale_at(p, block == 0 ? n * p->scale_row : n / block * p->scale_row + k / block);
+}
+
+/* Values stay as they are: a block has its scale in front. */
+static void make_f8(const void *ctx, size_t block, size_t count, void *to)
+{
+    const packed *p = (const packed *)ctx;
+    size_t elems = trm_dtype_block_elems(p->dtype), row = p->k / elems;
+    unsigned char *at = (unsigned char *)to;
+
+    for (size_t i = block; i < block + count; i++) {
+        float scale = f8_scale(p, i / row, i % row * elems);
+
+        memcpy(at, &scale, sizeof(scale));
+        memcpy(at + sizeof(scale), p->words + i * elems, elems);
+        at += sizeof(scale) + elems;
+    }
 }
 
 static void make_halves(const void *ctx, size_t first, size_t count, void *to)
 {
     const packed *p = (const packed *)ctx;
     unsigned char *at = (unsigned char *)to;
-    float table[256];
 
-    for (int i = 0; i < 256; i++)
-        table[i] = e4m3((unsigned char)i);
     for (size_t i = first; i < first + count; i++, at += sizeof(uint16_t)) {
-        size_t n = i / p->k, k = i % p->k, block = p->scale_block;
-        size_t s = block == 0 ? n * p->scale_row : n / block * p->scale_row + k / block;
-        uint16_t h = trm_f32_to_bf16(table[p->words[i]] * scale_at(p, s));
+        float scale = f8_scale(p, i / p->k, i % p->k);
+        uint16_t h = trm_f32_to_bf16(trm_e4m3_to_f32(p->words[i]) * scale);
 
         memcpy(at, &h, sizeof(h));
     }
@@ -186,7 +197,7 @@ static trm_status take(trm_lm_build *b, const trmi_linear *l, const char *suffix
 {
     const trm_weight *w;
 
-    TRM_CHECK(trmi_arch_want(b, l->role, 0, suffix, &w));
+    TRM_CHECK(trmi_arch_want(b, l->role, l->expert, suffix, &w));
     if (!is_shape(w, rows, columns) ||
         (dtype == TRM_DTYPE_NONE ? !trm_dtype_is_float(w->desc.dtype) : w->desc.dtype != dtype)) {
         char text[96];
@@ -213,7 +224,7 @@ static trm_status take_scales(trm_lm_build *b, const trmi_linear *l, const char 
 /* Act-order: features were quantised in another order than they lie in. */
 static trm_status check_order(trm_lm_build *b, const trmi_linear *l, const packed *p)
 {
-    const trm_weight *w = trmi_arch_find(b, l->role, 0, ".g_idx");
+    const trm_weight *w = trmi_arch_find(b, l->role, l->expert, ".g_idx");
 
     if (w == NULL)
         return TRM_OK;
@@ -264,7 +275,7 @@ static trm_status take_ints(trm_lm_build *b, const trmi_linear *l, packed *p)
     if (p->packing == TRM_LM_PACKING_INTS) {
         TRM_CHECK(take(b, l, ".weight_packed", TRM_DTYPE_I32, p->n, p->k / in_word, &w));
         TRM_CHECK(take_scales(b, l, ".weight_scale", p->n, groups, p));
-        (void)trmi_arch_find(b, l->role, 0, ".weight_shape");
+        (void)trmi_arch_find(b, l->role, l->expert, ".weight_shape");
     } else {
         bool awq = p->packing == TRM_LM_PACKING_AWQ;
 
@@ -281,10 +292,10 @@ static trm_status take_ints(trm_lm_build *b, const trmi_linear *l, packed *p)
 
 static trm_status take_fp8(trm_lm_build *b, const trmi_linear *l, const trm_weight *w, packed *p)
 {
-    const trm_weight *s = trmi_arch_find(b, l->role, 0, ".weight_scale_inv");
+    const trm_weight *s = trmi_arch_find(b, l->role, l->expert, ".weight_scale_inv");
     size_t elems;
 
-    (void)trmi_arch_find(b, l->role, 0, ".input_scale");
+    (void)trmi_arch_find(b, l->role, l->expert, ".input_scale");
     if (!is_shape(w, p->n, p->k))
         return wrong(w, "the configuration wants other sizes");
     if (s != NULL) {
@@ -293,7 +304,7 @@ static trm_status take_fp8(trm_lm_build *b, const trmi_linear *l, const trm_weig
         TRM_CHECK(take_scales(b, l, ".weight_scale_inv", (p->n + SCALE_BLOCK - 1) / SCALE_BLOCK,
                               p->scale_row, p));
     } else {
-        TRM_CHECK(trmi_arch_want(b, l->role, 0, ".weight_scale", &s));
+        TRM_CHECK(trmi_arch_want(b, l->role, l->expert, ".weight_scale", &s));
         elems = trm_tensor_numel(&s->desc);
         if (!trm_dtype_is_float(s->desc.dtype) || (elems != 1 && elems != p->n))
             return wrong(s, "want one scale, or one an output");
@@ -302,11 +313,20 @@ static trm_status take_fp8(trm_lm_build *b, const trmi_linear *l, const trm_weig
         p->scale_dtype = s->desc.dtype;
     }
     p->words = (const unsigned char *)w->desc.data;
-    p->dtype = TRM_DTYPE_BF16;
+    p->dtype = p->scale_block > 0 ? TRM_DTYPE_F8_128 : TRM_DTYPE_F8_ROW;
+    if (p->k % trm_dtype_block_elems(p->dtype) != 0)
+        p->dtype = TRM_DTYPE_BF16;
     return TRM_OK;
 }
 
 /* ---- the constant ---- */
+
+static trm_graph_maker maker_of(const packed *p)
+{
+    return trm_dtype_is_f8(p->dtype)          ? make_f8
+           : p->packing == TRM_LM_PACKING_FP8 ? make_halves
+                                              : make_blocks;
+}
 
 static trm_status add(trm_lm_build *b, const trmi_linear *l, const packed *p, int *value_out)
 {
@@ -322,9 +342,7 @@ static trm_status add(trm_lm_build *b, const trmi_linear *l, const packed *p, in
     (void)snprintf(name, sizeof(name), "layers.%lld.packed.%d", (long long)b->layer, (int)l->role);
     whole = trm_graph_find_value(b->g, name);
     if (whole < 0)
-        TRM_CHECK(trm_graph_add_made(b->g, name, &desc,
-                                     p->packing == TRM_LM_PACKING_FP8 ? make_halves : make_blocks,
-                                     kept, &whole));
+        TRM_CHECK(trm_graph_add_made(b->g, name, &desc, maker_of(p), kept, &whole));
     if (l->count == 0) {
         *value_out = whole;
         return TRM_OK;
@@ -334,25 +352,94 @@ static trm_status add(trm_lm_build *b, const trmi_linear *l, const packed *p, in
     return trm_graph_add_part(b->g, part, b->g, whole, 0, range, 1, value_out);
 }
 
+/* What the checkpoint has of `l`; *is_packed_out false: it does not pack it. */
+static trm_status find(trm_lm_build *b, const trmi_linear *l, packed *p, bool *is_packed_out)
+{
+    const trm_weight *w = trmi_arch_find(b, l->role, l->expert, ".weight");
+
+    *p = (packed){.packing = b->c->packing,
+                  .bits = b->c->packing_bits,
+                  .zero_add = b->c->packing_zero,
+                  .n = (size_t)l->outputs,
+                  .k = (size_t)l->inputs,
+                  .group =
+                      b->c->packing_group > 0 ? (size_t)b->c->packing_group : (size_t)l->inputs};
+    *is_packed_out = p->packing != TRM_LM_PACKING_NONE && (w == NULL || w->fp8) &&
+                     (p->packing != TRM_LM_PACKING_FP8 || w != NULL);
+    if (!*is_packed_out)
+        return TRM_OK;
+    return p->packing == TRM_LM_PACKING_FP8 ? take_fp8(b, l, w, p) : take_ints(b, l, p);
+}
+
 trm_status trmi_arch_packed(trm_lm_build *b, const trmi_linear *l, int *value_out)
 {
-    const trm_weight *w = trmi_arch_find(b, l->role, 0, ".weight");
-    packed p = {.packing = b->c->packing,
-                .bits = b->c->packing_bits,
-                .zero_add = b->c->packing_zero,
-                .n = (size_t)l->outputs,
-                .k = (size_t)l->inputs,
-                .group = b->c->packing_group > 0 ? (size_t)b->c->packing_group : (size_t)l->inputs};
+    bool is_packed;
+    packed p;
 
     *value_out = TRM_NO_VALUE;
-    if (p.packing == TRM_LM_PACKING_NONE || (w != NULL && !w->fp8))
-        return TRM_OK;
-    if (p.packing == TRM_LM_PACKING_FP8) {
-        if (w == NULL)
-            return TRM_OK;
-        TRM_CHECK(take_fp8(b, l, w, &p));
-    } else {
-        TRM_CHECK(take_ints(b, l, &p));
+    TRM_CHECK(find(b, l, &p, &is_packed));
+    return is_packed ? add(b, l, &p, value_out) : TRM_OK;
+}
+
+/* ---- experts ---- */
+
+typedef struct stack {
+    trm_graph_maker make;
+    size_t each; /* blocks of a matrix */
+    const packed *of;
+} stack;
+
+static void make_stack(const void *ctx, size_t block, size_t count, void *to)
+{
+    const stack *s = (const stack *)ctx;
+    unsigned char *at = (unsigned char *)to;
+
+    while (count > 0) {
+        const packed *p = &s->of[block / s->each];
+        size_t here = block % s->each, n = s->each - here < count ? s->each - here : count;
+
+        s->make(p, here, n, at);
+        at += n * trm_dtype_block_bytes(p->dtype);
+        block += n;
+        count -= n;
     }
-    return add(b, l, &p, value_out);
+}
+
+trm_status trmi_arch_packed_experts(trm_lm_build *b, trmi_role role, int64_t rows, int64_t columns,
+                                    int *value_out)
+{
+    size_t experts = (size_t)b->c->experts;
+    trmi_linear l = {.role = role, .outputs = rows, .inputs = columns};
+    trm_tensor desc = {.rank = 3, .dims = {b->c->experts, rows, columns}};
+    bool is_packed;
+    packed first, *of;
+    char name[96];
+    stack *s;
+
+    *value_out = TRM_NO_VALUE;
+    TRM_CHECK(find(b, &l, &first, &is_packed));
+    if (!is_packed)
+        return TRM_OK;
+    s = (stack *)trm_arena_alloc(b->g->arena, 1, sizeof(*s));
+    of = (packed *)trm_arena_alloc(b->g->arena, experts, sizeof(*of));
+    if (s == NULL || of == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "%zu packed experts", experts);
+    for (size_t e = 0; e < experts; e++) {
+        l.expert = (int64_t)e;
+        TRM_CHECK(find(b, &l, &of[e], &is_packed));
+        if (is_packed && of[e].dtype == TRM_DTYPE_Q5_0 && first.dtype == TRM_DTYPE_Q4_0)
+            first.dtype = TRM_DTYPE_Q5_0; /* it holds what Q4_0 does */
+        if (!is_packed || (of[e].dtype != first.dtype && of[e].dtype != TRM_DTYPE_Q4_0))
+            return trm_fail(TRM_ERR_UNSUPPORTED,
+                            "layer %lld: expert %zu is not packed as the first is",
+                            (long long)b->layer, e);
+    }
+    for (size_t e = 0; e < experts; e++)
+        of[e].dtype = first.dtype;
+    desc.dtype = first.dtype;
+    *s = (stack){.make = maker_of(&first),
+                 .each = first.n * (first.k / trm_dtype_block_elems(first.dtype)),
+                 .of = of};
+    (void)snprintf(name, sizeof(name), "layers.%lld.packed.%d", (long long)b->layer, (int)role);
+    return trm_graph_add_made(b->g, name, &desc, make_stack, s, value_out);
 }

@@ -188,10 +188,10 @@ typedef struct trm_language_options {
     bool no_tokenizer; /* ranks that only compute */
     int64_t context; /* 0: the model's; more than the model's is INVALID_ARG unless its RoPE scaling
                         allows it */
-    trm_dtype dtype; /* BF16: activations of float products are rounded to bf16 (TrmLinear's act);
-                        NONE: as stored, fp32 activations */
-    bool as_weights; /* instead: rounded to the weight's own type where that has 16 bits (devices
-                        whose fast products want that) */
+    trm_dtype dtype; /* BF16: activations of products with bf16 and fp8 weights are rounded to bf16
+                        (TrmLinear's act); NONE: fp32 activations */
+    bool as_weights; /* instead: rounded to the weight's own type where that has 16 bits, to bf16
+                        with fp8 (devices whose fast products want that) */
     const char *chat_template; /* a file's path instead of the model's own; NULL */
 } trm_language_options;
 /* Whether MODEL looks like a language model: a folder with config.json (unless all it holds is an

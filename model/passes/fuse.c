@@ -66,6 +66,7 @@ trm_status trm_pass_finish(trm_graph *g)
     TRM_CHECK(trm_pass_posts(g));
     if (asked == NULL || strcmp(asked, "off") != 0)
         TRM_CHECK(trm_pass_fuse_language(g));
+    TRM_CHECK(trm_pass_tie_language(g));
     return trm_graph_infer(g);
 }
 

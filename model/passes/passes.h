@@ -3,6 +3,7 @@
 #ifndef TRM_MODEL_PASSES_PASSES_H
 #define TRM_MODEL_PASSES_PASSES_H
 
+#include "base/rounding.h"
 #include "model/graph.h"
 
 #ifdef __cplusplus
@@ -34,6 +35,15 @@ TRM_MUST_USE trm_status trm_pass_posts(trm_graph *g);
  * shapes.
  */
 TRM_MUST_USE trm_status trm_pass_fuse_language(trm_graph *g);
+/* TrmEmbed gets `tied` = 1 where a TrmLinear of the same graph multiplies by its table, and that
+ * one's `act`. */
+TRM_MUST_USE trm_status trm_pass_tie_language(trm_graph *g);
+
+/* Rows that only products read are made rounded, as the device's `rounding` says (NULL: not at all;
+ * nor where the environment says TRM_FUSE=off). After trm_pass_finish; needs shapes, and keeps
+ * them.
+ */
+TRM_MUST_USE trm_status trm_pass_round_language(trm_graph *g, trm_rounding_fn *rounding);
 
 /* Mixed precision: convolutions and matmuls compute in `dtype` (BF16 or F16), with Cast nodes only
  * where a chain begins or ends; norms, softmax and reductions stay in fp32; inputs and outputs of

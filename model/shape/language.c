@@ -24,6 +24,16 @@ static trm_status want(trmi_io io, int i, trm_dtype dtype, int rank)
     return trmi_shape_want_rank(io, i, rank);
 }
 
+/* Rows for a product: floats, or rounded before. */
+static trm_status want_rows(trmi_io io)
+{
+    trm_dtype seen = trmi_shape_dtype(io, 0);
+
+    if (seen != TRM_DTYPE_BF16 && seen != TRM_DTYPE_F16 && seen != TRM_DTYPE_U8)
+        TRM_CHECK(want_dtype(io, 0, TRM_DTYPE_F32));
+    return trmi_shape_want_rank(io, 0, 2);
+}
+
 /* A weight: floats or blocks. */
 static trm_status want_weight(trmi_io io, int i, int rank)
 {
@@ -99,6 +109,36 @@ static trm_status parts_of(trmi_io io, int64_t first, int64_t count, int64_t *pa
     return TRM_OK;
 }
 
+/* Columns of a product's rows: unknown where they are a device's. */
+static int64_t columns_of(trmi_io io)
+{
+    return trmi_shape_dtype(io, 0) == TRM_DTYPE_U8 ? TRM_DIM_UNKNOWN : dim(io, 0, 1);
+}
+
+/* Output `out`, rows like `shape`, as attribute `rounds` says. */
+static trm_status out_rows(trmi_io io, int out, const trm_tensor *shape)
+{
+    const char *rounds = trm_attr_string(&io->node->attrs, "rounds", "");
+    trm_tensor rows = *shape;
+    int64_t bytes;
+
+    if (*rounds == '\0') {
+        trmi_shape_out(io, out, TRM_DTYPE_F32, shape);
+    } else if (strcmp(rounds, "bf16") == 0) {
+        trmi_shape_out(io, out, TRM_DTYPE_BF16, shape);
+    } else if (strcmp(rounds, "f16") == 0) {
+        trmi_shape_out(io, out, TRM_DTYPE_F16, shape);
+    } else if (strcmp(rounds, "i8") == 0) {
+        TRM_CHECK(positive(io, "row_bytes", 0, &bytes));
+        if (rows.rank == 2)
+            rows.dims[1] = bytes;
+        trmi_shape_out(io, out, TRM_DTYPE_U8, &rows);
+    } else {
+        return trmi_shape_bad(io, "attribute 'rounds' is '%.40s'", rounds);
+    }
+    return TRM_OK;
+}
+
 trm_status trmi_rule_lm_embed(trmi_io io)
 {
     TRM_CHECK(want(io, 0, TRM_DTYPE_I32, 1));
@@ -121,8 +161,7 @@ trm_status trmi_rule_lm_norm(trmi_io io)
     TRM_CHECK(want_word(io, "kind", "rms", norm_kinds));
     TRM_CHECK(divides(io, dim(io, 1, 0), 0, 1, "the weight's length"));
     TRM_CHECK(trmi_shape_same(io, "weight and bias", dim(io, 1, 0), dim(io, 2, 0), &same));
-    trmi_shape_out(io, 0, TRM_DTYPE_F32, &io->in[0]);
-    return TRM_OK;
+    return out_rows(io, 0, &io->in[0]);
 }
 
 trm_status trmi_rule_lm_add_norm(trmi_io io)
@@ -142,9 +181,8 @@ trm_status trmi_rule_lm_add_norm(trmi_io io)
     for (int i = 2; i < 4; i++)
         TRM_CHECK(trmi_shape_same(io, "columns of x and the weights", dim(io, 0, 1), dim(io, i, 0),
                                   &same));
-    for (int k = 0; k < 2; k++)
-        trmi_shape_out(io, k, TRM_DTYPE_F32, &shape);
-    return TRM_OK;
+    trmi_shape_out(io, 0, TRM_DTYPE_F32, &shape);
+    return out_rows(io, 1, &shape);
 }
 
 trm_status trmi_rule_lm_linear(trmi_io io)
@@ -152,12 +190,12 @@ trm_status trmi_rule_lm_linear(trmi_io io)
     bool transposed = attr(io, "transposed", 0) != 0;
     int64_t unit = attr(io, "unit", 0), t, n, k, parts = TRM_DIM_UNKNOWN;
 
-    TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 2));
+    TRM_CHECK(want_rows(io));
     TRM_CHECK(want_weight(io, 1, 2));
     TRM_CHECK(want(io, 2, TRM_DTYPE_F32, 1));
     t = dim(io, 0, 0);
     n = dim(io, 1, transposed ? 1 : 0);
-    TRM_CHECK(trmi_shape_same(io, "columns of x and of the weight", dim(io, 0, 1),
+    TRM_CHECK(trmi_shape_same(io, "columns of x and of the weight", columns_of(io),
                               dim(io, 1, transposed ? 0 : 1), &k));
     TRM_CHECK(trmi_shape_same(io, "outputs and bias", n, dim(io, 2, 0), &n));
     if (unit < 0)
@@ -183,7 +221,7 @@ trm_status trmi_rule_lm_linears(trmi_io io)
     int64_t count = attr(io, "n", 0), t = dim(io, 0, 0), n[4], same;
     int inputs = trmi_shape_operands(io);
 
-    TRM_CHECK(want(io, 0, TRM_DTYPE_F32, 2));
+    TRM_CHECK(want_rows(io));
     if (count < 2 || count > 4 || (inputs != 1 + count && inputs != 1 + 2 * count))
         return trmi_shape_bad(io, "%d inputs for n = %lld: want x, n weights and n biases or none",
                               inputs, (long long)count);
@@ -193,7 +231,7 @@ trm_status trmi_rule_lm_linears(trmi_io io)
     for (int i = 0; i < count; i++) {
         TRM_CHECK(want_weight(io, 1 + i, 2));
         n[i] = dim(io, 1 + i, transposed ? 1 : 0);
-        TRM_CHECK(trmi_shape_same(io, "columns of x and of a weight", dim(io, 0, 1),
+        TRM_CHECK(trmi_shape_same(io, "columns of x and of a weight", columns_of(io),
                                   dim(io, 1 + i, transposed ? 0 : 1), &same));
         if (inputs == 1 + count)
             continue;
@@ -208,8 +246,7 @@ trm_status trmi_rule_lm_linears(trmi_io io)
     }
     TRM_CHECK(want_word(io, "gated", "none", acts));
     TRM_CHECK(trmi_shape_same(io, "outputs of both", n[0], n[1], &n[0]));
-    trmi_shape_out_dims(io, 0, TRM_DTYPE_F32, 2, (int64_t[2]){t, n[0]});
-    return TRM_OK;
+    return out_rows(io, 0, &(trm_tensor){.rank = 2, .dims = {t, n[0]}});
 }
 
 /* Positions and frequencies of rope, inputs `at` and the next, for the rows of input 0. */
@@ -298,8 +335,7 @@ trm_status trmi_rule_lm_gated(trmi_io io)
         for (int d = 0; d < 2; d++)
             TRM_CHECK(trmi_shape_same(io, "dims of x and up", shape.dims[d], dim(io, 1, d),
                                       &shape.dims[d]));
-    trmi_shape_out(io, 0, TRM_DTYPE_F32, &shape);
-    return TRM_OK;
+    return out_rows(io, 0, &shape);
 }
 
 trm_status trmi_rule_lm_experts(trmi_io io)

@@ -6,6 +6,7 @@
 #   faults   a card that fails on the way: text that was there stays, and the reason is said once, on a line of its own
 #   layouts  the CPU's tokens, all of them in fp32 and nearly all in bf16; and one rank's bytes under every layout and batch
 #   one-rank one rank of two has no memory for a step's inputs: that request fails with its words at once, the others are served
+#   stages   pipeline stages on devices that take their time: one rank's bytes, and steps that are begun behind others
 #   preempt  a cache that holds less than what is under way: sequences wait and begin again, and answers are the same
 set -u
 trireme=$1 source=$2 case=$3 device=${4:-cuda}
@@ -30,6 +31,10 @@ check() {
 }
 
 memory() {
+    # a tied table is kept once, and what is planned is what there is: 8.4 MB of weights
+    check "weights" 0 'weights 8.4 MB, activations [0-9.]*, workspace ' \
+        "$trireme" run "$model" --prompt x --max-tokens 1 --device "$device" --log info
+    grep -aqE 'plan.* weights 8.4 MB' "$dir/err" || complain "the plan has other weights than the model"
     # before anything is loaded: the ledger, and what would fit
     TRM_EMU_MEMORY=300000 check "300 KB" 2 \
         'the model does not fit: .* a rank \((weights|the KV cache|activations) .*, .*, .*\), the limit is 0.3 MB; the biggest weights are ' \
@@ -156,9 +161,25 @@ one_rank() {
     grep -q '"index":1.*rank 1: .* of device memory' "$dir/out.jsonl" || complain "not rank 1's words: $(cat "$dir/out.jsonl")"
 }
 
+stages() {
+    command -v mpirun >/dev/null || { echo "skip: no mpirun"; exit 77; }
+    command -v python3 >/dev/null || { echo "skip: no python3"; exit 77; }
+    export TRM_DEADLINE_SCALE="${TRM_DEADLINE_SCALE:-10}" TRM_GROUP_SHARED=1 TRM_EMU_IPC=1
+    python3 "$source/tests/mpi/language_requests.py" "${REQUESTS:-6}" 4096 24 7 constrained >"$dir/requests.jsonl"
+    score "$dir/one.jsonl" 1 --device "$device" --dtype fp32
+    grep -q '"error"' "$dir/one.jsonl" && complain "an error: $(grep -m1 '"error"' "$dir/one.jsonl")"
+    for layout in pipeline=2 tensor=2,pipeline=2 pipeline=4; do
+        n=$(echo "$layout" | tr ',' '\n' | awk -F= '{ n = (n ? n : 1) * $2 } END { print n }')
+        TRM_EMU_SLOW=15 score "$dir/other.jsonl" "$n" --device "$device" --dtype fp32 --parallel $layout --log debug
+        cmp -s "$dir/one.jsonl" "$dir/other.jsonl" || complain "$layout: other bytes than one rank's"
+        overlapped=$(grep -acE ' steps, [1-9][0-9]* of them begun behind another' "$dir/err")
+        [ "$overlapped" = "$n" ] || complain "$layout: on $overlapped of $n ranks steps were begun behind another"
+    done
+}
+
 case $case in
 one-rank) one_rank ;;
-memory | faults | preempt | layouts) $case ;;
+memory | faults | preempt | layouts | stages) $case ;;
 *) complain "no case '$case'" ;;
 esac
 exit $bad

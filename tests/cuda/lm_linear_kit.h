@@ -73,6 +73,19 @@ static inline trm_tensor linear(const char *name, trm_dtype act, trm_tensor x, t
     return run(&c);
 }
 
+/* `got` in `dtype` are the bits of floats rounded to it */
+static inline void same_rounded(const char *name, trm_dtype dtype, const void *got,
+                                const float *floats, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint16_t want = dtype == BF16 ? trm_f32_to_bf16(floats[i]) : trm_f32_to_f16(floats[i]);
+
+        ck_assert_msg(((const uint16_t *)got)[i] == want,
+                      "%s, rounded: number %zu is %04x, not %04x", name, i,
+                      ((const uint16_t *)got)[i], want);
+    }
+}
+
 static inline void same(const char *name, const char *what, const void *a, const void *b,
                         size_t floats)
 {

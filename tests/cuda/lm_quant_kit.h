@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/lm.h"
 #include "tests/cuda/cuda_kit.h"
+#include "tests/cuda/lm_rounded_kit.h"
 
 #include <dlfcn.h>
 
@@ -217,7 +218,8 @@ static inline void quant_run(trmi_lmc_product p, size_t x_rows)
     int count = 0;
 
     held[count++] = ws = kit_device_memory(kit_gpu, ws_bytes);
-    p.x = held[count++] = quant_to_device(p.x, x_rows * p.k * sizeof(float));
+    p.x = held[count++] =
+        quant_to_device(p.x, x_rows * (p.rounded ? trmi_lmq_row_bytes(p.k) : p.k * sizeof(float)));
     if (p.experts > 0)
         p.starts = held[count++] =
             quant_to_device(p.starts, ((size_t)p.experts + 1) * sizeof(int32_t));

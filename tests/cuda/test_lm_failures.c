@@ -1,6 +1,6 @@
-/* A language model on a device whose memory is full: a step that wants more fails with its
- * requests, and those that come later are served as if nothing had been, by programs that were
- * bound before. */
+/* A language model on a device whose memory is full: steps of any size have their buffers since it
+ * was loaded; one that wants more (the counts that penalties need) fails with its requests, and
+ * those that come later are served as if nothing had been. */
 #include "kernels/device_open.h"
 #include "worker/language/lm_model.h"
 
@@ -18,17 +18,15 @@
 
 static trm_device_ops ops;
 static trm_status (*real_alloc)(trm_device *d, trm_memory_kind kind, size_t bytes, void **out);
-static size_t largest, most; /* most: what is given; 0: all */
+static bool full;
 static int refused;
 
 static trm_status alloc(trm_device *d, trm_memory_kind kind, size_t bytes, void **memory_out)
 {
-    if (kind == TRM_MEMORY_DEVICE && most > 0 && bytes > most) {
+    if (kind == TRM_MEMORY_DEVICE && full) {
         refused++;
         return trm_fail(TRM_ERR_NO_MEMORY, "%zu bytes: the card is full", bytes);
     }
-    if (kind == TRM_MEMORY_DEVICE && bytes > largest)
-        largest = bytes;
     return real_alloc(d, kind, bytes, memory_out);
 }
 
@@ -50,7 +48,7 @@ static void end(void *ctx, const trm_generation_end *e)
         memcpy(a->ids, e->ids, (size_t)e->new_tokens * sizeof(*a->ids));
 }
 
-static trm_generation *ask(trm_lm_model *m, int prompt, answer *a)
+static trm_generation *ask(trm_lm_model *m, int prompt, bool penalty, answer *a)
 {
     trm_generation *g = NULL;
     trm_sampling s;
@@ -66,7 +64,7 @@ static trm_generation *ask(trm_lm_model *m, int prompt, answer *a)
         tokens[i] = (i * 37 + prompt) % 250 + 3;
     trm_sampling_init(&s);
     s.temperature = 0.7f;
-    s.repetition_penalty = 1.2f;
+    s.repetition_penalty = penalty ? 1.2f : 1.0f;
     s.seed = 5;
     s.max_tokens = NEW;
     memset(a, 0, sizeof(*a));
@@ -74,11 +72,11 @@ static trm_generation *ask(trm_lm_model *m, int prompt, answer *a)
     return g;
 }
 
-static answer answer_of(trm_lm_model *m, int prompt)
+static answer answer_of(trm_lm_model *m, int prompt, bool penalty)
 {
     answer a;
 
-    (void)ask(m, prompt, &a);
+    (void)ask(m, prompt, penalty, &a);
     OK(trm_generator_run(m->generator));
     ck_assert_int_eq(a.ends, 1);
     return a;
@@ -100,7 +98,7 @@ START_TEST(later_requests_are_served)
     trm_device_pair pair;
     trm_lm_model *m = NULL;
     const trm_device_ops *real;
-    answer first, again, both;
+    answer first, whole, again, both;
     trm_lm_options options = o;
 
     OK(trm_device_open("cuda", 0, 1, &pair));
@@ -111,34 +109,59 @@ START_TEST(later_requests_are_served)
     pair.device->ops = &ops;
     OK(trm_lm_model_open(MODEL, pair.device, &options, &m));
     ck_assert(trm_lm_replica_looks_ahead(m->replica));
-    largest = 0;
-    first = answer_of(m, SHORT);
-    most = largest;
+    first = answer_of(m, SHORT, false);
+    full = true;
+    whole = answer_of(m, LONG, false);
+    ck_assert_int_eq(refused, 0); /* programs that are bound now find their buffers */
+    check_same(&whole, &whole);
     for (int i = 0; i < FAILURES; i++) {
         refused = 0;
-        again = answer_of(m, LONG);
+        again = answer_of(m, LONG, true);
         ck_assert_int_eq(again.status, TRM_ERR_NO_MEMORY);
         ck_assert_int_gt(refused, 0);
-        again = answer_of(m, SHORT);
+        again = answer_of(m, SHORT, false);
         check_same(&first, &again);
     }
     /* one that comes while another's step is under way */
-    (void)ask(m, SHORT, &again);
+    (void)ask(m, SHORT, false, &again);
     OK(trm_generator_step(m->generator));
-    (void)ask(m, LONG, &both);
+    (void)ask(m, LONG, true, &both);
     OK(trm_generator_run(m->generator));
     ck_assert_int_eq(both.status, TRM_ERR_NO_MEMORY);
     ck_assert_int_eq(again.ends, 1);
-    again = answer_of(m, SHORT);
+    again = answer_of(m, SHORT, false);
     check_same(&first, &again);
-    most = 0;
-    both = answer_of(m, LONG);
+    full = false;
+    both = answer_of(m, LONG, true);
     ck_assert_int_eq(both.status, TRM_OK);
     ck_assert_int_eq(both.count, NEW);
-    again = answer_of(m, SHORT);
+    again = answer_of(m, SHORT, false);
     check_same(&first, &again);
+    again = answer_of(m, LONG, false);
+    check_same(&whole, &again);
     trm_lm_model_close(m);
     pair.device->ops = real;
+    trm_device_close(&pair);
+}
+END_TEST
+
+/* Steps that are run for nothing leave pages and samplers as they are. */
+START_TEST(warming_changes_nothing)
+{
+    const trm_lm_options o = {.kv_bytes = 1 << 20, .context = 128, .batch = 3, .step_tokens = 64};
+    trm_device_pair pair;
+    trm_lm_model *m = NULL;
+    answer first, again;
+
+    OK(trm_device_open("cuda", 0, 1, &pair));
+    OK(trm_lm_model_open(MODEL, pair.device, &o, &m));
+    first = answer_of(m, LONG, true);
+    ck_assert(trm_generator_warms(m->generator));
+    while (trm_generator_warms(m->generator))
+        OK(trm_generator_warm(m->generator));
+    again = answer_of(m, LONG, true); /* reads pages of the first one */
+    check_same(&first, &again);
+    trm_lm_model_close(m);
     trm_device_close(&pair);
 }
 END_TEST
@@ -152,6 +175,7 @@ int main(void)
 
     tcase_set_timeout(t, 120);
     tcase_add_test(t, later_requests_are_served);
+    tcase_add_test(t, warming_changes_nothing);
     suite_add_tcase(s, t);
     r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);

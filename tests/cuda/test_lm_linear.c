@@ -79,6 +79,58 @@ START_TEST(activations_are_rounded)
 }
 END_TEST
 
+/* the same rows in `dtype` */
+static trm_tensor as_dtype(trm_tensor t, trm_dtype dtype)
+{
+    trm_tensor r = kit_data(KIT_T(dtype, t.dims[0], t.dims[1]));
+
+    for (size_t i = 0; i < trm_tensor_numel(&t); i++)
+        trm_tensor_set_f64(&r, i, trm_tensor_get_f64(&t, i));
+    return r;
+}
+
+static const struct ready_row {
+    const char *name;
+    int n, k, unit;
+    bool transposed, order_free;
+} ready_rows[] = {
+    {"a chunk", 20, 32, 0, false, false},    {"an odd number of chunks", 40, 1120, 0, false, false},
+    {"units", 20, 1056, 96, false, false},   {"transposed", 35, 160, 0, true, false},
+    {"order_free", 40, 320, 0, false, true}, {"order_free, units", 24, 320, 64, false, true},
+};
+#define READIES (int)(sizeof(ready_rows) / sizeof(ready_rows[0]))
+
+/* rows that come rounded give the bits that they give otherwise */
+START_TEST(rounded_before)
+{
+    static const int counts[] = {1, 2, 5, 70};
+    const struct kind *kind = &kinds[3 + _i % 2];
+    const struct ready_row *r = &ready_rows[_i / 2];
+    trm_tensor x = kit_random(KIT_T(F32, 70, r->k), -1.0, 1.0), halves = as_dtype(x, kind->act);
+    trm_tensor w = kit_random(r->transposed ? KIT_T(kind->weight, r->k, r->n)
+                                            : KIT_T(kind->weight, r->n, r->k),
+                              -1.0, 1.0);
+    trm_tensor bias = kit_random(KIT_T(F32, r->n), -1.0, 1.0);
+
+    kit_gpu->order_free = r->order_free;
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        trm_tensor got[2];
+
+        for (int half = 0; half < 2; half++) {
+            trm_attrs *attrs = kit_int(attrs_of(kind->act), "unit", r->unit);
+            cuda_case c;
+
+            kit_int(attrs, "transposed", r->transposed);
+            c = linear_case(r->name, attrs, rows_of(half ? halves : x, 70 - counts[i], counts[i]),
+                            w, &bias);
+            got[half] = run(&c);
+        }
+        same(r->name, kind->name, got[1].data, got[0].data, trm_tensor_numel(&got[0]));
+    }
+    kit_gpu->order_free = false;
+}
+END_TEST
+
 /* ---- what bits do not depend on ---- */
 
 START_TEST(rows_do_not_depend)
@@ -253,6 +305,10 @@ static const struct refused_row {
     trm_status want;
 } refused_rows[] = {
     {"half rows", F16, F16, NULL, 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
+    {"halves of another kind", F16, BF16, "bf16", 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
+    {"halves, exact product", BF16, BF16, NULL, 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
+    {"halves, leaves of 16", BF16, BF16, "bf16", 64, 8, 16, 0, 0, 0, TRM_ERR_UNSUPPORTED},
+    {"bytes for halves", TRM_DTYPE_U8, BF16, "bf16", 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
     {"integer weights", F32, TRM_DTYPE_I8, NULL, 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
     {"another act", F32, BF16, "fp8", 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
     {"bf16 with f16", F32, F16, "bf16", 64, 8, 0, 0, 0, 0, TRM_ERR_UNSUPPORTED},
@@ -295,6 +351,7 @@ int main(void)
 
     tcase_add_loop_test(t, truth, 0, TRUTHS * KINDS);
     tcase_add_loop_test(t, activations_are_rounded, 0, KINDS);
+    tcase_add_loop_test(t, rounded_before, 0, READIES * 2);
     tcase_add_loop_test(t, rows_do_not_depend, 0, KINDS);
     tcase_add_loop_test(t, features_do_not_depend, 0, KINDS);
     tcase_add_loop_test(t, leaves_do_not_depend, 0, PARTS * KINDS);

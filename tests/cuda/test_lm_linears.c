@@ -57,6 +57,12 @@ START_TEST(several)
     KIT_OK(kit_run(&c, kit_gpu, got));
     for (int i = 0; i < c.out_count; i++)
         same(r->name, kind->name, got[i].data, want[i].data, trm_tensor_numel(&want[i]));
+    if (r->gated == NULL)
+        return;
+    c.out[0].dtype = r->biased ? BF16 : F16;
+    kit_string(c.attrs, "rounds", r->biased ? "bf16" : "f16");
+    KIT_OK(kit_run(&c, kit_gpu, got));
+    same_rounded(r->name, c.out[0].dtype, got[0].data, want[0].data, trm_tensor_numel(&want[0]));
 }
 END_TEST
 
@@ -106,6 +112,15 @@ START_TEST(order_free)
     want = run(&c);
     kit_gpu->order_free = true;
     got = run(&c);
+    if (gated) {
+        cuda_case h = c;
+        trm_tensor halves;
+
+        h.out[0].dtype = BF16;
+        kit_string(h.attrs, "rounds", "bf16");
+        halves = run(&h);
+        same_rounded(r->name, BF16, halves.data, got.data, trm_tensor_numel(&got));
+    }
     kit_gpu->order_free = false;
     ck_assert_str_eq(c.kernel, kind->act != F32 && r->m > 64 ? "lm linear cublaslt" : "lm linear");
     c.atol = 2e-5;

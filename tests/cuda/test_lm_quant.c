@@ -72,10 +72,20 @@ START_TEST(every_type)
             cuda->multiprocessors = small ? 1 : all;
             cuda->shared_bytes_max = small ? 64 << 10 : shared;
             quant_run(p, r->m);
-            cuda->multiprocessors = all;
-            cuda->shared_bytes_max = shared;
             quant_same(r->name, t->name, p.segment[0].out, want, (size_t)l.parts * r->m * r->n,
                        r->n);
+            if (small == i % 2 || r->m < 8) { /* rows that come quantised */
+                trmi_lmc_product q = p;
+
+                q.rounded = true;
+                q.x = rounded_of(x, r->m, r->k, trmi_lmq_sums(t->dtype)).data;
+                ck_assert_uint_eq(quant_family->workspace_bytes(cuda, &q), 0);
+                quant_run(q, r->m);
+                quant_same(r->name, "quantised before", p.segment[0].out, want,
+                           (size_t)l.parts * r->m * r->n, r->n);
+            }
+            cuda->multiprocessors = all;
+            cuda->shared_bytes_max = shared;
         }
         quant_weight_free(&w);
     }

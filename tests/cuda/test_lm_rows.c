@@ -2,6 +2,7 @@
  * the CPU device; and a row's bits do not depend on the rows beside it. */
 #include "kernels/language.h"
 #include "tests/cuda/cuda_kit.h"
+#include "tests/cuda/lm_rounded_kit.h"
 
 /* ---- running with memory of the test's choice ---- */
 
@@ -234,6 +235,79 @@ START_TEST(add_norm)
 }
 END_TEST
 
+/* ---- norms that round ---- */
+
+static const struct rounding_row {
+    const char *name, *rounds;
+    bool layer, add;
+    int64_t rows, n, groups;
+    int sums;
+} roundings[] = {
+    {"bf16 of 64 per head", "bf16", false, false, 3, 64, 3, 0},
+    {"f16 of 63", "f16", false, true, 3, 63, 1, 0},
+    {"bf16 of 896", "bf16", true, true, 5, 896, 1, 0},
+    {"bf16 of 4096", "bf16", false, true, 2, 4096, 1, 0},
+    {"f16 of 17000", "f16", false, false, 2, 17000, 1, 0},
+    {"i8 of 32", "i8", false, false, 1, 32, 1, 0},
+    {"i8 of 96, halves", "i8", false, true, 2, 96, 1, 2},
+    {"i8 of 160, sums", "i8", true, false, 3, 160, 1, 1},
+    {"i8 of 256", "i8", false, true, 5, 256, 1, 8},
+    {"i8 of 896", "i8", false, false, 11, 896, 1, 16},
+    {"i8 of 1024", "i8", false, true, 70, 1024, 1, 1},
+    {"i8 of 2080", "i8", true, true, 33, 2080, 1, 1},
+    {"i8 of 4096", "i8", false, false, 9, 4096, 1, 0},
+    {"i8 of 16416", "i8", false, true, 3, 16416, 1, 1},
+    {"i8, no rows", "i8", false, true, 0, 64, 1, 1},
+};
+#define ROUNDINGS (int)(sizeof(roundings) / sizeof(roundings[0]))
+
+/* a norm's floats, rounded here; its sum stays as it is */
+START_TEST(norm_rounds)
+{
+    const struct rounding_row *r = &roundings[_i];
+    trm_tensor x = KIT_T(TRM_DTYPE_F32, r->rows, r->groups * r->n), want[2], got[2];
+    int last = r->add ? 1 : 0;
+    cuda_case c = {.name = r->name,
+                   .op = r->add ? TRM_OP_TrmAddNorm : TRM_OP_TrmNorm,
+                   .attrs = kit_string(kit_attrs(), "kind", r->layer ? "layer" : "rms"),
+                   .in = {kit_random(x, -1, 1)},
+                   .out = {x, x},
+                   .in_count = last + 3,
+                   .out_count = last + 1};
+
+    c.in[last] = kit_random(x, -3, 3);
+    c.in[last + 1] = kit_random(KIT_T(TRM_DTYPE_F32, r->n), 0, 2);
+    c.in[last + 2] = kit_random(KIT_T(TRM_DTYPE_F32, r->n), -1, 1);
+    if (r->n == 896) /* a group of zeros */
+        for (int64_t i = 0; i < 64; i++)
+            ((float *)c.in[last + 1].data)[i] = ((float *)c.in[last + 2].data)[i] = 0.0f;
+    run_with(&c, NULL, -1, want);
+    kit_string(c.attrs, "rounds", r->rounds);
+    if (strcmp(r->rounds, "i8") == 0) {
+        rounded_rows i8 = rounded_of(want[last].data, (size_t)r->rows, (size_t)r->n, r->sums);
+
+        c.out[last] = KIT_T(TRM_DTYPE_U8, r->rows, (int64_t)trmi_lmq_row_bytes((size_t)r->n));
+        kit_int(kit_int(c.attrs, "row_bytes", c.out[last].dims[1]), "sums", r->sums);
+        run_with(&c, NULL, -1, got);
+        for (size_t i = 0; i < i8.bytes; i++)
+            ck_assert_msg(i8.made[i] == 0 || i8.data[i] == ((unsigned char *)got[last].data)[i],
+                          "%s: byte %zu is %02x, want %02x", r->name, i,
+                          ((unsigned char *)got[last].data)[i], i8.data[i]);
+    } else {
+        c.out[last].dtype = r->rounds[0] == 'b' ? TRM_DTYPE_BF16 : TRM_DTYPE_F16;
+        run_with(&c, NULL, -1, got);
+        for (size_t i = 0; i < trm_tensor_numel(&c.out[last]); i++) {
+            float f = ((float *)want[last].data)[i];
+            uint16_t h = r->rounds[0] == 'b' ? trm_f32_to_bf16(f) : trm_f32_to_f16(f);
+
+            ck_assert_msg(h == ((uint16_t *)got[last].data)[i], "%s: element %zu", r->name, i);
+        }
+    }
+    if (r->add)
+        same_bits(r->name, &got[0], &want[0]);
+}
+END_TEST
+
 /* ---- rope ---- */
 
 static const struct rope_row {
@@ -327,6 +401,16 @@ START_TEST(gated)
                 same_bits(acts[_i], &over[0], &whole[0]);
             }
             check_rows(&c, 1 + up, whole);
+            c.out[0].dtype = up ? TRM_DTYPE_BF16 : TRM_DTYPE_F16;
+            kit_string(c.attrs, "rounds", up ? "bf16" : "f16");
+            run_with(&c, NULL, -1, over);
+            for (size_t i = 0; i < trm_tensor_numel(&x); i++) {
+                float f = ((float *)whole[0].data)[i];
+                uint16_t want = up ? trm_f32_to_bf16(f) : trm_f32_to_f16(f);
+
+                ck_assert_msg(isnan(f) || ((uint16_t *)over[0].data)[i] == want,
+                              "%s, rounded: element %zu", acts[_i], i);
+            }
         }
 }
 END_TEST
@@ -381,6 +465,71 @@ START_TEST(embed)
                 continue;
             run_with(&c, NULL, -1, whole);
             check_rows(&c, 1, whole);
+        }
+}
+END_TEST
+
+/* A product's weight, too: rows out of the product's form, which both keep together. */
+START_TEST(embed_tied)
+{
+    static const struct {
+        trm_dtype dtype;
+        const char *act;
+        bool free;
+    } rows[] = {{TRM_DTYPE_BF16, "bf16", false}, {TRM_DTYPE_F16, "f16", false},
+                {TRM_DTYPE_BF16, NULL, false},   {TRM_DTYPE_F32, NULL, false},
+                {TRM_DTYPE_BF16, "bf16", true},  {TRM_DTYPE_Q8_0, NULL, false}};
+    static const int64_t widths[] = {77, 64, 288};
+
+    for (int r = 0; r < (int)(sizeof(rows) / sizeof(rows[0])); r++)
+        for (int w = trm_dtype_is_block(rows[r].dtype) ? 1 : 0; w < 3; w++) {
+            uint64_t keys[2] = {0, (uint64_t)(1000 + r * 3 + w)};
+            trm_tensor table = random_table(rows[r].dtype, widths[w]),
+                       x = KIT_T(TRM_DTYPE_F32, 3, widths[w]), y = KIT_T(TRM_DTYPE_F32, 3, 10);
+            cuda_case c = {.name = trm_dtype_name(rows[r].dtype),
+                           .op = TRM_OP_TrmEmbed,
+                           .attrs = kit_attrs(),
+                           .in = {kit_values(KIT_T(TRM_DTYPE_I32, IDS), ids), table},
+                           .out = {KIT_T(TRM_DTYPE_F32, IDS, widths[w])},
+                           .in_count = 2,
+                           .out_count = 1,
+                           .known = {false, true}};
+            trm_op_desc again = {.op = TRM_OP_TrmEmbed,
+                                 .attrs = c.attrs,
+                                 .name = "embed",
+                                 .input_count = 2,
+                                 .output_count = 1,
+                                 .inputs = c.in,
+                                 .outputs = c.out,
+                                 .weight_keys = keys};
+            trm_op_desc linear = {.op = TRM_OP_TrmLinear,
+                                  .attrs = kit_attrs(),
+                                  .name = "linear",
+                                  .input_count = 2,
+                                  .output_count = 1,
+                                  .inputs = (trm_tensor[]){x, table},
+                                  .outputs = &y,
+                                  .weight_keys = keys};
+            size_t before = kit_gpu->packed_bytes, both;
+            trm_kernel *k = NULL, *product = NULL;
+
+            kit_name = c.name;
+            kit_gpu->order_free = rows[r].free;
+            kit_int(c.attrs, "tied", 1);
+            if (rows[r].act != NULL) {
+                kit_string(c.attrs, "act", rows[r].act);
+                kit_string((trm_attrs *)(uintptr_t)linear.attrs, "act", rows[r].act);
+            }
+            cuda_check(&c);
+            KIT_OK(kit_gpu->ops->prepare(kit_gpu, &linear, &product));
+            both = kit_gpu->packed_bytes;
+            KIT_OK(kit_gpu->ops->prepare(kit_gpu, &again, &k));
+            ck_assert(both > before);
+            ck_assert((kit_gpu->packed_bytes == both) == !trm_dtype_is_block(rows[r].dtype));
+            trm_kernel_destroy(product);
+            trm_kernel_destroy(k);
+            ck_assert_uint_eq(kit_gpu->packed_bytes, before);
+            kit_gpu->order_free = false;
         }
 }
 END_TEST
@@ -589,6 +738,30 @@ static const struct refusal {
      {F32, TRM_DTYPE_I32},
      {{5, 8, -1}, {2, -1}},
      {3, 8, -1}},
+    {"rounds to what nobody knows",
+     TRM_OP_TrmNorm,
+     TRM_ERR_UNSUPPORTED,
+     "rounds",
+     "f8",
+     {F32, F32},
+     {{5, 8, -1}, {8, -1}},
+     {5, 8, -1}},
+    {"rounds, and the output does not",
+     TRM_OP_TrmNorm,
+     TRM_ERR_INVALID_ARG,
+     "rounds",
+     "bf16",
+     {F32, F32},
+     {{5, 8, -1}, {8, -1}},
+     {5, 8, -1}},
+    {"rounds rows that are no groups",
+     TRM_OP_TrmNorm,
+     TRM_ERR_UNSUPPORTED,
+     "rounds",
+     "i8",
+     {F32, F32},
+     {{5, 8, -1}, {8, -1}},
+     {5, 8, -1}},
     {"pool's kind",
      TRM_OP_TrmPool,
      TRM_ERR_UNSUPPORTED,
@@ -630,9 +803,11 @@ int main(void)
 
     tcase_add_loop_test(t, norm, 0, NORMS);
     tcase_add_loop_test(t, add_norm, 0, NORMS);
+    tcase_add_loop_test(t, norm_rounds, 0, ROUNDINGS);
     tcase_add_loop_test(t, rope, 0, ROPES);
     tcase_add_loop_test(t, gated, 0, 7);
     tcase_add_loop_test(t, embed, 0, TABLES);
+    tcase_add_test(t, embed_tied);
     tcase_add_test(t, picked_rows);
     tcase_add_loop_test(t, pool, 0, 3);
     tcase_add_loop_test(t, refused, 0, REFUSALS);

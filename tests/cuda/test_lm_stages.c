@@ -84,12 +84,8 @@ static int plan(const group_rank *r, part *p)
 static int open_part(const group_rank *r, part *p)
 {
     trm_language_options lo = {.no_tokenizer = true, .context = CONTEXT};
-    trm_lm_replica_options o = {.pages = SLOTS * PAGES_EACH,
-                                .kv_dtype = TRM_DTYPE_F32,
-                                .batch = SLOTS,
-                                .step_tokens = STEP_TOKENS,
-                                .picks = SLOTS,
-                                .context = CONTEXT};
+    trm_lm_replica_options o = {
+        .kv_dtype = TRM_DTYPE_F32, .batch = SLOTS, .step_tokens = STEP_TOKENS, .picks = SLOTS};
 
     memset(p, 0, sizeof(*p));
     RANK_OK(r, trm_language_open(MODEL, &lo, &p->language));
@@ -103,6 +99,7 @@ static int open_part(const group_rank *r, part *p)
         return 1;
     o.model = &p->model;
     RANK_OK(r, trm_lm_replica_create(&o, &p->replica));
+    RANK_OK(r, trm_lm_replica_begin(p->replica, SLOTS * PAGES_EACH, CONTEXT));
     if (here->bad_call > 0 && here->bad_rank == r->rank) {
         ops = *r->gpu->ops;
         real_encode = ops.step_encode;
@@ -176,7 +173,7 @@ static int generate(const group_rank *r, part *p, trm_lm_step *s, int from, int 
 {
     int lanes = trm_lm_replica_depth(p->replica), left = lanes * (to - from), failures = 0;
     bool may_fail = here->bad_call > 0 && !here->lost && from > 0;
-    lane l[8];
+    lane l[8] = {{0}};
 
     for (int i = 0; i < lanes; i++) {
         l[i] = (lane){.first = i, .round = from};
@@ -209,6 +206,11 @@ static int generate(const group_rank *r, part *p, trm_lm_step *s, int from, int 
     return failures == (may_fail ? 1 : 0) ? 0 : wrong(r, "%d steps have failed", failures);
 }
 
+static bool same_bytes(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
 static int lead(const group_rank *r, part *p)
 {
     int lanes = trm_lm_replica_depth(p->replica);
@@ -222,7 +224,7 @@ static int lead(const group_rank *r, part *p)
         return 1;
     if (r->size == 1)
         memcpy(shared->want, got, sizeof(got));
-    else if (memcmp(shared->want, got, sizeof(got)) != 0)
+    else if (!same_bytes(shared->want, got, sizeof(got)))
         return wrong(r, "%s: other results than one rank's", here->name);
     for (int i = 0; i < lanes; i++) { /* nobody collects them */
         const lane l = {.first = i, .round = 1};
@@ -305,7 +307,7 @@ static int losing(group_rank *r)
     return 0;
 }
 
-static char leaks[] = "TRM_EMU_LEAKS=1", slow[] = "TRM_EMU_SLOW=4", late[] = "TRM_EMU_LATE=1",
+static char leaks[] = "TRM_EMU_LEAKS=1", slow[] = "TRM_EMU_SLOW=15", late[] = "TRM_EMU_LATE=1",
             share[] = "TRM_GROUP_SHARED=1";
 
 static const world worlds[] = {

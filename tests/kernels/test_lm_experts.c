@@ -1,6 +1,8 @@
 /* TrmExperts: against sums in double; a token's bits do not depend on other tokens, and what ranks
  * with groups of experts give folds to what one rank gives. */
 #include "kernels/cpu/lm_experts.h"
+
+#include "base/f8.h"
 #include "kernels/device.h"
 #include "tests/kernels/lm_check.h"
 
@@ -41,6 +43,26 @@ static void *random_q8(size_t count, float **plain_out)
     return blocks;
 }
 
+/* the same in fp8, with one scale */
+static void *random_f8(trm_dtype dtype, size_t count, float **plain_out)
+{
+    size_t elems = trm_dtype_block_elems(dtype), block = trm_dtype_block_bytes(dtype);
+    unsigned char *blocks = lm_alloc(count / elems * block);
+    const float scale = 1.0f / 300.0f;
+
+    for (size_t b = 0; b < count / elems; b++) {
+        memcpy(blocks + b * block, &scale, sizeof(scale));
+        for (size_t j = 0; j < elems; j++) {
+            unsigned char e = (unsigned char)lm_random();
+
+            blocks[b * block + sizeof(scale) + j] = trm_e4m3_is_nan(e) ? 0 : e;
+        }
+    }
+    *plain_out = lm_alloc(count * sizeof(float));
+    trmi_lm_dequantize(dtype, blocks, count, *plain_out);
+    return blocks;
+}
+
 static void model_init(model *m, size_t tokens, size_t width, size_t features, size_t experts,
                        const trm_dtype *dtypes)
 {
@@ -49,8 +71,9 @@ static void model_init(model *m, size_t tokens, size_t width, size_t features, s
         size_t count = experts * features * width;
 
         m->dtypes[i] = dtypes[i];
-        m->weights[i] = dtypes[i] == TRM_DTYPE_Q8_0
-                            ? random_q8(count, &m->plain[i])
+        m->weights[i] = dtypes[i] == TRM_DTYPE_Q8_0 ? random_q8(count, &m->plain[i])
+                        : trm_dtype_is_f8(dtypes[i])
+                            ? random_f8(dtypes[i], count, &m->plain[i])
                             : lm_random_weights(dtypes[i], count, &m->plain[i]);
     }
     m->x = lm_random_floats(tokens * width);
@@ -280,6 +303,22 @@ static const struct {
      {TRM_DTYPE_BF16, TRM_DTYPE_F16, TRM_DTYPE_F32},
      HALVES_BOUND,
      {INT("top_k", 2), INT("groups", 4), TEXT("act_dtype", "f16")}},
+    {"fp8",
+     20,
+     64,
+     32,
+     12,
+     {TRM_DTYPE_F8_ROW, TRM_DTYPE_F8_ROW, TRM_DTYPE_F8_ROW},
+     FLOAT_BOUND,
+     {INT("top_k", 2), INT("groups", 12), INT("normalize", 1)}},
+    {"fp8, rounded",
+     9,
+     128,
+     256,
+     4,
+     {TRM_DTYPE_F8_128, TRM_DTYPE_F8_128, TRM_DTYPE_F8_128},
+     ROUNDED_BOUND,
+     {INT("top_k", 2), INT("groups", 4), TEXT("act_dtype", "bf16")}},
     {"blocks and floats",
      5,
      64,

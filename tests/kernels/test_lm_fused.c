@@ -1,4 +1,5 @@
 /* Fused operators of language models on the CPU: the bits of their parts, one after the other. */
+#include "base/f8.h"
 #include "kernels/language.h"
 #include "tests/kernels/math_harness.h"
 
@@ -90,6 +91,9 @@ static const struct {
     {"transposed", TRM_DTYPE_F32, 4, 21, {50, 50, 50}, true, true, NULL, NULL},
     {"q8_0", TRM_DTYPE_Q8_0, 5, 96, {40, 20, 20}, true, false, NULL, NULL},
     {"q4_K", TRM_DTYPE_Q4_K, 2, 512, {17, 20}, false, false, NULL, NULL},
+    {"f8_row", TRM_DTYPE_F8_ROW, 5, 96, {40, 20, 20}, true, false, NULL, NULL},
+    {"f8_128, bf16 activations", TRM_DTYPE_F8_128, 2, 256, {17, 20}, false, false, "bf16", NULL},
+    {"silu, f8_128", TRM_DTYPE_F8_128, 3, 128, {77, 77}, true, false, NULL, "silu"},
     {"no rows", TRM_DTYPE_F32, 0, 64, {8, 8}, true, false, NULL, NULL},
     {"silu", TRM_DTYPE_BF16, 1, 64, {300, 300}, false, false, NULL, "silu"},
     {"gelu, bias", TRM_DTYPE_F32, 6, 64, {77, 77}, true, false, NULL, "gelu"},
@@ -108,9 +112,12 @@ static trm_tensor random_weight(trm_dtype dtype, int64_t rows, int64_t columns)
         return h_random(t, -1, 1);
     ck_assert_int_eq(trm_tensor_bytes(&t, &bytes), TRM_OK);
     for (size_t i = 0; i < bytes; i++)
-        at[i] = (unsigned char)h_uniform(0, 256);
-    for (size_t i = 0; i < bytes; i += block) /* fp16 scales: 2^-7 */
-        memcpy(at + i, &(uint16_t[2]){0x2000, 0x2000}, dtype == TRM_DTYPE_Q8_0 ? 2 : 4);
+        at[i] = (unsigned char)((int)h_uniform(0, 256) & (trm_dtype_is_f8(dtype) ? 0xbf : 0xff));
+    for (size_t i = 0; i < bytes; i += block) /* scales: 2^-7 */
+        if (trm_dtype_is_f8(dtype))
+            memcpy(at + i, &(float){0x1p-7f}, 4);
+        else
+            memcpy(at + i, &(uint16_t[2]){0x2000, 0x2000}, dtype == TRM_DTYPE_Q8_0 ? 2 : 4);
     return t;
 }
 
@@ -259,6 +266,8 @@ START_TEST(refused)
     trm_attrs *two = h_int(h_attrs(), "n", 2), *five = h_int(h_attrs(), "n", 5);
     trm_attrs *cap = h_string(h_int(h_attrs(), "n", 2), "gated", "softcap");
     trm_attrs *heads = h_int(h_int(h_int(h_attrs(), "heads", 1), "kv_heads", 1), "head_dim", 32);
+    trm_attrs *rounds = h_string(h_attrs(), "rounds", "bf16");
+    trm_tensor halves = H_TENSOR(TRM_DTYPE_BF16, 3, 32);
     const struct {
         const char *what;
         trm_op op;
@@ -272,6 +281,17 @@ START_TEST(refused)
         {"a cap", TRM_OP_TrmLinears, cap, {x, w, w}, 3, 1, TRM_ERR_UNSUPPORTED},
         {"an odd input", TRM_OP_TrmLinears, two, {x, w, w, g}, 4, 2, TRM_ERR_INVALID_ARG},
         {"groups", TRM_OP_TrmAddNorm, NULL, {q, q, short_g}, 3, 2, TRM_ERR_INVALID_ARG},
+        {"a norm that rounds", TRM_OP_TrmNorm, rounds, {q, g}, 2, 1, TRM_ERR_UNSUPPORTED},
+        {"a sum's norm that rounds",
+         TRM_OP_TrmAddNorm,
+         rounds,
+         {q, q, g},
+         3,
+         2,
+         TRM_ERR_UNSUPPORTED},
+        {"an activation that rounds", TRM_OP_TrmGated, rounds, {q}, 1, 1, TRM_ERR_UNSUPPORTED},
+        {"rounded rows", TRM_OP_TrmLinears, two, {halves, w, w}, 3, 2, TRM_ERR_UNSUPPORTED},
+        {"rounded rows, one", TRM_OP_TrmLinear, NULL, {halves, w}, 2, 1, TRM_ERR_UNSUPPORTED},
         {"positions alone",
          TRM_OP_TrmPagedAttention,
          heads,
@@ -289,7 +309,7 @@ START_TEST(refused)
     };
 
     for (int i = 0; i < COUNT(rows); i++) {
-        bool narrow = rows[i].op == TRM_OP_TrmLinears;
+        bool narrow = rows[i].op == TRM_OP_TrmLinears || rows[i].op == TRM_OP_TrmLinear;
         trm_tensor out[5];
 
         for (int k = 0; k < 5; k++)

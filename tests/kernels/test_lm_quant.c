@@ -162,11 +162,12 @@ static const trmi_lm_type *scalar_of(const trmi_lm_type *type)
     return NULL;
 }
 
-static const trmi_lm_type *block_type(int i) /* NULL: another type, or not on this machine */
+/* NULL: another type, or not on this machine. fp8: test_lm_f8.c. */
+static const trmi_lm_type *block_type(int i)
 {
     const trmi_lm_type *type = trmi_lm_type_at(i);
 
-    return trm_dtype_is_block(type->dtype) && type->isa <= trmi_cpu_isa() ? type : NULL;
+    return type->act == TRM_DTYPE_I8 && type->isa <= trmi_cpu_isa() ? type : NULL;
 }
 
 /* The sum over quantised activations in double; what it may be off by; the sum over the floats, and

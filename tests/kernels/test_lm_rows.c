@@ -557,7 +557,7 @@ int main(void)
     tcase_add_loop_test(t, act_reference, 0, (int)(sizeof(acts) / sizeof(acts[0])));
     tcase_add_test(t, gated);
     tcase_add_loop_test(t, embed, 0, 3);
-    tcase_add_loop_test(t, embed_blocks, 0, TRM_DTYPE_F8_ROW - TRM_DTYPE_Q4_0);
+    tcase_add_loop_test(t, embed_blocks, 0, TRM_DTYPE_COUNT - TRM_DTYPE_Q4_0);
     tcase_add_test(t, picked_rows);
     tcase_add_loop_test(t, pool, 0, 6);
     tcase_add_loop_test(t, refused, 0, (int)(sizeof(refusals) / sizeof(refusals[0])));

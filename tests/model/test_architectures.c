@@ -213,19 +213,76 @@ START_TEST(layers_differ)
 }
 END_TEST
 
-/* BF16 activations where weights are BF16 and nowhere else. */
+/* Activations are rounded to BF16 where weights are BF16 or fp8 and nowhere else; in 16 bits as
+ * weights are where that is asked for; not at all by default. The head of fp8 models is F16. */
+static const struct {
+    const char *folder;
+    trm_language_options options;
+    const char *layers, *head;
+} roundings[] = {
+    {"mistral", {.dtype = TRM_DTYPE_BF16}, "bf16", "bf16"},
+    {"mistral", {.as_weights = true}, "bf16", "bf16"},
+    {"mistral", {0}, "", ""},
+    {"llama-biases", {.dtype = TRM_DTYPE_BF16}, "", ""},
+    {"packed-fp8", {.dtype = TRM_DTYPE_BF16}, "bf16", ""},
+    {"packed-fp8", {.as_weights = true}, "bf16", "f16"},
+    {"packed-fp8-128", {.as_weights = true}, "bf16", "f16"},
+    {"packed-fp8", {0}, "", ""},
+    {"packed-gptq", {.as_weights = true}, "", "f16"},
+};
+
 START_TEST(rounds_activations)
 {
-    static const char *const folders[] = {"mistral", "llama-biases"};
-    const trm_language_options options = {.dtype = TRM_DTYPE_BF16};
-    bool bf16 = _i == 0;
     model m;
 
-    read_model(&m, folders[_i], "config.json");
-    OK(trm_architecture_build(&m.c, m.weights, &options, &m.g));
+    read_model(&m, roundings[_i].folder, "config.json");
+    OK(trm_architecture_build(&m.c, m.weights, &roundings[_i].options, &m.g));
     for (int i = 0; i < m.g->node_count; i++)
         if (m.g->nodes[i].op == TRM_OP_TrmLinear)
-            ck_assert_str_eq(trm_attr_string(&m.g->nodes[i].attrs, "act", ""), bf16 ? "bf16" : "");
+            ck_assert_str_eq(trm_attr_string(&m.g->nodes[i].attrs, "act", ""),
+                             strcmp(m.g->nodes[i].name, "logits") == 0 ? roundings[_i].head
+                                                                       : roundings[_i].layers);
+    close_model(&m);
+}
+END_TEST
+
+/* What packed linear weights become: fp8 stays where K is whole blocks. */
+static const struct {
+    const char *folder;
+    trm_dtype dtype;
+    int experts; /* matrices of a constant; 0: none */
+} packings[] = {
+    {"packed-gptq", TRM_DTYPE_Q5_0, 0},         {"packed-gptq-8", TRM_DTYPE_Q8_0, 0},
+    {"packed-gptq-sym", TRM_DTYPE_Q4_0, 0},     {"packed-awq", TRM_DTYPE_Q5_0, 0},
+    {"packed-ints", TRM_DTYPE_Q4_0, 0},         {"packed-fp8", TRM_DTYPE_F8_ROW, 0},
+    {"packed-fp8-tensor", TRM_DTYPE_F8_ROW, 0}, {"packed-fp8-block", TRM_DTYPE_BF16, 0},
+    {"packed-fp8-128", TRM_DTYPE_F8_128, 0},    {"packed-fp8-experts", TRM_DTYPE_F8_128, 4},
+};
+
+START_TEST(packed_weights)
+{
+    int linears = 0, experts = 0;
+    model m;
+
+    read_model(&m, packings[_i].folder, "config.json");
+    OK(trm_architecture_build(&m.c, m.weights, NULL, &m.g));
+    for (int i = 0; i < m.g->node_count; i++) {
+        const trm_node *n = &m.g->nodes[i];
+        const trm_tensor *w = &m.g->values[n->inputs[1]].desc;
+
+        if (n->op == TRM_OP_TrmLinear && strcmp(n->name, "logits") != 0 &&
+            (packings[_i].experts == 0 || w->dims[0] != packings[_i].experts)) {
+            ck_assert_int_eq(w->dtype, packings[_i].dtype);
+            linears++;
+        }
+        for (int k = 2; n->op == TRM_OP_TrmExperts && k < 5; k++, experts++) {
+            w = &m.g->values[n->inputs[k]].desc;
+            ck_assert_int_eq(w->dtype, packings[_i].dtype);
+            ck_assert_int_eq(w->dims[0], packings[_i].experts);
+        }
+    }
+    ck_assert_int_eq(linears, packings[_i].experts > 0 ? 8 : 14);
+    ck_assert_int_eq(experts, packings[_i].experts > 0 ? 6 : 0);
     close_model(&m);
 }
 END_TEST
@@ -235,16 +292,18 @@ static const struct {
     trm_dtype dtype;
     int64_t grain, unit;
 } units[] = {
-    {4096, TRM_DTYPE_BF16, 128, 128},                            /* 32 heads */
-    {11008, TRM_DTYPE_BF16, 1, 256},                             /* 344 of 32: 43 leaves */
-    {11008, TRM_DTYPE_Q4_K, 1, 256},                             /* 43 superblocks */
-    {4096, TRM_DTYPE_Q4_K, 128, 256},                            /* 16 superblocks of two heads */
-    {1024, TRM_DTYPE_Q6_K, 96, 0},                               /* no common multiple divides it */
-    {896, TRM_DTYPE_Q8_0, 64, 64},                               /* 14 heads */
-    {4864, TRM_DTYPE_Q8_0, 1, 256},                              /* 152 of 32: 19 leaves */
-    {48, TRM_DTYPE_F32, 12, 12},                                 /* no whole vectors */
-    {48, TRM_DTYPE_F32, 1, 2},        {15, TRM_DTYPE_F32, 5, 0}, /* kernels want pairs */
-    {96, TRM_DTYPE_F32, 96, 0},                                  /* one head: one leaf is none */
+    {4096, TRM_DTYPE_BF16, 128, 128}, /* 32 heads */
+    {11008, TRM_DTYPE_BF16, 1, 256},  /* 344 of 32: 43 leaves */
+    {11008, TRM_DTYPE_Q4_K, 1, 256},  /* 43 superblocks */
+    {4096, TRM_DTYPE_Q4_K, 128, 256}, /* 16 superblocks of two heads */
+    {1024, TRM_DTYPE_Q6_K, 96, 0},    /* no common multiple divides it */
+    {896, TRM_DTYPE_Q8_0, 64, 64},    /* 14 heads */
+    {4864, TRM_DTYPE_Q8_0, 1, 256},   /* 152 of 32: 19 leaves */
+    {4864, TRM_DTYPE_F8_ROW, 1, 256}, {18944, TRM_DTYPE_F8_128, 1, 512}, /* 148 of 128: 37 leaves */
+    {128, TRM_DTYPE_F8_128, 32, 0},                                      /* one block */
+    {48, TRM_DTYPE_F32, 12, 12},                                         /* no whole vectors */
+    {48, TRM_DTYPE_F32, 1, 2},        {15, TRM_DTYPE_F32, 5, 0},         /* kernels want pairs */
+    {96, TRM_DTYPE_F32, 96, 0}, /* one head: one leaf is none */
     {64, TRM_DTYPE_F32, 0, 0},
 };
 
@@ -466,7 +525,8 @@ END_TEST
 /* Whichever allocation fails, it is said and nothing stays. */
 START_TEST(survives_no_memory)
 {
-    static const char *const folders[] = {"llama", "gpt2", "mixtral", "bert-classes"};
+    static const char *const folders[] = {"llama",        "gpt2",        "mixtral",
+                                          "bert-classes", "packed-gptq", "packed-fp8-experts"};
     int64_t live;
     trm_status st = TRM_ERR_NO_MEMORY;
     model m;
@@ -498,12 +558,13 @@ int main(void)
     tcase_add_loop_test(t, finds_architectures, 0, COUNT(finds));
     tcase_add_loop_test(t, builds_graphs, 0, COUNT(shapes));
     tcase_add_test(t, layers_differ);
-    tcase_add_loop_test(t, rounds_activations, 0, 2);
+    tcase_add_loop_test(t, rounds_activations, 0, (int)(sizeof(roundings) / sizeof(roundings[0])));
+    tcase_add_loop_test(t, packed_weights, 0, (int)(sizeof(packings) / sizeof(packings[0])));
     tcase_add_loop_test(t, units_of_sums, 0, COUNT(units));
     tcase_add_loop_test(t, frequencies_as_transformers, 0, COUNT(ropes));
     tcase_add_loop_test(t, refuses_ropes, 0, COUNT(bad_ropes));
     tcase_add_loop_test(t, names_misfits, 0, COUNT(misfits));
-    tcase_add_loop_test(t, survives_no_memory, 0, 4);
+    tcase_add_loop_test(t, survives_no_memory, 0, 6);
     suite_add_tcase(s, t);
     runner = srunner_create(s);
     srunner_run_all(runner, CK_NORMAL);

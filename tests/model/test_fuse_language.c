@@ -449,6 +449,41 @@ START_TEST(rope)
 END_TEST
 
 /* The switch for whoever looks for a difference. */
+/* An embedding knows that its table is a product's weight, as it is in the file, and of whose. */
+START_TEST(tied)
+{
+    static const struct {
+        bool same, transposed;
+        const char *act;
+        int want;
+    } all[] = {{true, false, "bf16", 1},
+               {true, false, NULL, 1},
+               {false, false, "bf16", 0},
+               {true, true, NULL, 0}};
+
+    for (int i = 0; i < 4; i++) {
+        int table = weight(shape(TRM_DTYPE_BF16, D, D)), other = table, embed, product, ids, x;
+        const char *act;
+
+        ids = input(trm_graph_fresh_name(g, "ids"), shape(TRM_DTYPE_I32, tokens, 0));
+        if (!all[i].same)
+            other = weight(shape(TRM_DTYPE_BF16, D, D));
+        x = node(TRM_OP_TrmEmbed, (int[]){ids, table}, 2, &embed);
+        (void)node(TRM_OP_TrmLinear, (int[]){x, other}, 2, &product);
+        if (all[i].transposed)
+            set_int(product, "transposed", 1);
+        if (all[i].act != NULL)
+            set_text(product, "act", all[i].act);
+        ck_assert_int_eq(trm_pass_tie_language(g), TRM_OK);
+        ck_assert_int_eq(trm_attr_int(&g->nodes[embed].attrs, "tied", 0), all[i].want);
+        act = trm_attr_string(&g->nodes[embed].attrs, "act", NULL);
+        ck_assert((act != NULL) == (all[i].want == 1 && all[i].act != NULL));
+        if (act != NULL)
+            ck_assert_str_eq(act, all[i].act);
+    }
+}
+END_TEST
+
 START_TEST(off)
 {
     int x = rows("x"), outputs[2] = {linear(x, ""), linear(x, "")};
@@ -474,6 +509,7 @@ int main(void)
     tcase_add_loop_test(t, add_norm, 0, (int)(sizeof(sums) / sizeof(sums[0])));
     tcase_add_loop_test(t, tree_norm, 0, (int)(sizeof(trees) / sizeof(trees[0])));
     tcase_add_loop_test(t, rope, 0, (int)(sizeof(turns) / sizeof(turns[0])));
+    tcase_add_test(t, tied);
     tcase_add_test(t, off);
     suite_add_tcase(s, t);
     r = srunner_create(s);

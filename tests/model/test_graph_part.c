@@ -161,6 +161,9 @@ START_TEST(blocks)
         {TRM_DTYPE_Q4_K, 1, 1, {{256, 512}}, TRM_OK},
         {TRM_DTYPE_Q4_K, 1, 1, {{128, 512}}, TRM_ERR_INVALID_ARG},
         {TRM_DTYPE_Q6_K, 0, 1, {{63, 64}}, TRM_OK},
+        {TRM_DTYPE_F8_ROW, 1, 2, {{0, 32}, {256, 512}}, TRM_OK},
+        {TRM_DTYPE_F8_128, 1, 1, {{128, 384}}, TRM_OK},
+        {TRM_DTYPE_F8_128, 1, 1, {{64, 384}}, TRM_ERR_INVALID_ARG},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -19,7 +19,7 @@ trireme, source = sys.argv[1], pathlib.Path(sys.argv[2])
 kills = int(sys.argv[3]) if len(sys.argv) > 3 else 6
 random.seed(int(sys.argv[4]) if len(sys.argv) > 4 else 7)
 LAYOUTS = ["data=1", "data=2", "tensor=2", "pipeline=2", "data=3", "tensor=2,pipeline=2", "data=2,tensor=2", "tensor=4"]
-REQUESTS, COPIES = 100, 25
+REQUESTS, COPIES = 100, 25 if kills > 5 else 15
 
 if shutil.which("mpirun") is None:
     print("skip: no mpirun")
@@ -73,7 +73,7 @@ def kill(process, pids):
             except ProcessLookupError:
                 pass
     try:
-        process.wait(timeout=30)
+        process.wait(timeout=5)
     except subprocess.TimeoutExpired:  # mpirun itself may wait for ever where a rank dies while it connects
         process.kill()
         process.wait(timeout=30)

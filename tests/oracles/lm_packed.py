@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tiny Llama checkpoints whose linear weights other libraries have packed, and what PyTorch makes of
+"""Tiny checkpoints whose linear weights other libraries have packed, and what PyTorch makes of
 the same numbers: the rows "packed-*" of tests/worker/test_lm_logits.c.
 
     lm_packed.py LIBRARIES [NAME ...]
@@ -26,6 +26,7 @@ base = importlib.util.module_from_spec(spec)
 sys.path.insert(0, here)  # it takes it away again
 spec.loader.exec_module(base)
 GROUP = 32
+BLOCK = 128
 
 
 def load(file, name):
@@ -90,10 +91,16 @@ def ints(linear, bits, symmetric, libraries):
 
 def fp8(linear, block, channel, libraries):
     w = linear.weight.data
+    n, k = w.shape
     if block:
-        n, k = w.shape
-        scale = (w.abs().max() / 448).reshape(1, 1).float()  # one block of 128 x 128 holds it all
+        rows, columns = -(-n // BLOCK), -(-k // BLOCK)
+        scale = torch.empty(rows, columns)
+        for r in range(rows):
+            for c in range(columns):
+                part = w[r * BLOCK:(r + 1) * BLOCK, c * BLOCK:(c + 1) * BLOCK]
+                scale[r, c] = part.abs().max() / 448
         name, shaped = "weight_scale_inv", scale
+        scale = scale.repeat_interleave(BLOCK, 0)[:n].repeat_interleave(BLOCK, 1)[:, :k]
     elif channel:
         scale = (w.abs().amax(1, keepdim=True) / 448).float()
         name, shaped = "weight_scale", scale
@@ -101,7 +108,9 @@ def fp8(linear, block, channel, libraries):
         scale = (w.abs().max() / 448).float()
         name, shaped = "weight_scale", scale
     q = (w / scale).to(torch.float8_e4m3fn)
-    linear.weight.data = (q.float() * scale).to(torch.bfloat16).float()
+    linear.weight.data = q.float() * scale
+    if block and k % BLOCK != 0:  # as kept: model/architectures/packed.h
+        linear.weight.data = linear.weight.data.to(torch.bfloat16).float()
     return {"weight": q, name: shaped}
 
 
@@ -116,19 +125,45 @@ CASES = {
     "packed-fp8": (fp8, False, True, {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"]}),
     "packed-fp8-tensor": (fp8, False, False, {"quant_method": "fp8", "activation_scheme": "dynamic"}),
     "packed-fp8-block": (fp8, True, False, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
+    "packed-fp8-128": (fp8, True, False, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
+    "packed-fp8-experts": (fp8, True, False, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
 }
 
-
+# whose K are whole blocks, and more than one where ranks share a sum
+SIZES = {"packed-fp8-128": {"hidden_size": 128, "head_dim": 64, "intermediate_size": 256}}
 # of weights with which no activation lies so near the middle between two steps that fp32 decides
 SEEDS = {"packed-gptq-8": 12}
+
+
+def experts(module, prefix, pack, one, two, libraries):
+    """Each expert's three matrices, which transformers 5 keeps in two tensors."""
+    joint, down, tensors = module.gate_up_proj, module.down_proj, {}
+    half = joint.shape[1] // 2
+    for e in range(joint.shape[0]):
+        for name, of in (("gate_proj", joint.data[e, :half]), ("up_proj", joint.data[e, half:]), ("down_proj", down.data[e])):
+            linear = types.SimpleNamespace(weight=types.SimpleNamespace(data=of.clone()))
+            for suffix, t in pack(linear, one, two, libraries).items():
+                tensors[f"{prefix}.{e}.{name}.{suffix}"] = t.contiguous()
+            of.copy_(linear.weight.data)
+    return tensors
+
+
+def configuration(name):
+    sizes = base.common(tie_word_embeddings=False, vocab_size=160)
+    if name == "packed-fp8-experts":
+        sizes.update(hidden_size=128, head_dim=32, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=128,
+                     norm_topk_prob=True, decoder_sparse_step=1)
+        return "Qwen3MoeForCausalLM", transformers.Qwen3MoeConfig(**sizes, rope_theta=10000.0)
+    sizes.update(SIZES.get(name, {}))
+    return "LlamaForCausalLM", transformers.LlamaConfig(**sizes, rope_theta=10000.0)
 
 
 def main():
     libraries = sys.argv[1]
     for name in sys.argv[2:] or CASES:
         pack, one, two, settings = CASES[name]
-        config = transformers.LlamaConfig(**base.common(tie_word_embeddings=False, vocab_size=160), rope_theta=10000.0)
-        model = base.build("LlamaForCausalLM", config)
+        family, config = configuration(name)
+        model = base.build(family, config)
         base.randomise(model, SEEDS.get(name, 11), torch.float16)
         tensors, packed = {}, set()
         for n, module in model.named_modules():
@@ -136,6 +171,9 @@ def main():
                 for suffix, t in pack(module, one, two, libraries).items():
                     tensors[f"{n}.{suffix}"] = t.contiguous()
                 packed.add(n + ".weight")
+            elif n.endswith(".experts"):
+                tensors.update(experts(module, n, pack, one, two, libraries))
+                packed.update((n + ".gate_up_proj", n + ".down_proj"))
         for n, p in model.named_parameters():
             if n not in packed:
                 tensors[n] = p.data.half().contiguous()
@@ -146,8 +184,9 @@ def main():
         c = base.old_style(config.to_dict())
         keep = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
                 "vocab_size", "max_position_embeddings", "rms_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id",
-                "model_type", "hidden_act", "tie_word_embeddings", "head_dim", "rope_theta")
-        c = dict({k: c[k] for k in keep if k in c}, architectures=["LlamaForCausalLM"], torch_dtype="float16",
+                "model_type", "hidden_act", "tie_word_embeddings", "head_dim", "rope_theta", "num_experts",
+                "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers")
+        c = dict({k: c[k] for k in keep if k in c}, architectures=[family], torch_dtype="float16",
                  quantization_config=settings)
         base.write_json(os.path.join(folder, "config.json"), c)
         if pack is not fp8:

@@ -2,6 +2,7 @@
 #ifndef TRM_TESTS_PARALLEL_LM_KIT_H
 #define TRM_TESTS_PARALLEL_LM_KIT_H
 
+#include "base/f8.h"
 #include "base/tree.h"
 #include "kernels/language.h"
 #include "tests/parallel/graph_kit.h"
@@ -15,6 +16,18 @@ typedef struct lm_shape {
     int window; /* of odd layers */
     trm_dtype weights;
 } lm_shape;
+
+static inline void lm_f8_scales(net *m, trm_dtype dtype, size_t blocks, size_t k, unsigned char *at)
+{
+    size_t row = k / trm_dtype_block_elems(dtype);
+    float scale = 0;
+
+    for (size_t b = 0; b < blocks; b++, at += trm_dtype_block_bytes(dtype)) {
+        if (dtype == TRM_DTYPE_F8_128 || b % row == 0)
+            scale = (float)(0.002 * (1 + net_random(m) / 2));
+        memcpy(at, &scale, sizeof(scale));
+    }
+}
 
 /* A weight of any dtype: block scales such that values are around 1 / 8. */
 static inline int lm_weight(net *m, trm_dtype dtype, int rank, const int64_t *dims)
@@ -33,9 +46,14 @@ static inline int lm_weight(net *m, trm_dtype dtype, int rank, const int64_t *di
     } else {
         ck_assert_msg(trm_tensor_bytes(&t, &bytes) == TRM_OK, "%s", trm_message());
         t.data = at = trm_malloc(bytes, 1);
-        for (size_t i = 0; i < bytes; i++)
+        for (size_t i = 0; i < bytes; i++) {
             at[i] = (unsigned char)net_pick(m, 256);
-        for (size_t b = 0; b < bytes; b += block) {
+            if (trm_dtype_is_f8(dtype) && trm_e4m3_is_nan(at[i]))
+                at[i] = 0;
+        }
+        if (trm_dtype_is_f8(dtype))
+            lm_f8_scales(m, dtype, bytes / block, (size_t)dims[rank - 1], at);
+        for (size_t b = 0; b < bytes && !trm_dtype_is_f8(dtype); b += block) {
             /* where a block's fp16 scales lie: in front, or at the end */
             size_t from = dtype == TRM_DTYPE_Q6_K   ? block - 2
                           : dtype == TRM_DTYPE_Q3_K ? block - 2

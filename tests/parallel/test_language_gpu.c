@@ -235,6 +235,13 @@ START_TEST(products_by_type)
     /* one row: the weights' bytes */
     in[0].dims[0] = 1;
     ck_assert_double_gt(trm_cost_node_us(&c, &node, in, in, false), 4096.0 * 4096 * 0.5625 / 4.8e6);
+    /* fp8: bf16's rate and half its bytes; without act that of fp32 */
+    in[1].dtype = TRM_DTYPE_F8_ROW;
+    ck_assert_double_gt(trm_cost_node_us(&c, &node, in, in, false), 4096.0 * 4096 * 1.125 / 4.8e6);
+    in[0].dims[0] = 4096;
+    ck_assert_double_ge(trm_cost_node_us(&c, &node, in, in, false), 0.9 * exact);
+    node.attrs.count = 1;
+    ck_assert_double_le(trm_cost_node_us(&c, &node, in, in, false), half);
 }
 END_TEST
 

@@ -184,8 +184,9 @@ END_TEST
 /* Weights of any type cost what they take; shards add up to the whole, but for padding. */
 START_TEST(weights_in_the_ledger)
 {
-    static const trm_dtype types[] = {TRM_DTYPE_F32, TRM_DTYPE_BF16, TRM_DTYPE_Q8_0, TRM_DTYPE_Q4_0,
-                                      TRM_DTYPE_Q4_K};
+    static const trm_dtype types[] = {TRM_DTYPE_F32,   TRM_DTYPE_BF16, TRM_DTYPE_Q8_0,
+                                      TRM_DTYPE_Q4_0,  TRM_DTYPE_Q4_K, TRM_DTYPE_F8_ROW,
+                                      TRM_DTYPE_F8_128};
     lm_shape s = llama;
     trm_plan_options o = options_for(2, 1, 2, 1);
     size_t bytes = 0, got = 0;
@@ -255,7 +256,9 @@ START_TEST(work_of_products)
                 {TRM_DTYPE_BF16, 2},
                 {TRM_DTYPE_Q8_0, 34.0 / 32},
                 {TRM_DTYPE_Q4_0, 18.0 / 32},
-                {TRM_DTYPE_Q4_K, 144.0 / 256}};
+                {TRM_DTYPE_Q4_K, 144.0 / 256},
+                {TRM_DTYPE_F8_ROW, 36.0 / 32},
+                {TRM_DTYPE_F8_128, 132.0 / 128}};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         trm_node n = {.op = TRM_OP_TrmLinear, .input_count = 2, .output_count = 1, .name = ""};
@@ -292,7 +295,7 @@ int main(void)
     tcase_add_test(c, cache_against_the_limit);
     tcase_add_test(c, crossing);
     tcase_add_test(c, tied_table);
-    tcase_add_loop_test(c, weights_in_the_ledger, 0, 5);
+    tcase_add_loop_test(c, weights_in_the_ledger, 0, 7);
     tcase_add_test(c, tensor_pays);
     tcase_add_test(c, work_of_products);
     suite_add_tcase(s, c);

@@ -100,8 +100,8 @@ static inline trm_dtype lm_kv_default(const trm_graph *g)
     return dtype;
 }
 
-/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language. precision
- * NULL: nothing is rounded. */
+/* Graph and engine; context 0: the model's. Not `fused`: without trm_pass_fuse_language
+ * and trm_pass_round_language. precision NULL: nothing is rounded. */
 static inline void lm_build_as(lm *m, int64_t context, bool fused, const lm_precision *precision)
 {
     const lm_precision plain = {.name = "fp32"}, *p = precision == NULL ? &plain : precision;
@@ -128,6 +128,8 @@ static inline void lm_build_as(lm *m, int64_t context, bool fused, const lm_prec
     }
     OK(trm_device_open(device == NULL ? "cpu" : device, 0, 2, &m->pair));
     m->device = m->pair.device;
+    if (fused)
+        OK(trm_pass_round_language(m->graph, m->device->rounding));
     OK(trm_engine_create(m->graph, m->device, NULL, &m->engine));
     if (!m->device->host_memory)
         lm_place(m);

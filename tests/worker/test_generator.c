@@ -21,6 +21,8 @@
 
 /* ---- the replica ---- */
 
+static bool captures;
+
 struct trm_lm_replica {
     fake f;
     int depth;
@@ -42,6 +44,12 @@ int trm_lm_replica_depth(const trm_lm_replica *r)
 bool trm_lm_replica_looks_ahead(const trm_lm_replica *r)
 {
     return r->looks_ahead;
+}
+
+bool trm_lm_replica_captures(const trm_lm_replica *r)
+{
+    (void)r;
+    return captures;
 }
 
 trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
@@ -379,6 +387,61 @@ START_TEST(a_lost_replica_ends_all)
 }
 END_TEST
 
+/* Steps of padding, twice for each size up to the batch; what is generated is as without them. */
+START_TEST(it_is_warmed_with_nothing)
+{
+    static struct bench b, cold;
+    int rounds = 0;
+
+    open_bench(&cold, 2, true, 100);
+    ck_assert(!trm_generator_warms(cold.g));
+    OK(trm_generator_warm(cold.g));
+    ck_assert_int_eq(cold.replica.count, 0);
+    ask(&cold, 1);
+    OK(trm_generator_run(cold.g));
+    captures = true;
+    open_bench(&b, 2, true, 100);
+    captures = false;
+    OK(trm_generator_warm(b.g));
+    ask(&b, 1);
+    OK(trm_generator_step(b.g));
+    if (trm_generator_is_busy(b.g)) {
+        int count = b.replica.count;
+
+        OK(trm_generator_warm(b.g)); /* one is under way */
+        ck_assert_int_eq(b.replica.count, count);
+    }
+    OK(trm_generator_run(b.g));
+    for (int k = 0; k < b.asked[1].choices; k++)
+        ck_assert_str_eq(b.asked[1].texts[k].text, cold.asked[1].texts[k].text);
+    for (; trm_generator_warms(b.g); rounds++)
+        OK(trm_generator_warm(b.g));
+    ck_assert_int_eq(rounds, BATCH - 1);
+    ck_assert_int_eq(b.replica.count, cold.replica.count + 2 * BATCH);
+    check_idle(&b);
+    close_bench(&b);
+    close_bench(&cold);
+}
+END_TEST
+
+START_TEST(warming_may_fail)
+{
+    static struct bench b;
+
+    for (int lost = 0; lost < 2; lost++) {
+        captures = true;
+        open_bench(&b, 2, true, 100);
+        captures = false;
+        b.replica.fails_at = 4;
+        b.replica.fails_with = lost ? TRM_ERR_COMM : TRM_ERR_NO_MEMORY;
+        OK(trm_generator_warm(b.g));
+        ck_assert_int_eq(trm_generator_warm(b.g), lost ? TRM_ERR_COMM : TRM_OK);
+        ck_assert(!trm_generator_warms(b.g));
+        close_bench(&b);
+    }
+}
+END_TEST
+
 /* ---- time ---- */
 
 /* Of steps one behind another each has its own time, not that of the one before, too. */
@@ -414,6 +477,8 @@ int main(void)
     tcase_add_test(t, the_last_end_leaves_nothing);
     tcase_add_test(t, a_failed_step_ends_its_requests);
     tcase_add_test(t, a_lost_replica_ends_all);
+    tcase_add_test(t, it_is_warmed_with_nothing);
+    tcase_add_test(t, warming_may_fail);
     tcase_add_test(t, times_of_steps_do_not_overlap);
     suite_add_tcase(s, t);
     r = srunner_create(s);

@@ -42,6 +42,8 @@ static const layout layouts[] = {
     {"packed-gptq", 2, 4, 3},
     {"packed-awq", 2, 4, 3},
     {"packed-fp8", 2, 4, 3},
+    {"packed-fp8-128", 2, 4, 3},
+    {"packed-fp8-experts", 2, 2, 1},
 };
 
 static void choose(const trm_sharding *s, int *strategy, int *sums)

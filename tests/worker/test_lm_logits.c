@@ -47,6 +47,8 @@ static const row decoders[] = {
     {"packed-fp8", "config.json", "reference", 0, LM_FP8, false},
     {"packed-fp8-tensor", "config.json", "reference", 0, LM_FP8, false},
     {"packed-fp8-block", "config.json", "reference", 0, LM_FP8, false},
+    {"packed-fp8-128", "config.json", "reference", 0, LM_FP8, false},
+    {"packed-fp8-experts", "config.json", "reference", 0, LM_FP8, false},
     {"llama-f16.gguf", "", "llama-f16", 0, LM_F16, true}, /* rows of q and k in pairs, rope_freqs */
     {"llama-q8_0.gguf", "", "llama-q8_0", 0, LM_INT8, false},
     {"gemma3-f16.gguf", "", "gemma3-f16", 0, LM_F16, false},
@@ -103,7 +105,9 @@ static bool is_left_out(const row *r, lm_mode mode)
     if (mode == LM_CACHE8 && !r->cache8)
         return true;
     if (mode == LM_HALF) { /* nothing is rounded of these */
-        if (r->weights == LM_F32 || (getenv("TRM_TEST_DEVICE") == NULL && r->weights != LM_BF16))
+        bool on_cpu = r->weights == LM_BF16 || r->weights == LM_FP8;
+
+        if (r->weights == LM_F32 || (getenv("TRM_TEST_DEVICE") == NULL && !on_cpu))
             return true;
     }
     if (getenv("TRM_TEST_BRIEF") == NULL)

@@ -173,6 +173,15 @@ static const trm_node *last_node(const trm_graph *g)
     return producer < 0 ? NULL : &g->nodes[producer];
 }
 
+/* Rows, sequences with their pages (each in one of them, as a rule), and what they draw by. */
+static size_t usual_bytes(const trm_lm_feed *f)
+{
+    const trm_lm_feed_options *o = &f->options;
+
+    return (size_t)f->row_max * 32 + (size_t)trm_lm_grid(o->picks) * 32 + (size_t)o->batch * 512 +
+           (size_t)o->pages * sizeof(int32_t);
+}
+
 static trm_status make_away(trm_lm_feed *f)
 {
     static const enum fed fed[TRM_STEP_SELF + 1] = {[TRM_STEP_TOKENS] = FED_TOKENS,
@@ -202,13 +211,18 @@ static trm_status make_away(trm_lm_feed *f)
     f->step.types = trm_lm_feed_has_types(o->graph) ? f->types : NULL;
     f->step.rows = f->rows;
     sample = o->samples ? last_node(o->graph) : NULL;
-    if (sample == NULL || sample->op != TRM_OP_TrmSample)
-        return trmi_feed_device_create(o->device, o->engine, inputs, 0, 0, &f->away);
+    if (sample == NULL || sample->op != TRM_OP_TrmSample) {
+        TRM_CHECK(trmi_feed_device_create(o->device, o->engine, inputs, 0, 0, &f->away));
+        trmi_feed_device_expect(f->away, usual_bytes(f));
+        return TRM_OK;
+    }
     logits = &o->graph->values[sample->inputs[0]].desc;
     TRM_CHECK(
         trm_sampler_steps_create(o->batch, o->picks, logits->dims[1], o->language, &f->there));
-    return trmi_feed_device_create(o->device, o->engine, inputs, o->batch, logits->dims[1],
-                                   &f->away);
+    TRM_CHECK(
+        trmi_feed_device_create(o->device, o->engine, inputs, o->batch, logits->dims[1], &f->away));
+    trmi_feed_device_expect(f->away, usual_bytes(f));
+    return TRM_OK;
 }
 
 trm_status trm_lm_feed_create(const trm_lm_feed_options *options, trm_lm_feed **feed_out)

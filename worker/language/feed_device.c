@@ -24,6 +24,7 @@ struct trmi_feed_device {
     int64_t vocabulary;
     struct host_end ring[RING];
     int next;
+    size_t least;
     unsigned char *block; /* device */
     size_t block_bytes;
     void *cache;
@@ -57,6 +58,7 @@ trm_status trmi_feed_device_create(trm_device *device, trm_engine *engine, const
         return trm_fail(TRM_ERR_NO_MEMORY, "steps for a device");
     f->device = device;
     f->engine = engine;
+    f->least = BLOCK_LEAST;
     f->slots = slots;
     f->vocabulary = vocabulary;
     memcpy(f->inputs, inputs, sizeof(f->inputs));
@@ -67,6 +69,12 @@ trm_status trmi_feed_device_create(trm_device *device, trm_engine *engine, const
 fail:
     trmi_feed_device_destroy(f);
     return st;
+}
+
+void trmi_feed_device_expect(trmi_feed_device *f, size_t bytes)
+{
+    while (f->least < bytes)
+        f->least *= 2;
 }
 
 void trmi_feed_device_destroy(trmi_feed_device *f)
@@ -129,7 +137,7 @@ trm_status trmi_feed_device_slots(trmi_feed_device *f, trm_step *step, bool coun
 static trm_status host_room(trmi_feed_device *f, struct host_end *h, size_t bytes)
 {
     const trm_device_ops *ops = f->device->ops;
-    size_t room = h->bytes > BLOCK_LEAST ? h->bytes : BLOCK_LEAST;
+    size_t room = h->bytes > f->least ? h->bytes : f->least;
 
     if (bytes <= h->bytes)
         return TRM_OK;

@@ -18,6 +18,9 @@ typedef struct trmi_feed_device trmi_feed_device;
 TRM_MUST_USE trm_status trmi_feed_device_create(trm_device *device, trm_engine *engine,
                                                 const int *inputs, int slots, int64_t vocabulary,
                                                 trmi_feed_device **feed_out);
+/* Steps' blocks are likely to take so many bytes: they get that much at once, so that the block
+ * does not move, with which what was captured would be captured again. */
+void trmi_feed_device_expect(trmi_feed_device *f, size_t bytes);
 void trmi_feed_device_destroy(trmi_feed_device *f); /* takes NULL; the engine is still there */
 /* Zeroed device memory for the cache, freed with `f`. NO_MEMORY: what is missing. */
 TRM_MUST_USE trm_status trmi_feed_device_cache(trmi_feed_device *f, size_t bytes,

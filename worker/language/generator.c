@@ -37,6 +37,7 @@ struct trm_generator {
     int count, steps_under_way;
     int *flights; /* ring of the scheduler's flights in the order of submission */
     int flight_first;
+    int warmed;       /* sequences at once, up to which steps have been run to be captured */
     int64_t ended_us; /* when the last step did; 0: none has */
     trm_lm_step step;
     trm_generator_stats stats;
@@ -62,6 +63,8 @@ trm_status trm_generator_create(const trm_generator_options *options, trm_genera
         (void)trm_fail(TRM_ERR_NO_MEMORY, "generator");
         goto fail;
     }
+    if (g->options.limits.encoder || !trm_lm_replica_captures(options->replica))
+        g->warmed = g->options.limits.batch;
     TRM_TRY(st, trm_scheduler_create(&g->options.limits, &g->scheduler), fail);
     TRM_TRY(st, trm_lm_replica_step(options->replica, &g->step), fail);
     *generator_out = g;
@@ -537,6 +540,37 @@ trm_status trm_generator_settle(trm_generator *g)
     if (st != TRM_OK)
         fail_all(g, st);
     return st;
+}
+
+/* ---- warming ---- */
+
+bool trm_generator_warms(const trm_generator *g)
+{
+    return g->warmed < g->options.limits.batch;
+}
+
+trm_status trm_generator_warm(trm_generator *g)
+{
+    trm_lm_results res;
+
+    if (!trm_generator_warms(g) || g->steps_under_way > 0)
+        return TRM_OK;
+    trm_lm_step_clear(&g->step);
+    g->step.token_rows = g->step.pick_rows = trm_lm_grid(g->warmed + 1);
+    g->warmed = g->step.token_rows;
+    for (int i = 0; i < 2; i++) { /* the second run is captured */
+        trm_status st = trm_lm_replica_submit(g->options.replica, &g->step);
+
+        if (st == TRM_OK)
+            st = trm_lm_replica_collect(g->options.replica, &res);
+        if (st == TRM_OK)
+            continue;
+        TRM_LOG(TRM_LOG_INFO, "language", "steps of %d sequences are not warmed: %s",
+                g->step.token_rows, trm_message());
+        g->warmed = g->options.limits.batch;
+        return st == TRM_ERR_COMM ? st : TRM_OK;
+    }
+    return TRM_OK;
 }
 
 trm_status trm_generator_run(trm_generator *g)

@@ -91,6 +91,11 @@ TRM_MUST_USE trm_status trm_generator_step(trm_generator *g);
 /* Takes the results of all steps under way and starts none: nothing of it is on its way between the
  * ranks afterwards. Failures as step. */
 TRM_MUST_USE trm_status trm_generator_settle(trm_generator *g);
+/* Whether a number of sequences has steps that a device would launch as a captured graph and has
+ * not run yet: then trm_generator_warm runs them, of padding only, for the next such number, when
+ * no step is under way. A step's own failure ends the warming; COMM as step. */
+bool trm_generator_warms(const trm_generator *g);
+TRM_MUST_USE trm_status trm_generator_warm(trm_generator *g);
 /* Until no request is left. */
 TRM_MUST_USE trm_status trm_generator_run(trm_generator *g);
 

@@ -1,6 +1,7 @@
 /* See lm_model.h. */
 #include "worker/language/lm_model.h"
 
+#include "base/f8.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/language.h"
@@ -12,15 +13,24 @@
 
 #define BATCH 64
 #define STEP_TOKENS 512
+/* On a device with memory of its own: products of so many rows fill a card with tiles of 128 x 256
+ * (4096 features: 128 of them on 132 multiprocessors), as twice as many rows would, and a step
+ * takes half as long: what those wait for that decode beside a prompt. 256 streams of 512 tokens in
+ * and 256 out bring 512 prompt tokens a step, so that most steps are alike. */
+#define STEP_TOKENS_DEVICE 1024
 #define KV_BYTES ((int64_t)1 << 30)
 #define CONTEXT_LEAST 8192 /* positions that must fit where no context is asked for */
 #define PAGES_MAX (INT32_MAX / TRM_KV_PAGE)
 
+/* In integers: fp8 is of the floats, whose products keep activations as bf16 ones do. */
 static bool is_quantised(const trm_graph *g)
 {
-    for (int v = 0; v < g->value_count; v++)
-        if (trm_graph_is_constant(g, v) && trm_dtype_is_block(g->values[v].desc.dtype))
+    for (int v = 0; v < g->value_count; v++) {
+        trm_dtype dtype = g->values[v].desc.dtype;
+
+        if (trm_graph_is_constant(g, v) && trm_dtype_is_block(dtype) && !trm_dtype_is_f8(dtype))
             return true;
+    }
     return false;
 }
 
@@ -116,7 +126,9 @@ trm_status trm_lm_settle(const trm_language *l, const trm_lm_options *o,
                          trm_scheduler_limits *limits_out, trm_dtype *kv_dtype_out)
 {
     trm_scheduler_limits limits = {.batch = o->batch > 0 ? o->batch : BATCH,
-                                   .step_tokens = o->step_tokens > 0 ? o->step_tokens : STEP_TOKENS,
+                                   .step_tokens = o->step_tokens > 0 ? o->step_tokens
+                                                  : o->device_memory ? STEP_TOKENS_DEVICE
+                                                                     : STEP_TOKENS,
                                    .vocabulary = l->config.vocabulary,
                                    .flights = 1,
                                    .prefix = !o->no_prefix,
@@ -139,27 +151,6 @@ trm_status trm_lm_settle(const trm_language *l, const trm_lm_options *o,
         limits.step_tokens = limits.batch;
     *limits_out = limits;
     *kv_dtype_out = kv_dtype;
-    return TRM_OK;
-}
-
-trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
-                              trm_tensor **inputs_out)
-{
-    trm_tensor *in = trm_calloc((size_t)g->input_count + 1, sizeof(*in));
-
-    if (in == NULL)
-        return trm_fail(TRM_ERR_NO_MEMORY, "shapes of a step");
-    for (int i = 0; i < g->input_count; i++) {
-        const trm_value *v = &g->values[g->inputs[i]];
-
-        in[i] = v->desc;
-        in[i].data = NULL;
-        for (int d = 0; d < in[i].rank; d++)
-            if (in[i].dims[d] < 0)
-                in[i].dims[d] =
-                    strcmp(v->name, "rows") == 0 || strcmp(v->name, "step") == 0 ? picks : tokens;
-    }
-    *inputs_out = in;
     return TRM_OK;
 }
 
@@ -259,38 +250,64 @@ static int sharers(const trm_lm_model *m, const trm_lm_options *o)
     return devices > 0 && here > devices ? (here + devices - 1) / devices : 1;
 }
 
-/* What may be filled of the device's memory that nobody has taken; 0: not known. */
-static size_t free_here(const trm_lm_model *m, const trm_lm_options *o)
+/* What this rank may fill of the device's memory in all, and what of it nobody has taken; 0: not
+ * known. */
+static void memory_here(const trm_lm_model *m, const trm_lm_options *o, size_t *limit_out,
+                        size_t *free_out)
 {
     trm_device *d = m->layout.device;
+    size_t share = (size_t)sharers(m, o), bytes = 0;
     trm_rates *rates = NULL;
-    size_t bytes = 0;
+    trm_device_info info;
 
-    /* others that share the device may have begun to fill it: then the plan's division holds */
-    if (d->ops->memory_free == NULL || sharers(m, o) > 1 ||
-        d->ops->memory_free(d, &bytes) != TRM_OK || trm_rates_known(d, &rates) != TRM_OK)
-        return 0;
-    bytes = trm_rates_usable_bytes(rates, bytes);
+    *limit_out = o->layout.memory_bytes;
+    *free_out = 0;
+    if (trm_rates_known(d, &rates) != TRM_OK)
+        return;
+    d->ops->info(d, &info);
+    if (*limit_out == 0)
+        *limit_out = trm_rates_usable_bytes(rates, info.memory_bytes / share);
+    /* others that share the device may have begun to fill it: then its division holds */
+    if (d->ops->memory_free != NULL && share == 1 && d->ops->memory_free(d, &bytes) == TRM_OK)
+        *free_out = trm_rates_usable_bytes(rates, bytes);
     trm_rates_destroy(rates);
-    return bytes;
 }
 
-/* The pages that this rank has room for: the plan's, unless others have taken memory that it counts
- * with. Nothing of the rank's ledger is allocated yet. */
+/* The pages that this rank has room for, now that weights and the largest step's buffers are there
+ * and need not be guessed as in the plan. */
 static int64_t pages_here(const trm_lm_model *m, const trm_lm_options *o)
 {
-    const trm_tensor_model *l = &m->layout;
-    int at = l->place.stage * l->parallel.tensor + l->place.shard;
-    size_t usable = free_here(m, o), page, total;
+    const trm_tensor_model *t = &m->layout;
+    int at = t->place.stage * t->parallel.tensor + t->place.shard;
+    size_t limit, unused, page, weights, rest;
+    trm_engine_stats stats;
+    trm_ledger l;
     int64_t pages;
 
-    if (l->plan == NULL || at >= l->plan->ledger_count || l->plan->kv_tokens < TRM_KV_PAGE)
+    if (t->plan == NULL || at >= t->plan->ledger_count || t->plan->kv_tokens < TRM_KV_PAGE)
         return m->limits.pages;
-    pages = l->plan->kv_tokens / TRM_KV_PAGE;
-    page = l->plan->ledger[at].kv / (size_t)pages;
-    total = trm_ledger_total(&l->plan->ledger[at]);
-    if (page > 0 && usable > 0 && usable < total)
-        pages -= (int64_t)((total - usable + page - 1) / page);
+    l = t->plan->ledger[at];
+    pages = t->plan->kv_tokens / TRM_KV_PAGE;
+    page = l.kv / (size_t)pages;
+    if (page == 0)
+        return pages;
+    memory_here(m, o, &limit, &unused);
+    trm_engine_get_stats(trm_lm_replica_engine(m->replica), &stats);
+    weights = t->device->packed_bytes + stats.constant_bytes;
+    TRM_LOG(TRM_LOG_INFO, "language",
+            "weights %.1f MB, activations %.1f, workspace %.1f; %.1f MB of %.1f are left",
+            (double)weights / 1e6, (double)stats.arena_bytes / 1e6,
+            (double)stats.workspace_bytes / 1e6, (double)unused / 1e6, (double)limit / 1e6);
+    if (limit > 0) {
+        l.kv = 0;
+        l.weights = weights;
+        l.activations = stats.arena_bytes;
+        l.workspace = stats.workspace_bytes > l.workspace ? stats.workspace_bytes : l.workspace;
+        rest = trm_ledger_total(&l);
+        pages = limit > rest ? (int64_t)((limit - rest) / page) : 0;
+    }
+    if (unused > 0 && pages > (int64_t)(unused / page))
+        pages = (int64_t)(unused / page);
     return pages;
 }
 
@@ -326,20 +343,19 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
 
     if (m->layout.place.replica >= m->layout.parallel.data)
         return TRM_OK;
-    st = fill_cache(m, o);
-    if (st == TRM_ERR_NO_MEMORY)
-        trmi_layout_explain(&m->layout);
-    TRM_CHECK(st);
     ro = (trm_lm_replica_options){.model = &m->layout,
-                                  .pages = m->limits.encoder ? 0 : m->limits.pages,
+                                  .encoder = m->limits.encoder,
                                   .kv_dtype = m->kv_dtype,
                                   .batch = m->limits.batch,
                                   .step_tokens = m->limits.step_tokens,
                                   .picks = m->limits.batch + TRM_SCHEDULER_SCORES_MAX,
-                                  .context = m->limits.context,
                                   .profile = o->layout.profile};
-    go = (trm_generator_options){.language = m->language, .limits = m->limits};
     st = trm_lm_replica_create(&ro, &m->replica);
+    if (st == TRM_OK)
+        st = fill_cache(m, o);
+    if (st == TRM_OK)
+        st = trm_lm_replica_begin(m->replica, m->limits.encoder ? 0 : m->limits.pages,
+                                  m->limits.context);
     if (st == TRM_ERR_NO_MEMORY)
         trmi_layout_explain(&m->layout);
     TRM_CHECK(st);
@@ -347,7 +363,8 @@ static trm_status load(trm_lm_model *m, const trm_lm_options *o)
         return TRM_OK;
     if (o->tokenizer && !o->text_early)
         TRM_CHECK(trm_language_read_text(m->language, o->chat_template));
-    go.replica = m->replica;
+    go = (trm_generator_options){
+        .language = m->language, .limits = m->limits, .replica = m->replica};
     return trm_generator_create(&go, &m->generator);
 }
 

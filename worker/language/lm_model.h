@@ -19,7 +19,7 @@ typedef struct trm_lm_options {
                                 of its own what activations are rounded to; else F32 */
     bool device_memory;      /* the device has memory of its own; set by trm_lm_model_begin */
     int batch;               /* sequences at once; 0: 64 */
-    int step_tokens;         /* 0: 512 */
+    int step_tokens;         /* 0: 512, on a device with memory of its own 1024 */
     double decode_budget_us; /* trm_scheduler_limits */
     bool no_prefix;
     bool tokenizer;  /* leaders need it; other ranks never load it */
@@ -55,10 +55,6 @@ void trm_lm_fill(const trm_lm_options *options, int64_t pages, trm_scheduler_lim
 /* What layouts for such devices are chosen by, and what plans report. */
 #define TRM_LM_PHASES 3
 void trm_lm_phases(const trm_scheduler_limits *limits, trm_phase phases_out[TRM_LM_PHASES]);
-/* The step to plan for: `tokens` rows, all picked up to `batch`; tensors of the graph's inputs,
- * from trm_malloc. */
-TRM_MUST_USE trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
-                                           trm_tensor **inputs_out);
 
 /* Collective over options->layout.job where there is one: every rank returns the same status. */
 TRM_MUST_USE trm_status trm_lm_model_open(const char *path, trm_device *device,

@@ -33,12 +33,33 @@ size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype)
     return bytes;
 }
 
+trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
+                              trm_tensor **inputs_out)
+{
+    trm_tensor *in = trm_calloc((size_t)g->input_count + 1, sizeof(*in));
+
+    if (in == NULL)
+        return trm_fail(TRM_ERR_NO_MEMORY, "shapes of a step");
+    for (int i = 0; i < g->input_count; i++) {
+        const trm_value *v = &g->values[g->inputs[i]];
+
+        in[i] = v->desc;
+        in[i].data = NULL;
+        for (int d = 0; d < in[i].rank; d++)
+            if (in[i].dims[d] < 0)
+                in[i].dims[d] =
+                    strcmp(v->name, "rows") == 0 || strcmp(v->name, "step") == 0 ? picks : tokens;
+    }
+    *inputs_out = in;
+    return TRM_OK;
+}
+
 #define HEADS_BYTES 4096 /* of a message: its head and descriptors */
 
 /* The same on every rank: all have the same kind of device. */
 static bool may_overlap(const trm_lm_replica *r)
 {
-    return trm_engine_depth_of(r->model->device) > 1 && (r->draws_there || r->options.pages == 0);
+    return trm_engine_depth_of(r->model->device) > 1 && (r->draws_there || r->options.encoder);
 }
 
 static trm_status reserve(trm_lm_replica *r)
@@ -53,7 +74,7 @@ static trm_status reserve(trm_lm_replica *r)
     if (r->pipeline > 1 && may_overlap(r)) { /* decisions run ahead of what crosses */
         size_t results = (size_t)trm_lm_grid(r->options.picks) * sizeof(trm_sampled);
 
-        if (r->options.pages > 0 && results > needs.message_bytes)
+        if (!r->options.encoder && results > needs.message_bytes)
             needs.message_bytes = results;
         r->room_bytes = needs.message_bytes;
         needs.message_bytes += needs.message_bytes / 16 + HEADS_BYTES; /* rows are padded */
@@ -113,6 +134,7 @@ static trm_status make_engine(trm_lm_replica *r)
     }
     if (r->draws_there && r->stage + 1 == r->pipeline)
         TRM_CHECK(add_sample(r->local));
+    TRM_CHECK(trm_pass_round_language(r->local, r->model->device->rounding));
     return trm_engine_create(r->local, r->model->device, &eo, &r->engine);
 }
 
@@ -125,10 +147,29 @@ static trm_status open_group(trm_lm_replica *r)
                                  &r->group);
 }
 
-static trm_status create_here(trm_lm_replica *r)
+/* The largest step's buffers are the largest: none grows while steps run, and on a device with
+ * memory of its own the cache is given what they and the weights leave. Weights are packed here;
+ * what binding takes beside that is a few milliseconds. */
+static trm_status bind_largest(trm_lm_replica *r)
 {
     const trm_lm_replica_options *o = &r->options;
-    trm_lm_feed_options fo = {.pages = o->pages,
+    int picks = trm_lm_grid(o->encoder ? o->batch : o->picks);
+    trm_tensor *in = NULL;
+    trm_status st;
+
+    st = trm_lm_plan_inputs(r->local, trm_lm_grid(o->step_tokens), picks, &in);
+    if (st == TRM_OK)
+        st = trm_engine_bind(r->engine, in);
+    trm_free(in);
+    return st;
+}
+
+static trm_status begin_here(trm_lm_replica *r, int pages)
+{
+    const trm_lm_replica_options *o = &r->options;
+    trm_lm_feed_options fo = {.pages = pages,
+                              .graph = r->local,
+                              .engine = r->engine,
                               .kv_dtype = o->kv_dtype,
                               .batch = o->batch,
                               .step_tokens = o->step_tokens,
@@ -138,9 +179,6 @@ static trm_status create_here(trm_lm_replica *r)
                               .samples =
                                   r->stage + 1 == r->pipeline && (r->shard == 0 || r->draws_there)};
 
-    TRM_CHECK(make_engine(r));
-    fo.graph = r->local;
-    fo.engine = r->engine;
     TRM_CHECK(trm_lm_feed_create(&fo, &r->feed));
     TRM_CHECK(trm_lm_replica_step(r, &r->step));
     r->out = trm_calloc((size_t)r->local->output_count + 1, sizeof(*r->out));
@@ -173,19 +211,26 @@ trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
     r->stage = r->size == 1 ? 0 : m->place.stage;
     r->shard = r->size == 1 ? 0 : m->place.shard;
     r->rank = r->stage * r->tensor + r->shard;
-    r->draws_there = options->pages > 0 && draws(m->device);
+    r->draws_there = !options->encoder && draws(m->device);
     r->overlaps = may_overlap(r);
     r->depth = r->pipeline > 1 ? r->pipeline + 1 : r->overlaps ? trm_engine_depth_of(m->device) : 1;
     TRM_TRY(st, reserve(r), fail);
     TRM_TRY(st, agree(r, open_group(r)), fail);
     if (r->pipeline > 1 && r->tensor > 1 && r->group == NULL)
         r->overlaps = false;
-    TRM_TRY(st, agree(r, create_here(r)), fail);
+    TRM_TRY(st, agree(r, make_engine(r)), fail);
+    TRM_TRY(st, agree(r, bind_largest(r)), fail);
     *replica_out = r;
     return TRM_OK;
 fail:
     trm_lm_replica_destroy(r);
     return st;
+}
+
+trm_status trm_lm_replica_begin(trm_lm_replica *r, int pages, int context)
+{
+    r->context = context;
+    return agree(r, begin_here(r, pages));
 }
 
 void trm_lm_replica_destroy(trm_lm_replica *r)
@@ -235,6 +280,11 @@ void trm_lm_replica_get_stats(const trm_lm_replica *r, trm_lm_replica_stats *sta
     *stats_out = r->stats;
 }
 
+bool trm_lm_replica_captures(const trm_lm_replica *r)
+{
+    return trm_engine_captures(r->engine);
+}
+
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r)
 {
     return r->engine;
@@ -244,12 +294,12 @@ trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out)
 {
     const trm_lm_replica_options *o = &r->options;
     int64_t pages =
-        o->pages == 0 ? 0 : (int64_t)o->batch * ((o->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
+        o->encoder ? 0 : (int64_t)o->batch * ((r->context + TRM_KV_PAGE - 1) / TRM_KV_PAGE + 1);
 
     if (pages > INT32_MAX / 4)
         return trm_fail(TRM_ERR_INVALID_ARG,
                         "--max-batch %d of contexts of %d tokens: a step cannot name so many pages",
-                        o->batch, o->context);
+                        o->batch, r->context);
     return trm_lm_step_init(step_out, o->step_tokens, o->batch, o->picks, (int)pages, o->batch,
                             trm_lm_feed_has_types(r->model->graph));
 }

@@ -24,22 +24,27 @@ typedef struct trm_lm_replica trm_lm_replica;
 
 typedef struct trm_lm_replica_options {
     trm_tensor_model *model; /* planned, its groups made, no replica of its own; borrowed */
-    int pages;               /* of the KV cache; 0: encoder */
+    bool encoder;            /* no KV cache */
     trm_dtype kv_dtype;
     int batch, step_tokens, picks; /* most sequences, tokens and picks of a step */
-    int context;
     bool profile;
 } trm_lm_replica_options;
 
-/* Collective over the replica. Loads this rank's share and allocates its part of the cache. */
+/* Collective over the replica. Opens this rank's share: weights are where they are read on return,
+ * and the largest step is bound: what a device has left then is the cache's. */
 TRM_MUST_USE trm_status trm_lm_replica_create(const trm_lm_replica_options *options,
                                               trm_lm_replica **replica_out);
+/* Collective, once: allocates this rank's part of a cache of `pages` (encoders: 0), for sequences
+ * of up to `context` tokens. Steps can be run from then on. */
+TRM_MUST_USE trm_status trm_lm_replica_begin(trm_lm_replica *r, int pages, int context);
 void trm_lm_replica_destroy(trm_lm_replica *r); /* takes NULL; not collective */
 bool trm_lm_replica_leads(const trm_lm_replica *r);
 int trm_lm_replica_depth(const trm_lm_replica *r); /* steps that may be under way */
 /* Whether those run one after another on a device that knows the tokens that it has drawn: a step
  * may then name a token by its slot (TRM_STEP_TOKEN_OF_SLOT, kernels/language.h). */
 bool trm_lm_replica_looks_ahead(const trm_lm_replica *r);
+/* Whether a size of steps is faster once it has been run twice: trm_engine_captures. */
+bool trm_lm_replica_captures(const trm_lm_replica *r);
 /* Steps of the sizes of the options, for the leader to fill. */
 TRM_MUST_USE trm_status trm_lm_replica_step(const trm_lm_replica *r, trm_lm_step *step_out);
 
@@ -70,6 +75,10 @@ typedef struct trm_lm_replica_stats {
 } trm_lm_replica_stats;
 void trm_lm_replica_get_stats(const trm_lm_replica *r, trm_lm_replica_stats *stats_out);
 const trm_engine *trm_lm_replica_engine(const trm_lm_replica *r);
+/* The shapes of a step of so many rows and picks (an encoder's: sequences): tensors of the graph's
+ * inputs, from trm_malloc. `g`: a rank's graph or the whole. */
+TRM_MUST_USE trm_status trm_lm_plan_inputs(const trm_graph *g, int64_t tokens, int64_t picks,
+                                           trm_tensor **inputs_out);
 /* Bytes of a page over all layers of `g` (a rank's graph or the whole). */
 size_t trm_lm_page_bytes(const trm_graph *g, trm_dtype kv_dtype);
 

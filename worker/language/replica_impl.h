@@ -6,13 +6,15 @@
  * on). With stages and a device of its own memory a rank has several steps begun: it submits the
  * next one as soon as what it needs has come, passes on each as soon as it ends, and waits for
  * neither with the other undone. A stage's shards begin the same steps in the same order, which is
- * all that their collectives want: those over the devices' links are enqueued. (Over host memory
- * they run inside submit and would keep a step that has ended from being passed on: such stages
- * run one step at a time.)
+ * all that their collectives want: those over the devices' links are enqueued. (Submit ends with
+ * the shards' agreement: one waits there until the others have submitted the step too, for which
+ * they want nothing but what earlier stages send. Collectives over host memory run inside submit
+ * whole, and would keep a step that has ended from being passed on: such stages run one step at a
+ * time.)
  *
- * No send on the leader may wait for a rank that waits for the leader: of every pair of ranks as
- * many messages may be on their way as `depth` steps have, each of one place in the ring. A
- * decision that wants more is sent when all that the leader has begun was passed on. */
+ * No send on the leader may wait for a rank that waits for the leader: between two ranks there is
+ * room for the decisions and for what crosses of all `depth` steps, one place each. A decision that
+ * wants more is sent when all that the leader has announced was passed on. */
 #ifndef TRM_WORKER_LANGUAGE_REPLICA_IMPL_H
 #define TRM_WORKER_LANGUAGE_REPLICA_IMPL_H
 
@@ -37,7 +39,7 @@ typedef struct trmi_stage_step {
 struct trm_lm_replica {
     trm_lm_replica_options options;
     trm_tensor_model *model;
-    int tensor, pipeline, stage, shard, rank, size, depth;
+    int tensor, pipeline, stage, shard, rank, size, depth, context;
     trm_graph *local;
     bool owns_local;
     trm_device_group *group; /* of the stage's devices; NULL: over host memory */

@@ -110,7 +110,7 @@ static trm_status pass_on(trm_lm_replica *r, const trmi_stage_step *u)
 
 /* ---- begun ---- */
 
-/* Weights are packed when the first step is bound. */
+/* What was wanted, and of what there was room for. */
 static trm_status explained(trm_lm_replica *r, trm_status st)
 {
     if (st == TRM_ERR_NO_MEMORY)

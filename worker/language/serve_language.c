@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define SEQUENCES_MAX 1024 /* of one request: prompts x n */
+#define WARM_GAP_US 20000  /* requests and other models of the replica come first */
 
 struct serve;
 
@@ -37,7 +38,8 @@ struct serve {
     int queue, count;
     struct job *first;
     struct job *touched, **touched_end;
-    trmi_out text; /* the body of an answer */
+    int64_t warm_us; /* not before then */
+    trmi_out text;   /* the body of an answer */
 };
 
 static struct serve *of(trm_serve_model *m)
@@ -414,8 +416,11 @@ static int count(const trm_serve_model *m)
 static int64_t due_us(const trm_serve_model *m)
 {
     const struct serve *s = of_const(m);
+    const trm_generator *g = s->options.model->generator;
 
-    return s->count > 0 || trm_generator_is_busy(s->options.model->generator) ? 0 : INT64_MAX;
+    if (s->count > 0 || trm_generator_is_busy(g))
+        return 0;
+    return trm_generator_warms(g) ? s->warm_us : INT64_MAX;
 }
 
 /* What the generator's steps have come to leaves. Where the replica is lost nothing does: other
@@ -435,8 +440,13 @@ static trm_status let_out(struct serve *s, trm_status st)
 static trm_status step(trm_serve_model *m)
 {
     struct serve *s = of(m);
+    trm_generator *g = s->options.model->generator;
 
-    return let_out(s, trm_generator_step(s->options.model->generator));
+    if (s->count > 0 || trm_generator_is_busy(g))
+        return let_out(s, trm_generator_step(g));
+    TRM_CHECK(trm_generator_warm(g));
+    s->warm_us = trm_now_us() + WARM_GAP_US;
+    return TRM_OK;
 }
 
 static trm_status settle_steps(trm_serve_model *m)

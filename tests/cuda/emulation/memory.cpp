@@ -1,6 +1,7 @@
 /* Device and pinned memory. Each allocation of device memory is a mapping of its own between pages
  * that fault; it ends at the end of its mapping up to CUDA's alignment of 256, the bytes in between
- * are checked when it is freed. Fresh memory is filled with 0xFF (NaN), freed addresses fault.
+ * are checked when it is freed. Fresh memory is filled with 0xFF (NaN), but the middle of huge
+ * blocks, whose pages come when they are touched; freed addresses fault.
  *
  * TRM_EMU_MEMORY=bytes  device memory there is (8 GiB)
  * TRM_EMU_REFUSE=bytes  device memory of just so many bytes is not to be had
@@ -21,6 +22,9 @@ static size_t used; /* of device memory */
 static int touching;
 constexpr size_t kAlign = 256;
 constexpr size_t kQuarantine = 512; /* freed addresses that still fault */
+/* From here on a block is huge: filling it costs more than a whole test (delays of 256 MiB that are
+ * written so that a GPU has something to do). */
+constexpr size_t kHuge = size_t(64) << 20;
 static auto &quarantine = *new std::deque<std::pair<char *, size_t>>;
 
 static size_t limit()
@@ -103,6 +107,21 @@ bool is_device(const void *p, size_t bytes)
     return kind_of(p, bytes) == kDevice;
 }
 
+static void fill(char *p, int value, size_t bytes)
+{
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(p);
+    char *first = p + (kPage - begin % kPage) % kPage;
+    char *last = p + bytes - (begin + bytes) % kPage;
+
+    if (value == 0 && bytes >= kHuge && !shares_memory() &&
+        madvise(first, size_t(last - first), MADV_DONTNEED) == 0) { /* zeros when it is read */
+        std::memset(p, 0, size_t(first - p));
+        std::memset(last, 0, size_t(p + bytes - last));
+        return;
+    }
+    std::memset(p, value, bytes);
+}
+
 static char *map_memory(size_t bytes, Alloc *a)
 {
     const size_t span = (bytes + kAlign - 1) / kAlign * kAlign;
@@ -122,7 +141,12 @@ static char *map_memory(size_t bytes, Alloc *a)
     mprotect(a->map, kPage, PROT_NONE);
     mprotect(a->map + kPage + inner, kPage, PROT_NONE);
     p = a->map + kPage + inner - span;
-    std::memset(p, 0xff, span);
+    if (span < kHuge) {
+        std::memset(p, 0xff, span);
+    } else {
+        std::memset(p, 0xff, kPage);
+        std::memset(p + span - kPage, 0xff, kPage);
+    }
     return p;
 }
 
@@ -487,7 +511,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
         return refuse(cudaErrorInvalidValue,
                       "cudaMemsetAsync: %zu bytes at %p are not in device memory", bytes, to);
     return enqueue(
-        stream, [=] { std::memset(to, value, bytes); }, "cudaMemsetAsync");
+        stream, [=] { fill(static_cast<char *>(to), value, bytes); }, "cudaMemsetAsync");
 }
 cudaError_t cudaMemset(void *to, int value, size_t bytes)
 {
