@@ -324,7 +324,8 @@ static int tree(int parts, int ranks, int *node_out)
 START_TEST(tree_norm)
 {
     trm_tensor parts = {.dtype = TRM_DTYPE_F32, .rank = 3, .dims = {2, tokens, D}};
-    int in = input("parts", parts), x = rows("x"), n, outputs[3], count = 0, wide = 0, narrow = 0;
+    int in = input("parts", parts), x = rows("x"), n, outputs[3] = {0}, count = 0, wide = 0,
+        narrow = 0;
     int sum = tree(in, 7, &n), other = trees[_i].both ? tree(in, 9, &n) : x, inputs[3], added;
     const trm_node *fused = NULL;
 
