@@ -211,6 +211,8 @@ static inline void kit_compare(const cuda_case *c, int output, const trm_tensor 
         w = trm_tensor_get_f64(want, i);
         if ((isnan(g) && isnan(w)) || g == w)
             continue;
+        if (fabs(g - w) <= c->atol + c->rtol * fabs(w))
+            continue; /* an assertion is a system call, elements are millions */
         ck_assert_msg(fabs(g - w) <= c->atol + c->rtol * fabs(w),
                       "%s: output %d [%zu]: got %.9g, the CPU says %.9g (allowed %.3g)", c->name,
                       output, i, g, w, c->atol + c->rtol * fabs(w));
