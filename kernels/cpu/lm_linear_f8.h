@@ -10,9 +10,9 @@
  * scales in the panel are 2^8 times those of the weight. Conversion of fp16 to fp32 is exact and
  * does not stall at subnormals, as arithmetic with fp32 subnormals does. The one element that does
  * not survive, NaN, makes its block's scale NaN.
- * One row runs at 17 GB/s on a core that reads BF16 at 30: as many weights a second and a little
- * more, and twice as many where cores share the memory's bandwidth. In the first-level cache 16
- * weights take 0.9 ns, and 0.98 with fp32 bits times 2^112 instead (Zen 4, 2.6 GHz, 2026-11). */
+ * One row runs at 17 GB/s on a core alone that reads BF16 at 30: a few more weights a second than
+ * with BF16, bound by widening them. In the first-level cache 16 weights take 0.9 ns, and as long
+ * with fp32 bits times 2^112 instead (2.6 GHz, AVX-512, 2026-11). */
 #ifndef TRM_KERNELS_CPU_LM_LINEAR_F8_H
 #define TRM_KERNELS_CPU_LM_LINEAR_F8_H
 
