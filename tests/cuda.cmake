@@ -126,9 +126,13 @@ foreach(case memory faults)
     ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cuda/language/${case} PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
-foreach(case layouts preempt one-rank)
+foreach(case layouts formats preempt one-rank)
   add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cuda/language/${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
+add_test(NAME cuda/language/formats-all COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
+  ${CMAKE_SOURCE_DIR} formats)
+set_tests_properties(cuda/language/formats-all PROPERTIES LABELS "mpi;cuda;slow" TIMEOUT 1200 SKIP_RETURN_CODE 77 PROCESSORS 2
+  ENVIRONMENT "${TRM_CUDA_EMULATION};MORE=1;REQUESTS=8")

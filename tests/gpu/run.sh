@@ -123,7 +123,7 @@ stage_language() { # language models: logits, tokens, layouts that share one car
     LINES_SHOWN=12 run "logits of small checkpoints of every architecture against PyTorch, fp32 2e-4" logits fp32
     LINES_SHOWN=12 run "as the device rounds by default (bf16, fp16, fp8, int8, int4), each with its bound" logits half
     LINES_SHOWN=12 run "with a KV cache of 8 bits" logits cache8
-    for test in layouts preempt memory; do
+    for test in layouts formats preempt memory; do
         run "language models: $test" env "${more[@]}" tests/cuda/language.sh "$trireme" "$root" $test
     done
     run "the same without captured graphs" env TRM_GRAPHS=off "${more[@]: -1}" tests/cuda/language.sh "$trireme" "$root" layouts
