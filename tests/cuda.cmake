@@ -117,7 +117,7 @@ set_tests_properties(cuda/serve PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RE
 foreach(case layouts killed long)
   add_test(NAME cuda/serve-ranks-${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/serve_ranks.py $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})
-  set_tests_properties(cuda/serve-ranks-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+  set_tests_properties(cuda/serve-ranks-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
 set_tests_properties(cuda/serve-ranks-long PROPERTIES LABELS "mpi;cuda;slow" TIMEOUT 1200)

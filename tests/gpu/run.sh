@@ -38,12 +38,33 @@ models=${TRM_GPU_MODELS:-build/gpu-models}
 failed=0
 
 note() { printf '%s\n' "$*" | tee -a "$report"; }
+# limited SECONDS COMMAND...: as timeout(1), for functions of this file too: all that it has started is ended, exit code 124
+limited() {
+    local limit=$1 pid rc=0
+    shift
+    set -m # a process group of its own
+    ("$@") </dev/null &
+    pid=$!
+    set +m
+    for ((; limit > 0; limit--)); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 1
+    done
+    if [ "$limit" -gt 0 ]; then
+        wait "$pid" || rc=$?
+    else
+        kill -KILL -- "-$pid"
+        wait "$pid" 2>/dev/null
+        rc=124
+    fi
+    return $rc
+}
 # run NAME COMMAND...: its output into a log, its end into the report
 run() {
     local name=$1 log from=$SECONDS rc=0
     shift
     log=build/logs/gpu-$(echo "$name" | tr ' /' '--').log
-    timeout "${LIMIT:-450}" "$@" >"$log" 2>&1 || rc=$?
+    limited "${LIMIT:-450}" "$@" >"$log" 2>&1 || rc=$?
     case $rc in
     0) note "- **$name**: ok, $((SECONDS - from)) s" ;;
     77) note "- **$name**: cannot run here: $(tail -n 1 "$log")" ;;
