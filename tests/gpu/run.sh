@@ -139,7 +139,7 @@ stage_networks() {
 
 stage_language() { # language models: logits, tokens, layouts that share one card
     local gemma=${TRM_GPU_GGUF:-} more=(MORE=1 REQUESTS=24 LEAST=0.98) few=()
-    [ -z "$dry" ] || more=(REQUESTS=3) few=(--prompts 1 --bytes 40)
+    [ -z "$dry" ] || more=(REQUESTS=8) few=(--prompts 1 --bytes 40)
     logits() { TRM_TEST_DEVICE=cuda TRM_TEST_DTYPE=$1 "$build/tests/worker_test_lm_logits"; }
     LINES_SHOWN=12 run "logits of small checkpoints of every architecture against PyTorch, fp32 2e-4" logits fp32
     LINES_SHOWN=12 run "as the device rounds by default (bf16, fp16, fp8, int8, int4), each with its bound" logits half
