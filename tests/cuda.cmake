@@ -117,7 +117,7 @@ set_tests_properties(cuda/serve PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RE
 foreach(case layouts killed long)
   add_test(NAME cuda/serve-ranks-${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/serve_ranks.py $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})
-  set_tests_properties(cuda/serve-ranks-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON
+  set_tests_properties(cuda/serve-ranks-${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL ON
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
 set_tests_properties(cuda/serve-ranks-long PROPERTIES LABELS "mpi;cuda;slow" TIMEOUT 1200)
@@ -126,9 +126,13 @@ foreach(case memory faults)
     ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cuda/language/${case} PROPERTIES LABELS "unit;cuda" TIMEOUT 120 ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
-foreach(case layouts preempt one-rank stages)
+foreach(case layouts formats preempt one-rank stages)
   add_test(NAME cuda/language/${case} COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
     ${CMAKE_SOURCE_DIR} ${case})
   set_tests_properties(cuda/language/${case} PROPERTIES LABELS "mpi;cuda" TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "${TRM_CUDA_EMULATION}")
 endforeach()
+add_test(NAME cuda/language/formats-all COMMAND ${CMAKE_CURRENT_LIST_DIR}/cuda/language.sh $<TARGET_FILE:trireme>
+  ${CMAKE_SOURCE_DIR} formats)
+set_tests_properties(cuda/language/formats-all PROPERTIES LABELS "mpi;cuda;slow" TIMEOUT 1200 SKIP_RETURN_CODE 77 PROCESSORS 2
+  ENVIRONMENT "${TRM_CUDA_EMULATION};MORE=1;REQUESTS=8")

@@ -29,6 +29,6 @@ if(TARGET trireme_cuda_emulated)
   set_tests_properties(cuda/lm-logits PROPERTIES LABELS cuda TIMEOUT 600
     ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda;TRM_TEST_BRIEF=1;TRM_TEST_STEPS=2")
   add_test(NAME cuda/lm-logits-all COMMAND worker_test_lm_logits)
-  set_tests_properties(cuda/lm-logits-all PROPERTIES LABELS "cuda;slow" TIMEOUT 1200
+  set_tests_properties(cuda/lm-logits-all PROPERTIES LABELS "cuda;slow" TIMEOUT 3000
     ENVIRONMENT "${TRM_CUDA_EMULATION};TRM_TEST_DEVICE=cuda")
 endif()

@@ -5,6 +5,7 @@
 #            a type that the weights do not have is warned of
 #   faults   a card that fails on the way: text that was there stays, and the reason is said once, on a line of its own
 #   layouts  the CPU's tokens, all of them in fp32 and nearly all in bf16; and one rank's bytes under every layout and batch
+#   formats  the same for weights in fp16, of block types and packed, and for a cache of 8 bits: one rank's bytes
 #   one-rank one rank of two has no memory for a step's inputs: that request fails with its words at once, the others are served
 #   stages   pipeline stages on devices that take their time: one rank's bytes, and steps that are begun behind others
 #   preempt  a cache that holds less than what is under way: sequences wait and begin again, and answers are the same
@@ -94,8 +95,8 @@ score() {
     out=$1 n=$2
     shift 2
     got=0
-    set -- "$trireme" score "$model" --input "$dir/requests.jsonl" --output "$out" --overwrite --threads 1 --context 320 \
-        --log info "$@"
+    set -- "$trireme" score "$model" --input "$dir/requests.jsonl" --output "$out" --overwrite --threads 1 \
+        --context ${context:-320} --log info "$@"
     [ "$n" = 1 ] || set -- mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$n" "$@"
     timeout 300 "$@" >"$dir/out" 2>"$dir/err" </dev/null || got=$?
     [ $got = 0 ] || complain "exit code $got: $*"
@@ -143,6 +144,28 @@ layouts() {
     done
 }
 
+formats() {
+    command -v mpirun >/dev/null || { echo "skip: no mpirun"; exit 77; }
+    command -v python3 >/dev/null || { echo "skip: no python3"; exit 77; }
+    export TRM_DEADLINE_SCALE="${TRM_DEADLINE_SCALE:-10}"
+    context=96
+    python3 "$source/tests/mpi/language_requests.py" "${REQUESTS:-3}" 150 96 >"$dir/requests.jsonl"
+    for row in llama-f16.gguf: llama-q8_0.gguf: packed-gptq: ${MORE:+packed-gptq-8: packed-fp8: mixtral-f16.gguf: mixtral: qwen3:i8 \
+            gemma3: packed-awq:i8}; do
+        model=$source/tests/data/language/models/${row%:*} cache=${row#*:}
+        score "$dir/one.jsonl" 1 --device "$device" ${cache:+--kv-dtype $cache}
+        grep -q '"error"' "$dir/one.jsonl" && complain "$row: an error: $(grep -m1 '"error"' "$dir/one.jsonl")"
+        for layout in tensor=2 pipeline=2 ${MORE:+tensor=4 tensor=2,pipeline=2}; do
+            n=$(echo "$layout" | tr ',' '\n' | awk -F= '{ n = (n ? n : 1) * $2 } END { print n }')
+            score "$dir/other.jsonl" "$n" --device "$device" --parallel $layout ${cache:+--kv-dtype $cache}
+            cmp -s "$dir/one.jsonl" "$dir/other.jsonl" || complain "$row, $layout: other bytes than one rank's"
+        done
+        score "$dir/other.jsonl" 1 --device "$device" --max-batch 2 --step-tokens 16 ${cache:+--kv-dtype $cache}
+        cmp -s "$dir/one.jsonl" "$dir/other.jsonl" || complain "$row, smaller batches: other bytes"
+        echo "${row%:*}${cache:+, cache in $cache}: the same bytes in every layout"
+    done
+}
+
 one_rank() {
     command -v mpirun >/dev/null || { echo "skip: no mpirun"; exit 77; }
     export TRM_GROUP_SHARED=1 TRM_EMU_IPC=1 TRM_DEADLINE_SCALE=10 # whoever waits waits for long
@@ -179,7 +202,7 @@ stages() {
 
 case $case in
 one-rank) one_rank ;;
-memory | faults | preempt | layouts | stages) $case ;;
+memory | faults | preempt | layouts | formats | stages) $case ;;
 *) complain "no case '$case'" ;;
 esac
 exit $bad

@@ -41,7 +41,7 @@ CASES = {
 }
 
 if DRY:
-    CASES = {k: (m, what, min(batch, 4), 24, 4 if what == "decode" else 1, ["--step-tokens", "64", *options[2:]] if options else [], None)
+    CASES = {k: (m, what, min(batch, 2), 16, 3 if what == "decode" else 1, ["--step-tokens", "64", *options[2:]] if options else [], None)
              for k, (m, what, batch, _, _, options, _) in CASES.items()}
 
 
@@ -124,7 +124,7 @@ def output(command, **more):
 def trireme(args, path, batch, prompt, new, options):
     out = json.loads(output([args.trireme, "bench", path, "--device", "cuda", "--batch", str(batch), "--prompt-tokens", str(prompt),
                              "--new-tokens", str(new), "--context", str(prompt + new + 8), "--max-batch", str(max(batch, 8)),
-                             "--rounds", "2", "--no-prefix-cache", "--json", *options]))
+                             "--rounds", "1" if DRY else "2", "--no-prefix-cache", "--json", *options]))
     return {"prefill": out["prefill"]["p50"], "decode": out.get("decode", {}).get("p50", 0)}
 
 
@@ -153,7 +153,7 @@ def run_case(args, name, rng):
         a = [trireme(args, path, batch, prompt, new, options)[what]]
         b = []
         try:
-            for _ in range(2):
+            for _ in range(1 if DRY else 2):
                 r = rival(args, model, path, batch, prompt, new, what)
                 b += [] if r is None else [r[what]]
         except RuntimeError as e:

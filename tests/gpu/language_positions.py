@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The likeliest token at every position of a text, on the CPU in fp32 and on the device in fp32 and bf16.
 
-usage: language_positions.py TRIREME MODEL TEXT... [--prompts 24] [--bytes 450] [--types fp32,bf16] [--limit SECONDS]
+usage: language_positions.py TRIREME MODEL TEXT... [--prompts 24] [--bytes 450] [--types fp32,bf16] [--kv-dtype T] [--limit SECONDS]
 Prints the share of positions at which the device says the CPU's token, and each other position with how closely the CPU itself
 decided. bf16 is what the device does by default (a GGUF file's block types: activations in int8 either way, as on the CPU).
 Exit code 0: all in fp32, but for those that the CPU decides by less than 1e-3, and 98% in bf16."""
@@ -33,7 +33,7 @@ def likeliest(path):
 def score(args, requests, out, options):
     begun = time.monotonic()
     r = subprocess.run([args.trireme, "score", args.model, "--input", requests, "--output", out, "--context", str(args.bytes + 8),
-                        *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=args.limit)
+                        *(["--kv-dtype", args.kv_dtype] if args.kv_dtype else []), *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=args.limit)
     if r.returncode != 0:
         sys.exit(f"score {' '.join(options)}: exit code {r.returncode}: {r.stderr.strip()[-400:]}")
     return list(likeliest(out)), time.monotonic() - begun
@@ -47,6 +47,7 @@ def main():
     p.add_argument("--prompts", type=int, default=24)
     p.add_argument("--bytes", type=int, default=450, help="of a prompt; no token is shorter than one")
     p.add_argument("--types", default=",".join(LEAST))
+    p.add_argument("--kv-dtype", help="of the cache, on both")
     p.add_argument("--limit", type=float, help="seconds that a run may take")
     args = p.parse_args()
     text = ""

@@ -2,6 +2,8 @@
 # Everything that needs a real GPU, in stages that each fit in 8 minutes. README.md beside this file says how to bring the
 # repository to a bare machine.
 # usage: tests/gpu/run.sh [--report FILE] [--build DIR] [STAGE...]     default: all stages
+# TRM_GPU_DRY=small tries the stages language, language-bench and serving where there is no card: over the emulation that
+# TRM_CUDA_MODULE, TRM_CUDA_DRIVER and TRM_NCCL_LIBRARY name, with small models and few tokens.
 # Each stage adds its part to the report (default build/gpu-report.md). Exit code 0 if none failed; a stage that cannot run
 # here says so and does not count.
 set -uo pipefail
@@ -13,7 +15,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --report) report=$2 && shift ;;
     --build) build=$2 && shift ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0" && echo "stages: $all" && exit 0 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" && echo "stages: $all" && exit 0 ;;
     -*) echo "run.sh: unknown option '$1'" >&2 && exit 2 ;;
     *) [[ " $all " == *" $1 "* ]] || { echo "run.sh: no stage '$1': $all" >&2; exit 2; }
        stages+=("$1") ;;
@@ -24,19 +26,45 @@ done
 mkdir -p "$(dirname "$report")" build/logs
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none TRM_DEADLINE_SCALE=${TRM_DEADLINE_SCALE:-3}
-unset TRM_CUDA_MODULE TRM_CUDA_DRIVER # the real ones
+dry=${TRM_GPU_DRY:-}
+case $dry in
+"") unset TRM_CUDA_MODULE TRM_CUDA_DRIVER TRM_NCCL_LIBRARY ;; # the real ones
+small) export TRM_TEST_BRIEF=1 TRM_TEST_STEPS=2 TRM_TINY=1 ;;
+*) echo "run.sh: TRM_GPU_DRY=$dry: want small" >&2 && exit 2 ;;
+esac
 trireme=$build/trireme
 data=${TRM_ONNX_DATA:-/usr/include/onnx/backend/test/data}
 models=${TRM_GPU_MODELS:-build/gpu-models}
 failed=0
 
 note() { printf '%s\n' "$*" | tee -a "$report"; }
+# limited SECONDS COMMAND...: as timeout(1), for functions of this file too: all that it has started is ended, exit code 124
+limited() {
+    local limit=$1 pid rc=0
+    shift
+    set -m # a process group of its own
+    ("$@") </dev/null &
+    pid=$!
+    set +m
+    for ((; limit > 0; limit--)); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 1
+    done
+    if [ "$limit" -gt 0 ]; then
+        wait "$pid" || rc=$?
+    else
+        kill -KILL -- "-$pid"
+        wait "$pid" 2>/dev/null
+        rc=124
+    fi
+    return $rc
+}
 # run NAME COMMAND...: its output into a log, its end into the report
 run() {
     local name=$1 log from=$SECONDS rc=0
     shift
     log=build/logs/gpu-$(echo "$name" | tr ' /' '--').log
-    timeout "${LIMIT:-450}" "$@" >"$log" 2>&1 || rc=$?
+    limited "${LIMIT:-450}" "$@" >"$log" 2>&1 || rc=$?
     case $rc in
     0) note "- **$name**: ok, $((SECONDS - from)) s" ;;
     77) note "- **$name**: cannot run here: $(tail -n 1 "$log")" ;;
@@ -110,14 +138,19 @@ stage_networks() {
 }
 
 stage_language() { # language models: logits, tokens, layouts that share one card
-    local gemma=${TRM_GPU_GGUF:-}
+    local gemma=${TRM_GPU_GGUF:-} more=(MORE=1 REQUESTS=24 LEAST=0.98) few=()
+    [ -z "$dry" ] || more=(REQUESTS=8) few=(--prompts 1 --bytes 40)
     logits() { TRM_TEST_DEVICE=cuda TRM_TEST_DTYPE=$1 "$build/tests/worker_test_lm_logits"; }
-    LINES_SHOWN=4 run "logits of small checkpoints of every architecture against PyTorch, fp32 2e-4" logits fp32
-    for test in layouts preempt memory; do
-        MORE=1 REQUESTS=24 LEAST=0.98 run "language models: $test" tests/cuda/language.sh "$trireme" "$root" $test
+    LINES_SHOWN=12 run "logits of small checkpoints of every architecture against PyTorch, fp32 2e-4" logits fp32
+    LINES_SHOWN=12 run "as the device rounds by default (bf16, fp16, fp8, int8, int4), each with its bound" logits half
+    LINES_SHOWN=12 run "with a KV cache of 8 bits" logits cache8
+    for test in layouts formats preempt memory; do
+        run "language models: $test" env "${more[@]}" tests/cuda/language.sh "$trireme" "$root" $test
     done
-    TRM_GRAPHS=off run "the same without captured graphs" tests/cuda/language.sh "$trireme" "$root" layouts
-    positions() { python3 tests/gpu/language_positions.py "$trireme" "$1" README.md docs/language-models.md docs/serving.md; }
+    run "the same without captured graphs" env TRM_GRAPHS=off "${more[@]: -1}" tests/cuda/language.sh "$trireme" "$root" layouts
+    positions() {
+        python3 tests/gpu/language_positions.py "$trireme" "$1" README.md docs/language-models.md docs/serving.md ${few[@]+"${few[@]}"}
+    }
     run "tiny-sotu, likeliest token at every position of a text: CPU, fp32, bf16" positions configs/demo/tiny-sotu
     if [ -n "$gemma" ]; then run "$(basename "$gemma"), likewise" positions "$gemma"; fi
 }
@@ -210,33 +243,15 @@ stage_bench() {
 stage_language-bench() {
     make_language_models || return
     LIMIT=${BENCH_LIMIT:-560} LINES_SHOWN=40 run "language models beside transformers and llama.cpp" python3 \
-        tests/gpu/language_bench.py --trireme "$trireme" --models "$models" --rounds "${BENCH_ROUNDS:-5}" \
+        tests/gpu/language_bench.py --trireme "$trireme" --models "$models" --rounds "${BENCH_ROUNDS:-$([ -n "$dry" ] && echo 1 || echo 5)}" \
         --json build/logs/gpu-language.json ${BENCH_CASES:+--cases "$BENCH_CASES"}
     run "what the plan says of the same" "$trireme" plan "$models/llama-8b" --ranks 1 --device cuda
 }
 
 stage_serving() { # 256 streams, prompt 512, 256 new tokens, beside the engine's own rate
     make_language_models || return
-    serving() {
-        local d pid rc=0
-        d=$(mktemp -d)
-        cat >"$d/c.yaml" <<Y
-cluster: { device: cuda, parallel: "data=1" }
-models: [ { name: m, path: "$PWD/$models/llama-8b", max_batch: 256, context: 1024 } ]
-gateway: { listen: "127.0.0.1:18080" }
-Y
-        "$trireme" bench "$models/llama-8b" --device cuda --batch 256 --max-batch 256 --prompt-tokens 512 --new-tokens 256 \
-            --context 1024 --rounds 1 --no-prefix-cache
-        "$trireme" serve "$d/c.yaml" 2>"$d/log" &
-        pid=$!
-        for _ in $(seq 120); do curl -fs http://127.0.0.1:18080/health/ready >/dev/null && break; sleep 1; done
-        "$trireme" bench --url http://127.0.0.1:18080 --model m --concurrency 256 --requests 768 --prompt-tokens 512 \
-            --max-tokens 256 --ignore-eos || rc=$?
-        kill $pid
-        wait $pid
-        return $rc
-    }
-    LIMIT=560 LINES_SHOWN=40 run "256 streams through the gateway, beside the engine alone" serving
+    LIMIT=560 LINES_SHOWN=40 run "256 streams through the gateway, beside the engine alone" python3 tests/gpu/language_serving.py \
+        --trireme "$trireme" --model "$models/llama-8b" --json build/logs/gpu-serving.json
 }
 
 make_language_models() {

@@ -9,8 +9,6 @@
 
 #include <math.h>
 
-#define DATA TRM_SOURCE_DIR "/tests/data/language/models/"
-
 /* How matrices are stored. */
 typedef enum lm_weights {
     LM_F32,
@@ -98,21 +96,6 @@ typedef struct reference {
     trm_arena *arena;
     trm_npz *file;
 } reference;
-
-/* `path`: the checkpoint; `name`: of the file beside or in it. */
-static inline reference open_reference(const char *path, const char *name)
-{
-    reference f = {NULL, NULL};
-    char full[512];
-
-    if (is_gguf(path))
-        snprintf(full, sizeof(full), DATA "%s.npz", name);
-    else
-        snprintf(full, sizeof(full), DATA "%s/%s.npz", path, name);
-    OK(trm_arena_create(0, &f.arena));
-    OK(trm_npz_open(full, &f.file));
-    return f;
-}
 
 static inline void close_reference(reference *f)
 {

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#define DATA TRM_SOURCE_DIR "/tests/data/language/models/"
 #define TOKENS 96
 
 typedef struct row {
@@ -59,6 +60,21 @@ static const row decoders[] = {
 #define DECODERS (sizeof(decoders) / sizeof(decoders[0]))
 
 /* ---- decoders ---- */
+
+/* `path`: the checkpoint; `name`: of the file beside or in it. */
+static reference open_reference(const char *path, const char *name)
+{
+    reference f = {NULL, NULL};
+    char full[512];
+
+    if (is_gguf(path))
+        snprintf(full, sizeof(full), DATA "%s.npz", name);
+    else
+        snprintf(full, sizeof(full), DATA "%s/%s.npz", path, name);
+    OK(trm_arena_create(0, &f.arena));
+    OK(trm_npz_open(full, &f.file));
+    return f;
+}
 
 /* The prompt in pieces of at most `piece`; the logits of `rows` (ascending) and of the last token
  * into out [row_count + 1, V]. */
