@@ -110,6 +110,9 @@ trm_status trmi_lmf_blas_create(trm_cuda *cuda, const trmi_lmc_product *p, unsig
     if (!cuda->base.order_free || w->act == TRM_DTYPE_F32 || w->dtype == TRM_DTYPE_F8_128 ||
         p->m < ROWS_LEAST || p->experts > 0 || p->k == 0 || p->m > INT32_MAX / 2)
         return TRM_OK;
+    /* what puts scales to fp8's sums makes and takes floats */
+    if (trm_dtype_is_f8(w->dtype) && (p->rounded || rounds(p)))
+        return TRM_OK;
     for (int i = 0; i < p->segments; i++)
         if (p->segment[i].weight->n == 0)
             return TRM_OK;
