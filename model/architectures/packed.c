@@ -4,6 +4,7 @@
 
 #include "base/f8.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -224,7 +225,8 @@ static trm_status take_scales(trm_lm_build *b, const trmi_linear *l, const char 
 /* Act-order: features were quantised in another order than they lie in. */
 static trm_status check_order(trm_lm_build *b, const trmi_linear *l, const packed *p)
 {
-    const trm_weight *w = trmi_arch_find(b, l->role, l->expert, ".g_idx");
+    const trm_weight *w = trmi_arch_find(
+        b, l->role, l->expert, p->packing == TRM_LM_PACKING_INTS ? ".weight_g_idx" : ".g_idx");
 
     if (w == NULL)
         return TRM_OK;
@@ -276,6 +278,7 @@ static trm_status take_ints(trm_lm_build *b, const trmi_linear *l, packed *p)
         TRM_CHECK(take(b, l, ".weight_packed", TRM_DTYPE_I32, p->n, p->k / in_word, &w));
         TRM_CHECK(take_scales(b, l, ".weight_scale", p->n, groups, p));
         (void)trmi_arch_find(b, l->role, l->expert, ".weight_shape");
+        TRM_CHECK(check_order(b, l, p));
     } else {
         bool awq = p->packing == TRM_LM_PACKING_AWQ;
 
@@ -288,6 +291,16 @@ static trm_status take_ints(trm_lm_build *b, const trmi_linear *l, packed *p)
     }
     p->words = (const unsigned char *)w->desc.data;
     return choose_type(p, w->name);
+}
+
+/* One scale, or one an output; blocks along the inputs are neither. */
+static bool is_one_or_column(const trm_weight *w, size_t n)
+{
+    const trm_tensor *t = &w->desc;
+
+    return trm_tensor_numel(t) == 1 ||
+           (trm_tensor_numel(t) == n &&
+            (t->rank == 1 || (t->rank == 2 && (size_t)t->dims[0] == n)));
 }
 
 static trm_status take_fp8(trm_lm_build *b, const trmi_linear *l, const trm_weight *w, packed *p)
@@ -304,13 +317,22 @@ static trm_status take_fp8(trm_lm_build *b, const trmi_linear *l, const trm_weig
         TRM_CHECK(take_scales(b, l, ".weight_scale_inv", (p->n + SCALE_BLOCK - 1) / SCALE_BLOCK,
                               p->scale_row, p));
     } else {
-        TRM_CHECK(trmi_arch_want(b, l->role, l->expert, ".weight_scale", &s));
+        TRM_CHECK(trmi_arch_want(b, l->role, l->expert,
+                                 b->c->packing_group > 0 ? ".weight_scale_inv" : ".weight_scale",
+                                 &s));
         elems = trm_tensor_numel(&s->desc);
-        if (!trm_dtype_is_float(s->desc.dtype) || (elems != 1 && elems != p->n))
-            return wrong(s, "want one scale, or one an output");
+        if (!trm_dtype_is_float(s->desc.dtype) || !is_one_or_column(s, p->n))
+            return wrong(s, "want floats [], [1], [1, 1], [outputs] or [outputs, 1]");
         p->scale_row = elems == 1 ? 0 : 1;
         p->scales = (const unsigned char *)s->desc.data;
         p->scale_dtype = s->desc.dtype;
+    }
+    for (size_t i = 0; i < trm_tensor_numel(&s->desc); i++) {
+        float scale = scale_at(p, i);
+
+        if (!isfinite(scale) || scale < 0.0F)
+            return trm_fail(TRM_ERR_BAD_FILE, "tensor '%s': scale %zu is %g, want a number from 0",
+                            s->name, i, (double)scale);
     }
     p->words = (const unsigned char *)w->desc.data;
     p->dtype = p->scale_block > 0 ? TRM_DTYPE_F8_128 : TRM_DTYPE_F8_ROW;

@@ -68,6 +68,17 @@ static trm_status read_compressed(const trmi_hf_source *s, json_t *q, trm_lm_con
 
     TRM_CHECK(trmi_lm_json_text(s->name, q, "format", &format));
     if (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0) {
+        json_object_foreach(groups, key, group)
+        {
+            const char *strategy = "channel";
+
+            weights = json_object_get(group, "weights");
+            if (!json_is_object(weights))
+                continue;
+            TRM_CHECK(trmi_lm_json_text(s->name, weights, "strategy", &strategy));
+            if (strcmp(strategy, "channel") != 0 && strcmp(strategy, "tensor") != 0)
+                return refuse(s, "compressed-tensors float strategy", strategy);
+        }
         c->packing = TRM_LM_PACKING_FP8; /* naive int8 has no e4m3 tensors and is refused there */
         return TRM_OK;
     }
@@ -91,6 +102,21 @@ static trm_status read_compressed(const trmi_hf_source *s, json_t *q, trm_lm_con
     return TRM_OK;
 }
 
+static trm_status read_fp8(const trmi_hf_source *s, json_t *q, trm_lm_config *c)
+{
+    json_t *block = json_object_get(q, "weight_block_size");
+
+    c->packing = TRM_LM_PACKING_FP8;
+    if (block == NULL || json_is_null(block))
+        return TRM_OK;
+    if (json_array_size(block) != 2 || json_integer_value(json_array_get(block, 0)) != 128 ||
+        json_integer_value(json_array_get(block, 1)) != 128)
+        return trm_fail(TRM_ERR_UNSUPPORTED,
+                        "'%s': quantization_config: weight_block_size: want [128, 128]", s->name);
+    c->packing_group = 128; /* there are blocks */
+    return TRM_OK;
+}
+
 trm_status trmi_hf_packing(const trmi_hf_source *s, trm_lm_config *c)
 {
     json_t *q = json_object_get(s->outer, "quantization_config");
@@ -107,9 +133,7 @@ trm_status trmi_hf_packing(const trmi_hf_source *s, trm_lm_config *c)
         return read_awq(s, q, c);
     if (strcmp(method, "compressed-tensors") == 0)
         return read_compressed(s, q, c);
-    if (strcmp(method, "fp8") == 0 || strcmp(method, "fbgemm_fp8") == 0) {
-        c->packing = TRM_LM_PACKING_FP8;
-        return TRM_OK;
-    }
+    if (strcmp(method, "fp8") == 0 || strcmp(method, "fbgemm_fp8") == 0)
+        return read_fp8(s, q, c);
     return refuse(s, "quant_method", method);
 }

@@ -558,7 +558,9 @@ trm_status trm_generator_warm(trm_generator *g)
     trm_lm_step_clear(&g->step);
     g->step.token_rows = g->step.pick_rows = trm_lm_grid(g->warmed + 1);
     g->warmed = g->step.token_rows;
-    for (int i = 0; i < 2; i++) { /* the second run is captured */
+    /* the second run is captured; where stages follow, whose inputs lie in two places in turn, the
+     * third is, too */
+    for (int i = trm_lm_replica_looks_ahead(g->options.replica) ? 1 : 0; i < 3; i++) {
         trm_status st = trm_lm_replica_submit(g->options.replica, &g->step);
 
         if (st == TRM_OK)
