@@ -281,6 +281,13 @@ static const struct bad {
      "{" LLAMA "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
      "\"int-quantized\"}}",
      NULL, TRM_ERR_UNSUPPORTED, "format 'int-quantized'"},
+    {"fp8 in other blocks",
+     "{" LLAMA "\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}}",
+     NULL, TRM_ERR_UNSUPPORTED, "want [128, 128]"},
+    {"compressed-tensors fp8 in blocks",
+     "{" LLAMA "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
+     "\"float-quantized\",\"config_groups\":{\"0\":{\"weights\":{\"strategy\":\"block\"}}}}}",
+     NULL, TRM_ERR_UNSUPPORTED, "block"},
     {"packing that is no object", "{" LLAMA "\"quantization_config\":[]}", NULL, TRM_ERR_BAD_FILE,
      "no object"},
     {"theta 0", "{" LLAMA "\"rope_theta\":0}", NULL, TRM_ERR_BAD_FILE, "\"rope_theta\""},
