@@ -218,8 +218,9 @@ static trm_status nothing_fits(trmi_planner *p, const trm_candidate *c, int coun
                     "weights are %s; %s%s",
                     text, trmi_bytes_text(c[least].memory, needs), items,
                     trmi_bytes_text(p->limit, limit), biggest, would,
-                    p->options->kv_tokens > 0 ? "; a smaller --kv-cache or --context needs less"
-                                              : "");
+                    p->options->kv_tokens > 0
+                        ? "; a smaller --kv-cache, --context or --step-tokens needs less"
+                        : "");
 }
 
 /* ---- the plan ---- */

@@ -136,7 +136,16 @@ char *trm_plan_explain_memory(const trm_plan *plan, trm_graph *g, const trm_plan
     trmi_biggest_items(l, items, sizeof(items));
     biggest_weights(g, weights, sizeof(weights));
     what_fits(g, plan, options, free_bytes, fits, sizeof(fits));
-    if (free_bytes > 0)
+    if (free_bytes > 0 &&
+        free_bytes >= trm_ledger_total(l)) /* it was the plan that counted too little */
+        (void)snprintf(
+            text, bytes,
+            "the plan has %s (%s) of %s, and steps need more: a smaller --step-tokens or "
+            "--kv-cache needs less, a greater --memory has more; the biggest weights "
+            "are %s",
+            trmi_bytes_text(trm_ledger_total(l), needs), items, trmi_bytes_text(free_bytes, had),
+            weights);
+    else if (free_bytes > 0)
         (void)snprintf(text, bytes,
                        "the plan needs %s (%s), there were %s for it: does something else use the "
                        "device? the biggest weights are %s%s",

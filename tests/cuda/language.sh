@@ -40,7 +40,7 @@ memory() {
     TRM_EMU_MEMORY=300000 check "300 KB" 2 \
         'the model does not fit: .* a rank \((weights|the KV cache|activations) .*, .*, .*\), the limit is 0.3 MB; the biggest weights are ' \
         "$trireme" run "$model" --prompt x --device "$device"
-    check "--memory 200KB" 2 'the limit is 0.2 MB; .*; a smaller --kv-cache or --context needs less' \
+    check "--memory 200KB" 2 'the limit is 0.2 MB; .*; a smaller --kv-cache, --context or --step-tokens needs less' \
         "$trireme" run "$model" --prompt x --device "$device" --memory 200000
     # a cache that is asked for and is larger than the card
     TRM_EMU_MEMORY=64000000 check "a cache of 100 MB" 2 'does not fit: .* a rank \(the KV cache 10.*the limit is ' \

@@ -376,6 +376,8 @@ START_TEST(memory_is_explained)
     ck_assert_msg(strstr(text, "there were 629.1 MB for it") != NULL, "%s", text);
     ck_assert_msg(strstr(text, "the biggest weights are 'w") != NULL, "%s", text);
     ck_assert_msg(strstr(text, "would fit: tensor=") != NULL, "%s", text);
+    trm_plan_explain_memory(plan, g, &o, 0, (size_t)60 << 30, text, sizeof(text)); /* enough */
+    ck_assert_msg(strstr(text, "steps need more: a smaller --step-tokens") != NULL, "%s", text);
     trm_plan_explain_memory(plan, g, &o, 0, 0, text, sizeof(text)); /* not known */
     ck_assert_msg(strstr(text, "there was less") != NULL, "%s", text);
     o.rates = NULL;
